@@ -1,0 +1,225 @@
+"""Configuration: what all replicas and clients of a cluster share, and what is a replica's own.
+
+`cluster.toml` is shared by everybody and defines the cluster's identity; `replica.toml` is local. Values are checked
+here, once; an error names the file, the field, the value and the rule.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from bft.digests import config_digest
+from bft.errors import ConfigError
+from bft.ids import KEY_BYTES
+from bft.membership import REPLICAS_MAX, REPLICAS_MIN, Quorums
+
+T = TypeVar("T")
+MILLISECOND = 1_000_000
+HexKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+Durability = Literal["power", "process", "memory"]
+
+
+class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of the protocol, equal on all replicas (a replica with other values is faulty).
+
+    Attributes:
+        checkpoint_interval: K, slots between checkpoints [CL99 4.3].
+        window: L, slots between the low and the high watermark; a multiple of K, at least 2 K.
+        pipeline: slots that the primary has in flight at once.
+        batch_operations_max: operations in a batch.
+        batch_bytes_max: bytes of a batch's envelopes.
+        session_window: W, unfinished operations of one session.
+        sessions_max: client keys with a live session; the least recently used one is evicted beyond it.
+        session_reply_bytes_max: reply bytes kept per session for retransmission; older ones shrink to their digest.
+        request_timeout_ms: a request older than this in an active view makes a backup suspect the primary.
+        view_change_timeout_ms: patience with a new primary, doubled per failed view change and halved per checkpoint.
+        backoff_exponent_max: cap of that doubling.
+        status_interval_ms: how often a replica that lacks something says where it stands.
+        time_ahead_max_ms: how far a proposed time may lie ahead of a backup's clock.
+        time_behind_max_ms: how far it may lag before the backup suspects the primary.
+        lease_step_max_ms: cap of the lease clock's advance per batch.
+    """
+
+    checkpoint_interval: Annotated[int, Meta(ge=1, le=4096)] = 128
+    window: Annotated[int, Meta(ge=2, le=16384)] = 256
+    pipeline: Annotated[int, Meta(ge=1, le=256)] = 4
+    batch_operations_max: Annotated[int, Meta(ge=1, le=4096)] = 2048
+    batch_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
+    session_window: Annotated[int, Meta(ge=1, le=65536)] = 4096
+    sessions_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    session_reply_bytes_max: Annotated[int, Meta(ge=0, le=1 << 30)] = 4 * 1024 * 1024
+    request_timeout_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
+    view_change_timeout_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
+    backoff_exponent_max: Annotated[int, Meta(ge=0, le=16)] = 6
+    status_interval_ms: Annotated[int, Meta(ge=5, le=60_000)] = 200
+    time_ahead_max_ms: Annotated[int, Meta(ge=1)] = 1000
+    time_behind_max_ms: Annotated[int, Meta(ge=1)] = 30_000
+    lease_step_max_ms: Annotated[int, Meta(ge=1)] = 1000
+
+    def __post_init__(self) -> None:
+        if self.window % self.checkpoint_interval or self.window < 2 * self.checkpoint_interval:
+            raise ValueError(
+                f"window is {self.window}: it must be a multiple of checkpoint_interval"
+                f" ({self.checkpoint_interval}), at least twice as large"
+            )
+        if self.pipeline > self.window:
+            raise ValueError(f"pipeline is {self.pipeline}: it cannot exceed window ({self.window})")
+
+
+class ReplicaEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A replica in the cluster file: where it listens, and its 32-byte public key in hex."""
+
+    id: Annotated[int, Meta(ge=0, le=REPLICAS_MAX - 1)]
+    host: Annotated[str, Meta(min_length=1, max_length=255)]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    key: HexKey
+
+
+class ClientEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A known client: a name for people, and its public key in hex."""
+
+    name: Name
+    key: HexKey
+
+
+class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of `cluster.toml`.
+
+    Attributes:
+        name: for people; part of the cluster's identity.
+        service: import path of the replicated service, `package.module:Class`.
+        enrolment: "open" lets any client key in, "known" only those listed under `client`.
+    """
+
+    name: Name
+    service: Annotated[str, Meta(pattern="^[A-Za-z_][\\w.]*:[A-Za-z_]\\w*$")] = "bft.services.kv:KeyValue"
+    enrolment: Literal["open", "known"] = "open"
+    protocol: Protocol = msgspec.field(default_factory=Protocol)
+    replica: tuple[ReplicaEntry, ...]
+    client: tuple[ClientEntry, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.replica)
+        if not REPLICAS_MIN <= n <= REPLICAS_MAX:
+            raise ValueError(f"replica has {n} entries: a cluster has {REPLICAS_MIN} to {REPLICAS_MAX}")
+        for index, entry in enumerate(self.replica):
+            if entry.id != index:
+                raise ValueError(f"replica[{index}].id is {entry.id}: ids count from 0 in the order of the file")
+        for what, values in (
+            ("key", [entry.key for entry in self.replica]),
+            ("address", [f"{entry.host}:{entry.port}" for entry in self.replica]),
+        ):
+            for index, value in enumerate(values):
+                if value in values[:index]:
+                    raise ValueError(f"replica[{index}].{what} is {value}: two replicas cannot share it")
+
+    @property
+    def quorums(self) -> Quorums:
+        """Thresholds of the membership."""
+        return Quorums.of(len(self.replica))
+
+    @property
+    def replica_keys(self) -> tuple[bytes, ...]:
+        """Public keys, by replica id; 32 bytes each."""
+        return tuple(bytes.fromhex(entry.key) for entry in self.replica)
+
+    @property
+    def client_keys(self) -> frozenset[bytes] | None:
+        """Public keys of the clients that may use the cluster; None when enrolment is open."""
+        if self.enrolment == "open":
+            return None
+        return frozenset(bytes.fromhex(entry.key) for entry in self.client)
+
+    @property
+    def id(self) -> bytes:
+        """32-byte fingerprint of everything that replicas must agree on (not of addresses, which may move)."""
+        identity = (
+            self.name,
+            self.service,
+            self.enrolment,
+            tuple((field, getattr(self.protocol, field)) for field in self.protocol.__struct_fields__),
+            tuple(entry.key for entry in self.replica),
+            tuple(entry.key for entry in self.client),
+        )
+        return config_digest(msgspec.msgpack.encode(identity))
+
+
+class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of `replica.toml`; relative paths are relative to the file.
+
+    Attributes:
+        id: which replica of the cluster this is.
+        cluster: path of the cluster file.
+        key: path of the private key (PEM, PKCS#8).
+        data: folder of the store.
+        durability: "power" survives power loss (fsync), "process" survives kill -9, "memory" survives nothing: a
+            restart then counts as one of the f faults.
+        metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
+    """
+
+    id: Annotated[int, Meta(ge=0, le=REPLICAS_MAX - 1)]
+    cluster: str
+    key: str
+    data: str
+    durability: Durability = "power"
+    metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+def load_cluster(path: Path) -> Cluster:
+    """Read and check a `cluster.toml`.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or breaks a rule.
+    """
+    return _load(path, Cluster)
+
+
+def load_local(path: Path) -> Local:
+    """Read and check a `replica.toml`; its paths come back absolute.
+
+    Raises:
+        ConfigError: the file is missing, is no TOML, or breaks a rule.
+    """
+    local = _load(path, Local)
+    base = path.resolve().parent
+    return msgspec.structs.replace(
+        local, cluster=str(base / local.cluster), key=str(base / local.key), data=str(base / local.data)
+    )
+
+
+def _load(path: Path, kind: type[T]) -> T:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        tree = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}{_found(tree, str(error))}") from error
+
+
+def _found(tree: object, message: str) -> str:
+    """The offending value, found by the path (`$.replica[0].port`) that msgspec puts into its message."""
+    _, _, tail = message.rpartition(" - at `$")
+    value: object = tree
+    for step in tail.rstrip("`").replace("[", ".").replace("]", "").split("."):
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+    return f", found {value!r}" if not isinstance(value, dict | list) else ""
+
+
+assert KEY_BYTES == 32, "the hex pattern above says 64 digits"

@@ -1,0 +1,96 @@
+"""From decided slots to replies: strictly in order, each operation at most once [CL99 4.2].
+
+The service is outside: `Execute` asks for one slot, `Executed` brings its results; there is one at a time. Which
+operations of a batch execute is decided here, by the exactly-once table.
+"""
+
+from __future__ import annotations
+
+from bft.config import MILLISECOND
+from bft.core import checkpoint, ordering, queries
+from bft.core.state import State
+from bft.digests import NULL_DIGEST, chain_digest, seed_digest
+from bft.events import Committed, Execute, Executed
+from bft.messages import Refusal, Reply
+
+REPLY_BYTES_FROM_ALL = 8192
+"""A larger bundle is sent by one replica, the others send its digest; a retransmission brings it from everybody."""
+
+
+def execute_ready(state: State) -> None:
+    """Give the next slot to the service if it is decided, its batch is here, and none is being executed."""
+    if state.executing is not None or state.fetching is not None:
+        return
+    seq = state.executed + 1
+    slot = state.log.slots.get(seq)
+    if slot is None or slot.committed is None or not state.log.has_batch(slot.committed.digest):
+        return
+    digest = slot.committed.digest
+    batch = None if digest == NULL_DIGEST else state.log.batch(digest)
+    if batch is not None:
+        step_ns = max(batch.time_ns - state.time_ns, 1)
+        state.time_ns += step_ns
+        state.lease_ns += min(step_ns, state.protocol.lease_step_max_ms * MILLISECOND)
+    calls = state.sessions.select(batch.requests, seq, state.time_ns) if batch is not None else []
+    effect = Execute(
+        seq=seq,
+        time_ns=state.time_ns,
+        lease_ns=state.lease_ns,
+        seed=seed_digest(state.chain, digest),
+        calls=calls,
+        checkpoint=seq % state.protocol.checkpoint_interval == 0,
+    )
+    state.executing = (effect, digest, batch)
+    state.out.append(Committed(slot.committed))
+    state.out.append(effect)
+
+
+def on_executed(state: State, event: Executed) -> None:
+    """Record the results, answer the clients, and go on with the next slot."""
+    assert state.executing is not None, f"slot {event.seq} executed without being asked for"
+    effect, digest, batch = state.executing
+    assert event.seq == effect.seq == state.executed + 1, f"executed {event.seq} after {state.executed}"
+    assert len(event.results) == len(effect.calls), f"{len(event.results)} results for {len(effect.calls)} calls"
+    state.executing = None
+    state.executed = event.seq
+    state.chain = chain_digest(state.chain, event.seq, digest)
+    state.timing.progressed = state.now
+    for session, bundle_digest, bundle in state.sessions.record(event.seq, effect.calls, event.results, event.events):
+        due = len(bundle) <= REPLY_BYTES_FROM_ALL or event.seq % state.quorums.n == state.me
+        _reply(state, session.client, session.incarnation, event.seq, bundle_digest, bundle if due else b"")
+    if batch is not None:
+        for client, request in batch.requests:
+            state.pool.remove((client, request.session, request.number))
+            if state.sessions.is_expired(client, request.session):
+                refuse(state, client, request.session, request.number)
+    if effect.checkpoint:
+        assert event.pages is not None, f"a checkpoint at {event.seq} needs the service's pages"
+        checkpoint.take(state, event.pages, event.fresh)
+    queries.serve_waiting(state)
+    execute_ready(state)
+    ordering.propose(state)
+
+
+def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, bundle: bytes) -> None:
+    state.send(client, Reply(session, seq, state.epoch, state.view, digest, bundle))
+
+
+def refuse(state: State, client: bytes, session: int, number: int) -> None:
+    """Tell a client that this session is over; a hint that it believes from a weak quorum only."""
+    state.send(client, Refusal(session, number, "session-expired"))
+
+
+def resend(state: State, client: bytes, session_number: int, first: int, count: int) -> None:
+    """Send the kept bundles that cover the operations `first .. first + count - 1` again, with their bytes."""
+    session = state.sessions.get(client, session_number)
+    if session is None:
+        return
+    seqs = {session.done[number]: None for number in range(first, first + count) if number in session.done}
+    for seq in seqs:
+        kept = session.kept.get(seq)
+        if kept is None:
+            continue
+        if kept.bundle:
+            _reply(state, client, session_number, seq, kept.digest, kept.bundle)
+        else:
+            state.send(client, Refusal(session_number, first, "result-unavailable"))

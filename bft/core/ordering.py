@@ -1,0 +1,351 @@
+"""The normal case: pre-prepare, prepare, commit [CL99 4.2].
+
+    upon enough waiting requests, primary:      persist(accepted); send PRE-PREPARE with the batch
+    upon PRE-PREPARE and its batch, backup:     persist(accepted); send PREPARE
+    upon PRE-PREPARE and strong - 1 PREPAREs:   persist(prepared certificate); send COMMIT
+    upon strong COMMITs of one view and digest: committed; `execution` takes over
+
+Counting is by distinct replica, per (view, digest); votes of different views never combine. The primary's PRE-PREPARE
+is its vote, so it sends no PREPARE. Votes that outrun their PRE-PREPARE are kept and counted when it comes.
+
+Deviation: no check here depends on the executed state ("already executed?"): replicas execute at different times and
+would disagree, and slots proposed again after a view change would be refused. Duplicates are no-ops at execution.
+"""
+
+from __future__ import annotations
+
+from bft.config import MILLISECOND
+from bft.core import execution, viewchange
+from bft.core.log import Slot
+from bft.core.proofs import commit_certificate_flaw, prepared_certificate_flaw
+from bft.core.state import State
+from bft.digests import batch_digest
+from bft.events import Accepted, OpenedBatch, Prepared
+from bft.ids import Peer
+from bft.messages import (
+    Batch,
+    BatchBody,
+    Commit,
+    CommitCertificate,
+    Endorsement,
+    FetchBatch,
+    Prepare,
+    PreparedCertificate,
+    PrePrepare,
+    Proposal,
+    Signed,
+)
+from bft.wire.codec import encode
+
+# --- primary ------------------------------------------------------------------------------------------------------
+
+
+def propose(state: State) -> None:
+    """Propose everything that waits while the pipeline and the window have room: batches grow under load."""
+    if not state.is_primary:
+        return
+    protocol = state.protocol
+    while (
+        state.pool.has_unproposed
+        and state.next_seq - 1 - state.executed < protocol.pipeline
+        and state.log.within(state.next_seq)
+    ):
+        seq = state.next_seq
+        taken = state.pool.take(seq, protocol.batch_operations_max, protocol.batch_bytes_max)
+        time_ns = max(state.now, 1)
+        body = encode(Batch(time_ns, tuple(pending.signed for pending in taken)))
+        requests = tuple((pending.signed.client, pending.request) for pending in taken)
+        batch = OpenedBatch(batch_digest(body), body, time_ns, requests)
+        state.next_seq = seq + 1
+        _propose_batch(state, seq, batch)
+
+
+def _propose_batch(state: State, seq: int, batch: OpenedBatch) -> None:
+    signed = state.sign(PrePrepare(state.epoch, state.view, seq, batch.digest))
+    slot = state.log.slot(seq)
+    assert state.view not in slot.accepted, f"slot {seq} proposed twice in view {state.view}"
+    slot.accepted[state.view] = (batch.digest, signed)
+    slot.voted_view = state.view
+    state.log.keep_batch(batch, seq)
+    state.persist(Accepted(seq, state.view, signed, batch.body))
+    state.broadcast(Proposal(signed, batch.body))
+    check_prepared(state, slot)
+
+
+# --- backup -------------------------------------------------------------------------------------------------------
+
+
+def wants_pre_prepare(state: State, message: PrePrepare) -> bool:
+    """True if the PRE-PREPARE is for the present view and window, and says something new.
+
+    Slots at or below the checkpoint that the view began from are closed in this view: they are decided, though this
+    replica's own low watermark may not have got there (`test_view_floor_closes_slots_below_the_new_views_checkpoint`).
+    """
+    if not state.active or message.view != state.view:
+        return False
+    if message.seq <= state.view_floor or not state.log.within(message.seq):
+        return False
+    slot = state.log.slots.get(message.seq)
+    accepted = slot.accepted.get(message.view) if slot is not None else None
+    return accepted is None or accepted[0] != message.digest or not state.log.has_batch(message.digest)
+
+
+def on_proposal(state: State, peer: Peer, signed: Signed, message: PrePrepare, batch: OpenedBatch) -> None:
+    """Accept the primary's assignment, at most one per slot and view, and vote for it.
+
+    A fresh PRE-PREPARE comes with its batch or not at all, so that nobody votes for a time that was never checked;
+    those of a NEW-VIEW come inside it.
+    """
+    if not wants_pre_prepare(state, message) or signed.sender == state.me:
+        return
+    slot = state.log.slot(message.seq)
+    accepted = slot.accepted.get(message.view)
+    if accepted is not None and accepted[0] != message.digest:
+        state.accuse(signed.sender, "two-pre-prepares", accepted[1], signed)
+        viewchange.suspect(state, "equivocation")
+        return
+    if accepted is None and not _time_is_acceptable(state, peer, batch):
+        return
+    state.log.keep_batch(batch, message.seq)
+    _mark_proposed(state, batch, message.seq)
+    if accepted is None:
+        slot.accepted[message.view] = (message.digest, signed)
+    vote(state, slot)
+    on_batch_body(state, batch)
+
+
+def _time_is_acceptable(state: State, peer: Peer, batch: OpenedBatch) -> bool:
+    """Bound the proposed time of *fresh* proposals; those of a NEW-VIEW may be arbitrarily old.
+
+    Without the upper bound one primary could push the agreed time to the end of its range. A proposal from the future
+    is dropped, not refused: repair brings it again when its time has come. One from the past is only a complaint.
+    """
+    if batch.time_ns > state.now + state.protocol.time_ahead_max_ms * MILLISECOND:
+        state.reject(peer, "time-ahead")
+        return False
+    if batch.time_ns < state.now - state.protocol.time_behind_max_ms * MILLISECOND:
+        viewchange.suspect(state, "time-behind")
+    return True
+
+
+def _mark_proposed(state: State, batch: OpenedBatch, seq: int) -> None:
+    for client, request in batch.requests:
+        state.pool.mark_proposed((client, request.session, request.number), seq)
+
+
+def vote(state: State, slot: Slot) -> None:
+    """Send PREPARE for the slot's PRE-PREPARE of the present view, never without its batch [CL99 4.2].
+
+    The accepted record goes to disk first: after a crash this replica must not vote for another digest in this view
+    (mutant M15, `test_vote_is_durable_before_it_leaves`).
+    """
+    accepted = slot.accepted.get(state.view)
+    if accepted is None or not state.active:
+        return
+    if state.fetching is not None and slot.seq <= state.fetching.certificate.seq:
+        return
+    digest, signed = accepted
+    if not state.log.has_batch(digest):
+        want_batch(state, digest, slot.seq, signed.sender)
+        return
+    if slot.voted_view < state.view:
+        batch = state.log.batch(digest)
+        state.persist(Accepted(slot.seq, state.view, signed, batch.body if batch is not None else b""))
+        slot.voted_view = state.view
+        if state.primary != state.me:
+            own = state.sign(Prepare(state.epoch, state.view, slot.seq, digest))
+            slot.prepares[state.me] = (state.view, digest, own.signature)
+            state.broadcast(own)
+    check_prepared(state, slot)
+    check_committed(state, slot)
+
+
+# --- votes --------------------------------------------------------------------------------------------------------
+
+
+def wants_prepare(state: State, sender: int, message: Prepare) -> bool:
+    """True unless the vote is old, outside the window, already held, or no longer needed."""
+    if message.view < state.view or not state.log.within(message.seq):
+        return False
+    slot = state.log.slots.get(message.seq)
+    if slot is None:
+        return True
+    if slot.prepared_view >= message.view:
+        return False
+    held = slot.prepares.get(sender)
+    return held is None or held[0] < message.view or (held[0] == message.view and held[1] != message.digest)
+
+
+def on_prepare(state: State, signed: Signed, message: Prepare) -> None:
+    """Count a backup's vote; its first in a view stands, another digest in the same view is evidence."""
+    if not wants_prepare(state, signed.sender, message):
+        return
+    slot = state.log.slot(message.seq)
+    held = slot.prepares.get(signed.sender)
+    if held is not None and held[0] == message.view:
+        first = Prepare(message.epoch, message.view, message.seq, held[1])
+        state.accuse(signed.sender, "two-prepares", Signed(signed.sender, encode(first), held[2]), signed)
+        return
+    slot.prepares[signed.sender] = (message.view, message.digest, signed.signature)
+    check_prepared(state, slot)
+
+
+def check_prepared(state: State, slot: Slot) -> None:
+    """prepared(digest, view, seq): the PRE-PREPARE and strong - 1 matching PREPAREs of distinct backups [CL99 4.2].
+
+    The certificate is durable before COMMIT leaves: a later view change must be able to show it (mutant M16).
+    """
+    accepted = slot.accepted.get(state.view)
+    if accepted is None or slot.prepared_view >= state.view or not state.active:
+        return
+    digest, signed = accepted
+    if slot.voted_view < state.view or not state.log.has_batch(digest):
+        return
+    matching = [
+        replica
+        for replica in sorted(slot.prepares)
+        if slot.prepares[replica][0] == state.view and slot.prepares[replica][1] == digest
+    ]
+    if len(matching) < state.quorums.prepares:
+        return
+    chosen = matching[: state.quorums.prepares]
+    certificate = PreparedCertificate(
+        signed, tuple(Endorsement(replica, slot.prepares[replica][2]) for replica in chosen)
+    )
+    found = prepared_certificate_flaw(certificate, state.rules)
+    assert found is None, f"made a prepared certificate that others must refuse: {found}"
+    slot.prepared = certificate
+    slot.prepared_view = state.view
+    state.persist(Prepared(slot.seq, certificate))
+    own = state.sign(Commit(state.epoch, state.view, slot.seq, digest))
+    slot.commits[state.me] = (state.view, digest, own.signature)
+    state.max_commit_sent = max(state.max_commit_sent, slot.seq)
+    state.broadcast(own)
+    check_committed(state, slot)
+
+
+def wants_commit(state: State, sender: int, message: Commit) -> bool:
+    """True unless the slot is decided, outside the window, or the vote is already held."""
+    if not state.log.within(message.seq) or message.seq <= state.executed:
+        return False
+    slot = state.log.slots.get(message.seq)
+    if slot is None:
+        return True
+    if slot.committed is not None:
+        return False
+    held = slot.commits.get(sender)
+    return held is None or held[0] < message.view or (held[0] == message.view and held[1] != message.digest)
+
+
+def on_commit(state: State, signed: Signed, message: Commit) -> None:
+    """Count a COMMIT, per replica that of the highest view; valid in any view and mode (it proves, not proposes)."""
+    if not wants_commit(state, signed.sender, message):
+        return
+    slot = state.log.slot(message.seq)
+    held = slot.commits.get(signed.sender)
+    if held is not None and held[0] == message.view:
+        first = Commit(message.epoch, message.view, message.seq, held[1])
+        state.accuse(signed.sender, "two-commits", Signed(signed.sender, encode(first), held[2]), signed)
+        return
+    slot.commits[signed.sender] = (message.view, message.digest, signed.signature)
+    _count_commits(state, slot, message.view, message.digest)
+
+
+def check_committed(state: State, slot: Slot) -> None:
+    """See whether the COMMITs already here decide the slot in the present view."""
+    accepted = slot.accepted.get(state.view)
+    if accepted is not None and slot.committed is None:
+        _count_commits(state, slot, state.view, accepted[0])
+
+
+def _count_commits(state: State, slot: Slot, view: int, digest: bytes) -> None:
+    """strong COMMITs equal in view *and* digest decide; votes of different views never combine."""
+    if len(slot.commits) < state.quorums.strong or slot.committed is not None:
+        return
+    matching = [
+        replica
+        for replica in sorted(slot.commits)
+        if slot.commits[replica][0] == view and slot.commits[replica][1] == digest
+    ]
+    if len(matching) < state.quorums.strong:
+        return
+    chosen = matching[: state.quorums.strong]
+    certificate = CommitCertificate(
+        state.epoch,
+        view,
+        slot.seq,
+        digest,
+        tuple(Endorsement(replica, slot.commits[replica][2]) for replica in chosen),
+    )
+    found = commit_certificate_flaw(certificate, state.rules)
+    assert found is None, f"made a commit certificate that others must refuse: {found}"
+    decide(state, slot, certificate)
+
+
+def wants_commit_certificate(state: State, certificate: CommitCertificate) -> bool:
+    """True if the certificate decides a slot that is not decided here."""
+    if not state.log.within(certificate.seq) or certificate.seq <= state.executed:
+        return False
+    slot = state.log.slots.get(certificate.seq)
+    return slot is None or slot.committed is None
+
+
+def on_commit_certificate(state: State, certificate: CommitCertificate, peer: Peer) -> None:
+    """A transferable proof decides a slot at any time, even if this replica never prepared it.
+
+    Safe: strong many COMMITs mean that a weak quorum of correct replicas holds prepared certificates, the same fact
+    that a local count of COMMITs rests on.
+    """
+    if wants_commit_certificate(state, certificate):
+        decide(state, state.log.slot(certificate.seq), certificate)
+        if not state.log.has_batch(certificate.digest) and isinstance(peer, int):
+            state.send(peer, FetchBatch(certificate.digest))
+
+
+def decide(state: State, slot: Slot, certificate: CommitCertificate) -> None:
+    """The slot's batch is committed; execute as far as the decided prefix goes."""
+    slot.committed = certificate
+    if not state.log.has_batch(certificate.digest):
+        want_batch(state, certificate.digest, slot.seq, certificate.commits[0].replica)
+    execution.execute_ready(state)
+
+
+# --- missing batches ----------------------------------------------------------------------------------------------
+
+
+def want_batch(state: State, digest: bytes, seq: int, likely: int) -> None:
+    """Ask for a batch: first from whoever should have it, then (see `repair`) from everybody."""
+    waiting = state.waiting_batches.get(digest)
+    if waiting is None:
+        state.waiting_batches[digest] = [seq]
+        if likely != state.me:
+            state.send(likely, FetchBatch(digest))
+        else:
+            state.broadcast(FetchBatch(digest))
+    elif seq not in waiting:
+        waiting.append(seq)
+
+
+def on_fetch_batch(state: State, peer: Peer, message: FetchBatch) -> None:
+    """Serve a batch that is in the log."""
+    batch = state.log.batch(message.digest)
+    if batch is not None:
+        state.send(peer, BatchBody(batch.body))
+
+
+def wants_batch_body(state: State, message: BatchBody) -> bool:
+    """True if somebody here waits for it."""
+    return bool(state.waiting_batches) and batch_digest(message.batch) in state.waiting_batches
+
+
+def on_batch_body(state: State, batch: OpenedBatch) -> None:
+    """A batch that slots waited for: vote, and execute what is decided."""
+    waiting = state.waiting_batches.pop(batch.digest, None)
+    if waiting is None:
+        return
+    for seq in waiting:
+        if not state.log.within(seq):
+            continue
+        state.log.keep_batch(batch, seq)
+        vote(state, state.log.slot(seq))
+    execution.execute_ready(state)

@@ -1,0 +1,83 @@
+"""Client requests on their way to the primary, and the grievances of those that wait too long [CL99 4.1, 4.4].
+
+A request has a deadline of its own, the oldest first: one timer that any progress restarts would let a primary starve
+a client for ever. A backup passes a waiting request on to the primary, then to everybody, so that a weak quorum of
+correct replicas shares the grievance.
+"""
+
+from __future__ import annotations
+
+from bft.core import execution, ordering, viewchange
+from bft.core.pool import Pending
+from bft.core.state import State
+from bft.ids import Peer
+from bft.messages import Request, SignedRequest
+
+
+def wants_request(state: State, packet: SignedRequest, request: Request) -> bool:
+    """True if the envelope is new here, or was executed and its replies can be sent again."""
+    key = (packet.client, request.session, request.number)
+    return key not in state.pool
+
+
+def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request) -> None:
+    """Take an authentic envelope in; answer it from the table if it was executed before."""
+    if not wants_request(state, packet, request):
+        return
+    if state.sessions.is_expired(packet.client, request.session):
+        execution.refuse(state, packet.client, request.session, request.number)
+        return
+    if is_finished(state, packet.client, request):
+        if peer == packet.client:
+            count = len(request.operations)
+            execution.resend(state, packet.client, request.session, request.number, count)
+        return
+    if not state.pool.add(Pending(packet, request, state.now)):
+        state.reject(peer, "pool-full")
+        return
+    ordering.propose(state)
+
+
+def is_finished(state: State, client: bytes, request: Request) -> bool:
+    """True if no operation of the envelope needs ordering any more."""
+    session = state.sessions.get(client, request.session)
+    if session is None:
+        return state.sessions.is_expired(client, request.session)
+    return all(session.finished(number) for number in range(request.number, request.number + len(request.operations)))
+
+
+def spread(state: State) -> None:
+    """On every tick: pass waiting envelopes on, and complain about those past their deadline."""
+    if not state.active:
+        return
+    timeout = state.request_timeout_ns
+    stale = []
+    for pending in state.pool:
+        waited = state.now - max(pending.since, state.timing.active_since)
+        if waited < timeout // 4:
+            continue
+        if is_finished(state, pending.signed.client, pending.request):
+            stale.append(pending.key)
+        elif pending.stage == 0:
+            pending.stage = 1
+            if state.primary != state.me:
+                state.send(state.primary, pending.signed)
+        elif pending.stage == 1 and waited >= timeout // 2:
+            pending.stage = 2
+            state.broadcast(pending.signed)
+        if waited >= timeout:
+            viewchange.suspect(state, "request-timeout")
+    for key in stale:
+        state.pool.remove(key)
+    _complain_about_gaps(state, timeout)
+
+
+def _complain_about_gaps(state: State, timeout: int) -> None:
+    """A slot that was accepted but is not executed for too long is a grievance too, even with an empty pool."""
+    open_slots = [seq for seq, slot in state.log.slots.items() if seq > state.executed and slot.accepted]
+    if not open_slots:
+        state.timing.opened = state.now
+        return
+    since = max(state.timing.progressed, state.timing.active_since, state.timing.opened)
+    if state.now - since >= timeout and state.executing is None and state.fetching is None:
+        viewchange.suspect(state, "slot-timeout")

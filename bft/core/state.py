@@ -1,0 +1,219 @@
+"""Everything one replica knows, and the small helpers that all parts of the protocol share.
+
+The parts are modules of functions on this state: `ordering`, `execution`, `checkpoint`, `viewchange`, `repair`,
+`transfer`, `queries`. Effects are appended to `out` in the order in which they must take place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bft.config import MILLISECOND, Protocol
+from bft.core.clients import SessionTable
+from bft.core.log import Log
+from bft.core.pool import Pool
+from bft.core.proofs import Rules, flaw
+from bft.digests import EMPTY_CHAIN
+from bft.events import (
+    AnswerQuery,
+    Broadcast,
+    Effect,
+    Evidence,
+    Execute,
+    OpenedBatch,
+    Persist,
+    Progress,
+    Record,
+    Rejected,
+    Send,
+    ViewRecord,
+)
+from bft.ids import Nanos, Peer
+from bft.membership import Quorums
+from bft.messages import CheckpointCertificate, Manifest, Packet, ReplicaMessage, Signed, ViewChange
+from bft.ports import Signer
+from bft.wire.codec import encode
+
+
+@dataclass(slots=True)
+class Timing:
+    """When what was last done; all local, none of it decides anything that replicas must agree on.
+
+    Attributes:
+        active_since: when the present view became active; request deadlines count from here at the earliest.
+        backoff: exponent k of the request and view-change timeouts.
+        executed_at_change: last executed slot when the last view change began: tells whether it had made progress.
+        new_view_deadline: when to give up on the primary of a pending view; None until a strong quorum waits too.
+        view_change_sent: when the own VIEW-CHANGE was last (re-)sent.
+        status_sent: when a STATUS was last sent.
+        answered: per replica, when its STATUS was last answered (bounds amplification).
+        suspected: when the own SUSPECT was last (re-)sent.
+        grievance: why the present primary is suspected; empty if it is not.
+        progressed: when a slot was last executed.
+        opened: when last no accepted slot waited for its execution.
+        status_considered: when this replica last asked itself whether it stalls.
+        executed_at_status: last executed slot when the last STATUS was considered: tells whether this replica stalls.
+    """
+
+    active_since: Nanos = 0
+    backoff: int = 0
+    executed_at_change: int = -1
+    new_view_deadline: Nanos | None = None
+    view_change_sent: Nanos = 0
+    status_sent: Nanos = 0
+    answered: dict[int, Nanos] = field(default_factory=dict)
+    suspected: Nanos = 0
+    grievance: str = ""
+    progressed: Nanos = 0
+    opened: Nanos = 0
+    status_considered: Nanos = 0
+    executed_at_status: int = -1
+
+
+@dataclass(slots=True)
+class Fetching:
+    """A state transfer under way.
+
+    Attributes:
+        certificate: proof of the checkpoint being fetched.
+        manifest: its manifest, once here and verified.
+        missing: page digests not here yet, in order of need (a dict keeps order and finds fast).
+        pages: verified pages, by digest.
+        asked: page digest -> when it was asked for.
+        turn: which peer to ask next.
+        progressed: when the fetch last came nearer to its end.
+    """
+
+    certificate: CheckpointCertificate
+    manifest: Manifest | None = None
+    manifest_bytes: bytes = b""
+    missing: dict[bytes, None] = field(default_factory=dict)
+    pages: dict[bytes, bytes] = field(default_factory=dict)
+    asked: dict[bytes, Nanos] = field(default_factory=dict)
+    manifest_asked: Nanos = 0
+    turn: int = 0
+    progressed: Nanos = 0
+
+
+@dataclass(slots=True)
+class State:
+    """One replica.
+
+    Attributes:
+        view, active: the present view, and whether this replica takes part in it (False while changing).
+        view_change, new_view: the exact signed messages that brought it there.
+        view_floor: checkpoint from which the present view began; slots at or below it are closed in this view.
+        next_seq: the next slot that this replica, as primary, will propose.
+        max_commit_sent: highest slot for which it sent COMMIT; reads wait for it.
+        executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
+        executing: the `Execute` that has no `Executed` yet, and its batch's digest.
+        checkpoints: per slot and replica, the vote (digest, signature) for a checkpoint there.
+        own_checkpoints: slot -> (digest, signed vote) of checkpoints taken here and not yet stable.
+        stable: proof of the low watermark; None at the genesis checkpoint.
+        target: a certificate ahead of `executed` that the ordinary repair has not reached yet.
+        view_changes: per sender, view -> VIEW-CHANGE: at most the one for the present view and the highest.
+        suspects: per sender, the view it suspects.
+        waiting_batches: digest -> slots that cannot go on before the batch is here.
+        waiting_queries: (needed seq, query) in order of arrival.
+    """
+
+    me: int
+    protocol: Protocol
+    quorums: Quorums
+    rules: Rules
+    signer: Signer
+    log: Log
+    sessions: SessionTable
+    pool: Pool
+    now: Nanos = 0
+    epoch: int = 0
+    view: int = 0
+    active: bool = True
+    view_change: Signed | None = None
+    new_view: Signed | None = None
+    view_floor: int = 0
+    next_seq: int = 1
+    max_commit_sent: int = 0
+    executed: int = 0
+    chain: bytes = EMPTY_CHAIN
+    time_ns: int = 0
+    lease_ns: int = 0
+    executing: tuple[Execute, bytes, OpenedBatch | None] | None = None
+    checkpoints: dict[int, dict[int, tuple[bytes, bytes]]] = field(default_factory=dict)
+    own_checkpoints: dict[int, tuple[bytes, Signed]] = field(default_factory=dict)
+    stable: CheckpointCertificate | None = None
+    target: CheckpointCertificate | None = None
+    target_since: Nanos = 0
+    fetching: Fetching | None = None
+    view_changes: dict[int, dict[int, tuple[Signed, ViewChange]]] = field(default_factory=dict)
+    suspects: dict[int, int] = field(default_factory=dict)
+    waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
+    waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
+    timing: Timing = field(default_factory=Timing)
+    out: list[Effect] = field(default_factory=list)
+
+    # --- who and how many -----------------------------------------------------------------------------------------
+
+    @property
+    def primary(self) -> int:
+        """The primary of the present view."""
+        return self.quorums.primary(self.view)
+
+    @property
+    def is_primary(self) -> bool:
+        """True if this replica orders now."""
+        return self.active and self.quorums.primary(self.view) == self.me
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    @property
+    def request_timeout_ns(self) -> Nanos:
+        """Patience with the primary of an active view."""
+        return (self.protocol.request_timeout_ms * MILLISECOND) << self.timing.backoff
+
+    @property
+    def view_change_timeout_ns(self) -> Nanos:
+        """Patience with the primary of a pending view."""
+        return (self.protocol.view_change_timeout_ms * MILLISECOND) << self.timing.backoff
+
+    @property
+    def status_interval_ns(self) -> Nanos:
+        """Pause between two STATUS messages while something is missing."""
+        return self.protocol.status_interval_ms * MILLISECOND
+
+    # --- effects --------------------------------------------------------------------------------------------------
+
+    def sign(self, message: ReplicaMessage) -> Signed:
+        """Sign a message of ours; it must pass the validator that others hold it against."""
+        found = flaw(message, self.me, self.rules)
+        assert found is None, f"about to send a message that others must refuse ({found}): {message}"
+        payload = encode(message)
+        return Signed(self.me, payload, self.signer.sign(payload))
+
+    def persist(self, record: Record) -> None:
+        """Nothing emitted after this leaves the machine before `record` is durable."""
+        self.out.append(Persist(record))
+
+    def persist_view(self) -> None:
+        """Record the view, the mode and the exact messages behind them."""
+        self.persist(ViewRecord(self.view, self.active, self.view_change, self.new_view))
+
+    def send(self, to: Peer, packet: Packet) -> None:
+        """Send to one peer."""
+        self.out.append(Send(to, packet))
+
+    def broadcast(self, packet: Packet) -> None:
+        """Send to every other replica."""
+        self.out.append(Broadcast(packet))
+
+    def reject(self, peer: Peer, reason: str) -> None:
+        """Count a peer's message as dropped."""
+        self.out.append(Rejected(peer, reason))
+
+    def accuse(self, accused: int, kind: str, first: Signed, second: Signed) -> None:
+        """Report two signed messages that exclude each other."""
+        self.out.append(Evidence(accused, kind, first, second))
+
+    def progress(self, what: str, seq: int = 0, detail: str = "") -> None:
+        """Tell people and checkers of a transition."""
+        self.out.append(Progress(what, self.view, seq, detail))

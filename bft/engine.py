@@ -1,0 +1,89 @@
+"""A node together with its service and store: what production and the simulator both drive.
+
+The engine carries out the effects that need neither clock nor wire (execute, read pages) and hands out the others, in
+order: `Persist`, `Send`, `Broadcast`, `SetTimer` and reports are for the driver.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from bft.digests import page_digest
+from bft.events import (
+    AnswerQuery,
+    Effect,
+    Execute,
+    Input,
+    InstallState,
+    LoadPages,
+    PagesLoaded,
+    Send,
+    SendManifest,
+    SendPages,
+)
+from bft.ids import Nanos, Peer
+from bft.messages import ManifestBody, Message, Packet, PageBodies
+from bft.ports import Node, StateMachine, Store
+from bft.state.executor import Executor
+
+PAGES_PACKET_BYTES = 4 * 1024 * 1024
+
+
+class Engine:
+    """Drives one node.
+
+    Args:
+        node: the protocol.
+        service: the replicated state machine.
+        store: where pages are read from; records are written by the driver.
+    """
+
+    def __init__(self, node: Node, service: StateMachine, store: Store) -> None:
+        self._node = node
+        self._executor = Executor(service)
+        self._store = store
+
+    def wants(self, peer: Peer, packet: Packet, message: Message | None, /) -> bool:
+        """The node's cheap filter."""
+        return self._node.wants(peer, packet, message)
+
+    def step(self, event: Input, now: Nanos) -> list[Effect]:
+        """Step the node, and again for everything that the service or the store answers at once."""
+        out: list[Effect] = []
+        inputs: deque[Input] = deque((event,))
+        while inputs:
+            for effect in self._node.step(inputs.popleft(), now):
+                match effect:
+                    case Execute():
+                        inputs.append(self._executor.execute(effect))
+                    case AnswerQuery():
+                        inputs.append(self._executor.answer(effect))
+                    case InstallState():
+                        self._executor.install(effect)
+                    case LoadPages():
+                        pages = self._store.read_pages(effect.digests)
+                        inputs.append(PagesLoaded({page_digest(page): page for page in pages}))
+                    case SendPages():
+                        out.extend(self._page_packets(effect))
+                    case SendManifest():
+                        manifest = self._store.read_manifest(effect.digest)
+                        if manifest is not None:
+                            out.append(Send(effect.to, ManifestBody(manifest)))
+                    case _:
+                        out.append(effect)
+        return out
+
+    def _page_packets(self, effect: SendPages) -> list[Effect]:
+        """Group the stored pages into packets of bounded size."""
+        packets: list[Effect] = []
+        group: list[bytes] = []
+        size = 0
+        for page in self._store.read_pages(effect.digests):
+            if group and size + len(page) > PAGES_PACKET_BYTES:
+                packets.append(Send(effect.to, PageBodies(tuple(group))))
+                group, size = [], 0
+            group.append(page)
+            size += len(page)
+        if group:
+            packets.append(Send(effect.to, PageBodies(tuple(group))))
+        return packets

@@ -1,0 +1,61 @@
+"""Errors that a user of the library can meet.
+
+Faults of *peers* are never exceptions: they are `Report`s (see `bft.events`). Faults of the environment or of the
+caller derive from `BFTError`. Faults of our own are `assert`s: the replica crashes and f others carry on.
+"""
+
+from __future__ import annotations
+
+
+class BFTError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class ConfigError(BFTError):
+    """A configuration file or value is malformed: the text names the field, the value and the rule."""
+
+
+class KeyFileError(BFTError):
+    """A key file is missing, unreadable, too open to others, or not the key that was expected."""
+
+
+class StorageError(BFTError):
+    """Stable storage refused: corrupt, locked by another process, full, read-only, or belonging to somebody else."""
+
+
+class TransportError(BFTError):
+    """A socket could not be opened or bound, or a TLS peer is not who the cluster file says."""
+
+
+class ClientError(BFTError):
+    """Base of what a client call can raise."""
+
+
+class ServiceError(ClientError):
+    """The service itself answered with a declared error; the operation executed, and its outcome is this error.
+
+    Attributes:
+        code: the error's name as declared by the service.
+        detail: a text for people.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+        self.detail = detail
+
+
+class OutcomeUnknown(ClientError):
+    """The call ended before f + 1 replicas agreed on its result: it may or may not have executed (once at most)."""
+
+
+class SessionExpired(OutcomeUnknown):
+    """A newer session of the same client key has taken this session's place, or the session was evicted."""
+
+
+class Overloaded(ClientError):
+    """The client holds as many unfinished operations as its window allows; nothing was sent."""
+
+
+class ClientClosed(ClientError):
+    """The client was closed before this operation was sent."""

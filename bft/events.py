@@ -1,0 +1,352 @@
+"""Inputs and effects of a node: the whole seam between the pure protocol and the world.
+
+Effects take place in order, and `Persist` is a barrier: nothing after it may become visible outside the process until
+the record is on stable storage. Persisting earlier or sending later is always allowed, so a driver steps many inputs,
+writes all their records at once, then sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bft.ids import Nanos, Peer
+from bft.messages import (
+    CheckpointCertificate,
+    CommitCertificate,
+    Message,
+    Packet,
+    PreparedCertificate,
+    Request,
+    Signed,
+)
+
+# --- records on stable storage ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A PRE-PREPARE that this replica sent or voted for, with the batch's bytes (empty for the null batch)."""
+
+    seq: int
+    view: int
+    pre_prepare: Signed
+    batch: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The slot's prepared certificate of the highest view."""
+
+    seq: int
+    certificate: PreparedCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRecord:
+    """Which view this replica is in, and the exact signed messages that brought it there.
+
+    Attributes:
+        view_change: the VIEW-CHANGE sent for `view`; None in view 0 and after entering by a NEW-VIEW alone.
+        new_view: the NEW-VIEW accepted or sent for `view`; None while changing, and in view 0.
+    """
+
+    view: int
+    active: bool
+    view_change: Signed | None
+    new_view: Signed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A checkpoint of this replica's state.
+
+    Attributes:
+        digest: the state digest, that of the manifest's bytes.
+        pages: bytes of the pages that the store may not have yet, by digest.
+        vote: the replica's own signed CHECKPOINT; None when the state was fetched from others.
+    """
+
+    seq: int
+    digest: bytes
+    manifest: bytes
+    pages: dict[bytes, bytes]
+    vote: Signed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stable:
+    """A stable checkpoint: slots at or below `seq` and older snapshots may be dropped."""
+
+    seq: int
+    certificate: CheckpointCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages fetched so far for a state transfer, kept so that a restart resumes it."""
+
+    pages: dict[bytes, bytes]
+
+
+Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What `Store.load` found; empty for a new replica.
+
+    Attributes:
+        snapshot: the newest snapshot at or below which a stable certificate or an own vote exists.
+        pages: all pages of `snapshot`, by digest.
+        votes: own signed CHECKPOINTs above the stable one, ascending by sequence number.
+    """
+
+    view: ViewRecord | None = None
+    stable: CheckpointCertificate | None = None
+    snapshot: Snapshot | None = None
+    votes: list[Signed] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
+    prepared: list[Prepared] = field(default_factory=list)
+
+
+# --- inputs -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """First input of every node's life."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBatch:
+    """A batch whose content has been checked: client signatures, static validity, no envelope twice.
+
+    Attributes:
+        digest: 32-byte digest of `body`.
+        body: the encoded `Batch`.
+        requests: (client, envelope) in order.
+    """
+
+    digest: bytes
+    body: bytes
+    time_ns: int
+    requests: tuple[tuple[bytes, Request], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """A packet whose signatures have been verified, nested ones included.
+
+    Attributes:
+        peer: who sent it over the authenticated channel (not necessarily who signed it).
+        message: the decoded payload of a `Signed`, `SignedRequest` or `Proposal`; None for other packets.
+        batch: the opened attachment of a `Proposal` or `BatchBody`.
+    """
+
+    peer: Peer
+    packet: Packet
+    message: Message | None = None
+    batch: OpenedBatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The timer that the node set has fired."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationCall:
+    """One operation that the exactly-once table lets through."""
+
+    client: bytes
+    session: int
+    number: int
+    index: int
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The service has executed a slot.
+
+    Attributes:
+        results: (status, value) per operation of the `Execute`, in order.
+        events: (client, session, payload) in order of emission.
+        pages: digests of the service's pages; None unless a checkpoint was asked for.
+        fresh: bytes of pages that changed since the last checkpoint, by digest.
+    """
+
+    seq: int
+    results: list[tuple[int, bytes]]
+    events: list[tuple[bytes, int, bytes]]
+    pages: tuple[bytes, ...] | None = None
+    fresh: dict[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswered:
+    """The service has answered a read-only operation."""
+
+    client: Peer
+    nonce: int
+    seq: int
+    status: int
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PagesLoaded:
+    """Which of the pages asked for by `LoadPages` the store already has, by digest."""
+
+    pages: dict[bytes, bytes]
+
+
+Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded
+
+# --- effects ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make `record` durable before any later effect becomes visible outside."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send to one peer; may be lost."""
+
+    to: Peer
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Send to every other replica; may be lost."""
+
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Deliver a `Tick` at `at_ns`; replaces the timer set before (a node has one)."""
+
+    at_ns: Nanos
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Execute a committed slot; answered by `Executed` before the next `Execute` is given.
+
+    Attributes:
+        calls: operations in order; empty for the null batch or when all were duplicates.
+        checkpoint: also report the pages of the state after this slot.
+    """
+
+    seq: int
+    time_ns: int
+    lease_ns: int
+    seed: bytes
+    calls: list[OperationCall]
+    checkpoint: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerQuery:
+    """Answer a read-only operation from the service's present state; answered by `QueryAnswered`."""
+
+    client: Peer
+    nonce: int
+    seq: int
+    operation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InstallState:
+    """Replace the service's state by these pages (verified, in order)."""
+
+    seq: int
+    pages: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPages:
+    """Look up pages in the store; answered by `PagesLoaded`."""
+
+    digests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendPages:
+    """Send to `to` those of the pages that the store has."""
+
+    to: Peer
+    digests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SendManifest:
+    """Send to `to` the manifest with this state digest, if the store has it."""
+
+    to: Peer
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A peer's message was dropped, and why (a short fixed word: it becomes a metric's label)."""
+
+    peer: Peer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Two signed messages of `accused` that no correct replica can both have signed."""
+
+    accused: int
+    kind: str
+    first: Signed
+    second: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A slot is committed; `certificate` is its transferable proof."""
+
+    certificate: CommitCertificate
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something for people and checkers: a transition of the protocol.
+
+    Attributes:
+        what: short fixed word (`view-change`, `new-view`, `stable`, `transfer`, `diverged`, `suspect`, ...).
+        detail: values of interest, as text.
+    """
+
+    what: str
+    view: int
+    seq: int
+    detail: str = ""
+
+
+Report = Rejected | Evidence | Committed | Progress
+Effect = (
+    Persist
+    | Send
+    | Broadcast
+    | SetTimer
+    | Execute
+    | AnswerQuery
+    | InstallState
+    | LoadPages
+    | SendPages
+    | SendManifest
+    | Rejected
+    | Evidence
+    | Committed
+    | Progress
+)

@@ -1,0 +1,243 @@
+"""The driver: feeds a node with frames and ticks, and carries its effects out in order.
+
+Readers hand over all frames of a read; the node steps through them at once, and its effects queue up. One flusher,
+which runs after all readers that were ready, takes the whole queue: it writes the records of *all* queued effects in
+one transaction, then sends everything queued before it took them, each peer's packets in one go. While a write runs in
+its thread, further input is stepped and queues behind it: group commit.
+
+Safety: nothing that stands after a `Persist` leaves before the record is durable; a failed write stops everything, and
+nothing further is sent (`PROTOCOL.md` 18).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from bft.config import Durability
+from bft.events import (
+    Broadcast,
+    Committed,
+    Deliver,
+    Effect,
+    Evidence,
+    Input,
+    Persist,
+    Progress,
+    Record,
+    Rejected,
+    Send,
+    SetTimer,
+    Snapshot,
+    Stable,
+    Start,
+    Tick,
+)
+from bft.ids import Nanos, Peer, ReplicaId
+from bft.messages import Message, Packet, Probe, ProbeReply
+from bft.ports import Store
+from bft.runtime.clock import Clock
+from bft.runtime.links import Links
+from bft.runtime.stats import NANOS_PER_SECOND, Reporter, Stats
+from bft.wire.codec import encode
+
+QUEUE_EFFECTS_MAX = 100_000
+Wants = Callable[[Peer, Packet, Message | None], bool]
+Outgoing = Persist | Send | Broadcast
+
+
+class Machine(Protocol):
+    """What is driven: `bft.engine.Engine`."""
+
+    def step(self, event: Input, now: Nanos) -> list[Effect]:
+        """Take one input; the effects that come out are for the driver."""
+        ...
+
+    def wants(self, peer: Peer, packet: Packet, message: Message | None, /) -> bool:
+        """The node's cheap filter."""
+        ...
+
+
+class Admitter(Protocol):
+    """The way in: `bft.wire.admission.Admission`."""
+
+    def admit(self, frame: bytes, peer: Peer, wants: Wants) -> Deliver | Rejected | None:
+        """Check one frame."""
+        ...
+
+
+class Driver:
+    """Runs one node.
+
+    Everything but `run` is called from the event loop's thread and never waits.
+    """
+
+    def __init__(
+        self,
+        me: ReplicaId,
+        n: int,
+        machine: Machine,
+        admission: Admitter,
+        store: Store,
+        links: Links,
+        reporter: Reporter,
+        stats: Stats,
+        *,
+        describe: Callable[[], bytes],
+        durability: Durability,
+        clock: Clock | None = None,
+    ) -> None:
+        """Drive `machine` for replica `me` of `n`.
+
+        Args:
+            describe: the JSON that answers a `Probe`.
+            durability: the store's level. Where a write waits for a disk or collects garbage, it goes to a thread, and
+                the event loop goes on meanwhile; the others take less time than a change of threads.
+        """
+        self._me = me
+        self._others = [ReplicaId(peer) for peer in range(n) if peer != me]
+        self._machine = machine
+        self._admission = admission
+        self._store = store
+        self._links = links
+        self._reporter = reporter
+        self._stats = stats
+        self._describe = describe
+        self._durability = durability
+        self._clock = clock or Clock()
+        self._queue: list[Outgoing] = []
+        self._flusher = trio.lowlevel.ParkingLot()
+        self._timer_at: Nanos | None = None
+        self._timer_moved = trio.Event()
+        self._sleeping_until: Nanos = 0
+
+    async def run(self) -> None:
+        """Start the node and drive it until cancelled.
+
+        Raises:
+            StorageError: a write failed; nothing after it was sent.
+            AssertionError: the node found a bug in itself.
+        """
+        async with trio.open_nursery() as nursery:
+            self._step(Start())
+            nursery.start_soon(self._flush_forever)
+            nursery.start_soon(self._tick_forever)
+
+    def receive(self, peer: Peer, frames: Sequence[bytes]) -> None:
+        """Take what a read from `peer` brought."""
+        self._stats.frames_in += len(frames)
+        if len(self._queue) >= QUEUE_EFFECTS_MAX:
+            self._stats.dropped["overloaded"] += len(frames)
+            return
+        now = self._clock.now()
+        admit, step, wants = self._admission.admit, self._machine.step, self._wants
+        for frame in frames:
+            event = admit(frame, peer, wants)
+            if event is None:
+                continue
+            if isinstance(event, Rejected):
+                self._reporter.take(event, now)
+            elif isinstance(event.packet, Probe):
+                self._queue.append(Send(peer, ProbeReply(event.packet.nonce, self._describe())))
+            else:
+                self._take(step(event, now), now)
+        if self._queue:
+            self._flusher.unpark()
+
+    # --- stepping ---
+
+    def _wants(self, peer: Peer, packet: Packet, message: Message | None) -> bool:
+        return isinstance(packet, Probe) or self._machine.wants(peer, packet, message)
+
+    def _step(self, event: Input) -> None:
+        now = self._clock.now()
+        self._take(self._machine.step(event, now), now)
+        if self._queue:
+            self._flusher.unpark()
+
+    def _take(self, effects: list[Effect], now: Nanos) -> None:
+        """Queue what must keep its order; do the rest at once."""
+        for effect in effects:
+            match effect:
+                case Send() | Broadcast() | Persist():
+                    self._queue.append(effect)
+                case SetTimer():
+                    self._set_timer(effect.at_ns)
+                case Rejected() | Evidence() | Committed() | Progress():
+                    self._reporter.take(effect, now)
+                case _:
+                    raise AssertionError(f"the engine carries out {type(effect).__name__} itself")
+
+    # --- carrying out ---
+
+    async def _flush_forever(self) -> None:
+        while True:
+            if self._queue:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._flusher.park()
+            queue, self._queue = self._queue, []
+            first = next((index for index, effect in enumerate(queue) if isinstance(effect, Persist)), None)
+            if first is None:
+                self._send(queue)
+                continue
+            self._send(queue[:first])
+            await self._write([effect.record for effect in queue[first:] if isinstance(effect, Persist)])
+            self._send(queue[first:])
+
+    async def _write(self, records: list[Record]) -> None:
+        started = time.perf_counter_ns()
+        if self._is_slow(records):
+            await trio.to_thread.run_sync(self._store.write, records)
+        else:
+            self._store.write(records)
+        self._stats.write_ns += time.perf_counter_ns() - started
+        self._stats.writes += 1
+        self._stats.records += len(records)
+
+    def _is_slow(self, records: Sequence[Record]) -> bool:
+        if self._durability == "process":
+            return any(isinstance(record, Snapshot | Stable) for record in records)
+        return self._durability == "power"
+
+    def _send(self, effects: Sequence[Outgoing]) -> None:
+        """Send in order, all packets for one peer in one go; a broadcast is encoded once."""
+        frames: dict[Peer, list[bytes]] = {}
+        for effect in effects:
+            match effect:
+                case Send(to, packet):
+                    frames.setdefault(to, []).append(encode(packet))
+                case Broadcast(packet):
+                    frame = encode(packet)
+                    for other in self._others:
+                        frames.setdefault(other, []).append(frame)
+                case Persist():
+                    continue
+            self._stats.packets_out += 1
+        to_me = frames.pop(self._me, None)
+        for peer, batch in frames.items():
+            self._links.send(peer, batch)
+        if to_me is not None:
+            self.receive(self._me, to_me)
+
+    # --- time ---
+
+    def _set_timer(self, at_ns: Nanos) -> None:
+        self._timer_at = at_ns
+        if at_ns < self._sleeping_until:
+            self._timer_moved.set()
+
+    async def _tick_forever(self) -> None:
+        while True:
+            now = self._clock.now()
+            if self._timer_at is not None and self._timer_at <= now:
+                self._timer_at = None
+                self._step(Tick())
+                continue
+            self._timer_moved = trio.Event()
+            self._sleeping_until = now + NANOS_PER_SECOND if self._timer_at is None else self._timer_at
+            with trio.move_on_after((self._sleeping_until - now) / NANOS_PER_SECOND):
+                await self._timer_moved.wait()

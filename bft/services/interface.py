@@ -1,0 +1,228 @@
+"""From annotated methods to bytes and back: what a service's operations look like, worked out once per class.
+
+An operation is a MessagePack array `[method, argument, ...]`. All operations of a service form one tagged union, so
+that hostile bytes meet a single strict decoding: unknown method, wrong number of arguments and wrong type all fail
+there. Argument types must not nest without bound, since how deep a decoder can follow depends on the process, and
+replicas must agree on what they refuse.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, reduce
+from operator import or_
+from typing import Any, Generic, Literal, NoReturn, TypeVar, get_type_hints
+
+import msgspec
+import msgspec.inspect as shape
+
+from bft.state.encoding import encode
+
+S = TypeVar("S")
+Kind = Literal["command", "query"]
+Invoke = Callable[[Any, Any], object]  # a service and a decoded operation: their types are only known at run time
+MARK = "__bft_method__"
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError)
+"""What decoding hostile bytes can raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a decorator leaves on a method."""
+
+    kind: Kind
+    errors: tuple[type[Exception], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One operation of a service.
+
+    Attributes:
+        invoke: calls the method of a service with a decoded operation.
+        errors: exceptions that travel as results.
+        signature: parameters without `self`.
+        result: decodes what the method returned.
+    """
+
+    name: str
+    kind: Kind
+    invoke: Invoke
+    errors: tuple[type[Exception], ...]
+    signature: inspect.Signature
+    result: msgspec.msgpack.Decoder[object]
+
+    def encode(self, args: Sequence[object], kwargs: dict[str, object]) -> bytes:
+        """The operation that calls this method.
+
+        Raises:
+            TypeError: the arguments do not fit the signature, or cannot be encoded.
+        """
+        if kwargs or len(args) != len(self.signature.parameters):
+            bound = self.signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args = bound.args + tuple(bound.kwargs.values())
+        return encode((self.name, *args))
+
+
+class Interface(Generic[S]):
+    """The operations of one service class.
+
+    Attributes:
+        methods: by name.
+        decode: bytes to an instance of one of the operation types.
+        by_type: method by operation type.
+    """
+
+    def __init__(self, service: type[S]) -> None:
+        self.service = service
+        self.methods: dict[str, Method] = {}
+        self.by_type: dict[type, Method] = {}
+        for name in sorted(dir(service)):
+            mark = getattr(inspect.getattr_static(service, name), MARK, None)
+            if isinstance(mark, Mark):
+                self._add(name, mark)
+        if not self.by_type:
+            raise TypeError(f"{service.__name__} has no method marked @bft.command or @bft.query")
+        union = reduce(or_, self.by_type)
+        self.decode: Callable[[bytes], object] = msgspec.msgpack.Decoder(union).decode
+
+    def _add(self, name: str, mark: Mark) -> None:
+        function = getattr(self.service, name)
+        where = f"{self.service.__name__}.{name}"
+        hints = _hints(function, where)
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        fields: list[tuple[str, object] | tuple[str, object, object]] = []
+        for place, parameter in enumerate(parameters):
+            kind = _argument_type(parameter, hints, where)
+            field = (f"a{place}", kind)
+            fields.append(field if parameter.default is parameter.empty else (*field, parameter.default))
+        operation = _operation_type(name, fields)
+        if "return" not in hints:
+            raise TypeError(f"{where} does not say what it returns")
+        result: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(hints["return"])
+        signature = inspect.Signature(parameters)
+        method = Method(name, mark.kind, _invoker(function, len(parameters)), mark.errors, signature, result)
+        self.methods[name] = method
+        self.by_type[operation] = method
+
+    def refuse(self, operation: bytes) -> tuple[str, str]:
+        """Why `decode` refuses these bytes: (code, detail). A function of the bytes and the class alone."""
+        name = method_name(operation)
+        if name is None:
+            return "BadOperation", "expected an array that begins with a method's name"
+        method = self.methods.get(name)
+        if method is None:
+            return "UnknownMethod", name
+        expected = ", ".join(str(parameter) for parameter in method.signature.parameters.values())
+        return "BadArguments", f"expected {name}({expected})"
+
+
+@cache
+def interface_of(service: type[S]) -> Interface[S]:
+    """The interface of a service class.
+
+    Raises:
+        TypeError: a method's annotations are missing or not allowed; the text says where and why.
+    """
+    return Interface(service)
+
+
+def method_name(operation: bytes) -> str | None:
+    """The name that an operation begins with, at most 64 characters; None if it does not begin like an operation."""
+    try:
+        header = operation[0]
+        start = {0xDC: 3, 0xDD: 5}.get(header, 1)
+        if start == 1 and not 0x91 <= header <= 0x9F:
+            return None
+        size = operation[start]
+        if size == 0xD9:
+            start += 1
+            size = operation[start]
+        elif 0xA0 <= size <= 0xBF:
+            size -= 0xA0
+        else:
+            return None
+        return operation[start + 1 : start + 1 + size].decode()[:64]
+    except (IndexError, UnicodeDecodeError):
+        return None
+
+
+def _hints(function: Callable[..., object], where: str) -> dict[str, object]:
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{where} is async: services compute, they do not wait")
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise TypeError(f"{where}: an annotation cannot be resolved: {error}") from error
+
+
+def _argument_type(parameter: inspect.Parameter, hints: dict[str, object], where: str) -> object:
+    place = f"argument {parameter.name!r} of {where}"
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise TypeError(f"{place} is variable: operations have a fixed list of arguments")
+    if parameter.name not in hints:
+        raise TypeError(f"{place} has no annotation")
+    kind = hints[parameter.name]
+    try:
+        _require_bounded(shape.type_info(kind), (), place)
+    except TypeError as error:
+        raise TypeError(f"{place}: {error}") from error
+    return kind
+
+
+def _require_bounded(kind: shape.Type, above: tuple[object, ...], place: str) -> None:
+    """Refuse types whose decoding may follow hostile bytes to any depth."""
+    match kind:
+        case shape.Metadata():
+            _require_bounded(kind.type, above, place)
+        case shape.AnyType() | shape.RawType() | shape.CustomType():
+            raise TypeError("a type that may hold anything nests without bound; use bytes or str")
+        case shape.StructType():
+            if kind.cls in above:
+                raise TypeError(f"{kind.cls.__name__} holds itself, which nests without bound")
+            if not kind.forbid_unknown_fields:
+                raise TypeError(f"{kind.cls.__name__} must be declared with forbid_unknown_fields=True")
+            for field in kind.fields:
+                _require_bounded(field.type, (*above, kind.cls), place)
+        case shape.DataclassType() | shape.TypedDictType():
+            raise TypeError(f"{kind.cls.__name__} skips unknown fields; use a msgspec.Struct that forbids them")
+        case shape.UnionType():
+            for option in kind.types:
+                _require_bounded(option, above, place)
+        case shape.DictType():
+            _require_bounded(kind.key_type, above, place)
+            _require_bounded(kind.value_type, above, place)
+        case shape.TupleType():
+            for item in kind.item_types:
+                _require_bounded(item, above, place)
+        case shape.NamedTupleType():
+            for field in kind.fields:
+                _require_bounded(field.type, above, place)
+        case shape.CollectionType():
+            _require_bounded(kind.item_type, above, place)
+        case _:
+            return
+
+
+def _operation_type(name: str, fields: Sequence[object]) -> type[msgspec.Struct]:
+    return msgspec.defstruct(
+        name, fields, array_like=True, tag=name, frozen=True, forbid_unknown_fields=True, gc=False  # type: ignore[arg-type] # fields are built above
+    )
+
+
+def _invoker(function: Callable[..., object], arguments: int) -> Invoke:
+    """Call `function` with the fields of an operation, without a loop where that is common."""
+    if arguments == 0:
+        return lambda service, operation: function(service)
+    if arguments == 1:
+        return lambda service, operation: function(service, operation.a0)
+    if arguments == 2:
+        return lambda service, operation: function(service, operation.a0, operation.a1)
+    unpack = msgspec.structs.astuple
+    return lambda service, operation: function(service, *unpack(operation))
+
+

@@ -1,0 +1,291 @@
+"""One simulated machine: a replica's process, its disk and its clock.
+
+The host does what the production driver does: frames go through `Admission` into `Engine`; what comes out is held
+back behind the records that precede it until the disk has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bft.adversary.parse import parse
+from bft.adversary.strategy import Context, Corrupted
+from bft.config import MILLISECOND
+from bft.core.recovery import rules_of
+from bft.core.replica import Replica
+from bft.engine import Engine
+from bft.errors import StorageError
+from bft.events import (
+    Broadcast,
+    Committed,
+    Effect,
+    Evidence,
+    Execute,
+    Executed,
+    Input,
+    Persist,
+    Progress,
+    Record,
+    Rejected,
+    Send,
+    SetTimer,
+    Snapshot,
+    Start,
+    Tick,
+)
+from bft.ids import Nanos, Peer
+from bft.messages import Message, Packet, Proposal, Signed
+from bft.ports import Node
+from bft.sim.disk import SimulatedDisk
+from bft.sim.history import Execution
+from bft.sim.scenario import Fault
+from bft.wire.admission import Admission, Limits
+
+if TYPE_CHECKING:
+    from bft.sim.world import World
+
+DISK_US = (200, 3000)
+MICROSECOND = 1000
+
+
+class _Observed:
+    """A node whose executions are written down as they pass the seam."""
+
+    def __init__(self, node: Node, host: ReplicaHost) -> None:
+        self._node = node
+        self._host = host
+
+    def wants(self, peer: Peer, packet: Packet, message: Message | None, /) -> bool:
+        return self._node.wants(peer, packet, message)
+
+    def step(self, event: Input, now: Nanos, /) -> Sequence[Effect]:
+        if isinstance(event, Executed):
+            self._host.note_executed(event)
+        effects = self._node.step(event, now)
+        for effect in effects:
+            if isinstance(effect, Execute):
+                self._host.note_execute(effect)
+            elif isinstance(effect, Committed):
+                self._host.note_committed(effect)
+        return effects
+
+
+class ReplicaHost:
+    """The machine of replica `index`."""
+
+    def __init__(self, world: World, index: int) -> None:
+        self._world = world
+        self.index = index
+        self.up = False
+        self.halted = False
+        self.clock_shift: Nanos = 0
+        self.life = 0
+        self._disk = SimulatedDisk()
+        self._random = world.stream(f"disk/{index}")
+        self._node: Replica | None = None
+        self._context: Context | None = None
+        self._last_now: Nanos = 0
+        self._disk_free: Nanos = 0
+        self._digest = b""
+        self._execution: Execution | None = None
+        spec = world.scenario.corrupted.get(str(index))
+        self._strategy = parse(spec) if spec is not None else None
+        self.crimes = 0
+
+    @property
+    def is_correct(self) -> bool:
+        """True if the adversary does not hold this replica's key."""
+        return self._strategy is None
+
+    @property
+    def executed(self) -> int:
+        """The last slot that the replica executed."""
+        return self._node.summary()["executed"] if self._node is not None else -1  # type: ignore[return-value]
+
+    def summary(self) -> dict[str, object]:
+        """The replica's own account, as it is now."""
+        return {**(self._node.summary() if self._node is not None else {}), "up": self.up, "halted": self.halted}
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A process starts from what the disk holds."""
+        world = self._world
+        signer = world.vault.replica_signer(self.index)
+        recovered = self._disk.load()
+        self._node = Replica(world.cluster, self.index, signer, recovered)
+        node: Node = self._node
+        if self._strategy is not None:
+            if self._context is None:
+                random = world.stream(f"adversary/{self.index}")
+                self._context = Context(self.index, world.quorums, random, world.coalition)
+            node = Corrupted(node, self._strategy, self._context)
+        protocol = world.cluster.protocol
+        self._engine = Engine(_Observed(node, self), world.make_service(), self._disk.durable)
+        limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
+        self._admission = Admission(world.vault.verifier(world.scenario.n), rules_of(world.cluster), limits, 8192)
+        self.up = True
+        self.life += 1
+        self._step(Start())
+
+    def stop(self, *, lose_unsynced: bool) -> None:
+        """The process ends at once; what it had not handed to the operating system is gone."""
+        if self.up:
+            self.up = False
+            self.life += 1
+            self._disk.crash(lose_unsynced=lose_unsynced)
+
+    def strike(self, fault: Fault) -> None:
+        """Something happens to this machine."""
+        match fault.kind:
+            case "crash":
+                self.stop(lose_unsynced=False)
+            case "power-loss":
+                self.stop(lose_unsynced=True)
+            case "restart":
+                if not self.up and not self.halted:
+                    self.start()
+            case "clock":
+                self.clock_shift = fault.amount * MILLISECOND
+            case "disk-full" | "fsync-fails":
+                self._disk.fails = True
+            case _:
+                pass
+
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def deliver(self, source: Peer, frame: bytes) -> None:
+        """A frame has arrived."""
+        admitted = self._admission.admit(frame, source, self._engine.wants)
+        if admitted is None:
+            return
+        if isinstance(admitted, Rejected):
+            self._note_rejected(admitted)
+            return
+        self._step(admitted)
+
+    def _step(self, event: Input) -> None:
+        """Step the engine; release what follows records when the disk has them, in order."""
+        self._last_now = max(self._last_now, self._world.now + self.clock_shift)
+        try:
+            effects = self._engine.step(event, self._last_now)
+        except AssertionError as error:
+            self._crash_by_bug(error)
+            return
+        records: list[Record] = [effect.record for effect in effects if isinstance(effect, Persist)]
+        self._note_reports(effects)
+        ready = max(self._world.now, self._disk_free)
+        if records:
+            if self._disk.fails:
+                self._halt(StorageError("the disk refused a write"))
+                return
+            ready += self._random.randint(*DISK_US) * MICROSECOND
+            self._disk.hand_over(records)
+        self._disk_free = ready
+        life = self.life
+        if records or ready > self._world.now:
+            self._world.at(ready, lambda: self._release(life, effects, bool(records)))
+        else:
+            self._release(life, effects, False)
+
+    def _release(self, life: int, effects: list[Effect], synced: bool) -> None:
+        if life != self.life or not self.up:
+            return
+        if synced:
+            self._disk.sync()
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._note_said(effect.packet)
+                    self._send(effect.to, effect.packet)
+                case Broadcast():
+                    self._note_said(effect.packet)
+                    for replica in range(self._world.scenario.n):
+                        if replica != self.index:
+                            self._send(replica, effect.packet)
+                case SetTimer():
+                    when = max(effect.at_ns - self.clock_shift, self._world.now + MILLISECOND)
+                    self._world.at(when, lambda: self._tick(life))
+                case _:
+                    pass
+
+    def _send(self, target: Peer, packet: Packet) -> None:
+        self._world.send(self.index, target, packet)
+
+    def _tick(self, life: int) -> None:
+        if life == self.life and self.up:
+            self._step(Tick())
+
+    def _halt(self, error: StorageError) -> None:
+        """The disk refused: stop at once, say nothing more."""
+        self.up = False
+        self.halted = True
+        self.life += 1
+        self._world.history.halted[self.index] = str(error)
+
+    def _crash_by_bug(self, error: AssertionError) -> None:
+        self.up = False
+        self.halted = True
+        self.life += 1
+        if self.is_correct:
+            self._world.history.crashed_by_bug.append((self.index, str(error)))
+
+    # --- what checkers see ----------------------------------------------------------------------------------------
+
+    def _note_said(self, packet: Packet) -> None:
+        """Write down what a correct replica signed and lets out, whether or not it arrives."""
+        signed = packet.signed if isinstance(packet, Proposal) else packet
+        if self.is_correct and isinstance(signed, Signed) and signed.sender == self.index:
+            self._world.history.signed.setdefault(self.index, []).append(signed)
+
+    def note_committed(self, committed: Committed) -> None:
+        """A slot is decided here."""
+        self._digest = committed.certificate.digest
+        if self.is_correct:
+            self._world.history.committed.append((self.index, committed))
+
+    def note_execute(self, effect: Execute) -> None:
+        """The node has asked for the execution of a slot."""
+        self._execution = Execution(self.index, self.life, self._world.now, effect, self._digest)
+        if self.is_correct:
+            self._world.history.executions.append(self._execution)
+
+    def note_executed(self, event: Executed) -> None:
+        """The service has answered."""
+        if self._execution is not None:
+            self._execution.results = event.results
+
+    def _note_rejected(self, rejected: Rejected) -> None:
+        history = self._world.history
+        history.rejections[rejected.reason] = history.rejections.get(rejected.reason, 0) + 1
+        if self.is_correct and rejected.peer in history.correct:
+            history.rejected_honest.append((self.index, rejected))
+
+    def _note_reports(self, effects: list[Effect]) -> None:
+        if not self.is_correct:
+            if self._context is not None:
+                self.crimes = self._context.crimes
+            return
+        history = self._world.history
+        for effect in effects:
+            match effect:
+                case Persist(record=Snapshot() as snapshot):
+                    history.checkpoints.append((self.index, snapshot.seq, snapshot.digest))
+                case Evidence():
+                    history.accusations.append((self.index, effect))
+                case Progress():
+                    key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
+                    history.transitions[key] = history.transitions.get(key, 0) + 1
+                    if effect.what == "stable":
+                        self._note_sizes()
+                case Rejected():
+                    self._note_rejected(effect)
+                case _:
+                    pass
+
+    def _note_sizes(self) -> None:
+        sizes = self._world.history.sizes
+        for name, value in self.summary().items():
+            if isinstance(value, int) and not isinstance(value, bool):
+                sizes[name] = max(sizes.get(name, 0), value)

@@ -1,0 +1,114 @@
+"""A scenario: everything that one simulated run depends on, as a value that can be written to a file and shrunk.
+
+One scenario is one run, bit for bit, on every machine: all chance comes from `seed`, by named streams.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bft.config import MILLISECOND
+
+Where = Annotated[int, Meta(ge=0, le=99)]
+SECOND = 1000 * MILLISECOND
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How messages travel before the global stabilisation time.
+
+    Attributes:
+        delay_us: smallest and largest delay; drawn evenly, so messages overtake each other.
+        slow_permille: messages that take `slow_ms` longer.
+        loss_permille, duplicate_permille: chance per message.
+        regions: replica i lives in region i mod 5 of a five-region WAN, adding its one-way latency.
+        bandwidth_mbit: per sender; 0 for unlimited.
+    """
+
+    delay_us: tuple[int, int] = (100, 2000)
+    slow_permille: Annotated[int, Meta(ge=0, le=1000)] = 0
+    slow_ms: int = 500
+    loss_permille: Annotated[int, Meta(ge=0, le=1000)] = 0
+    duplicate_permille: Annotated[int, Meta(ge=0, le=1000)] = 0
+    regions: bool = False
+    bandwidth_mbit: int = 0
+
+
+FaultKind = Literal[
+    "partition", "one-way", "heal", "crash", "power-loss", "restart", "clock", "disk-full", "fsync-fails", "rot"
+]
+
+
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Something that the environment does at a point in time.
+
+    Attributes:
+        kind: what: `partition` splits into `groups`; `one-way` cuts messages from `groups[0]` to `groups[1]`; `heal`
+            ends both; `crash` kills a process (what the operating system had stays), `power-loss` also loses what was
+            not synced; `restart` starts it from its disk; `clock` shifts its clock by `amount` ms; `disk-full` and
+            `fsync-fails` stop it at its next write; `rot` flips a byte of a stored snapshot page.
+        replica: whom it strikes.
+    """
+
+    at_ms: Annotated[int, Meta(ge=0)]
+    kind: FaultKind
+    replica: Where = 0
+    groups: tuple[tuple[int, ...], ...] = ()
+    amount: int = 0
+
+
+class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the correct clients do: each keeps `outstanding` calls open until it has made `operations`."""
+
+    clients: Annotated[int, Meta(ge=1, le=64)] = 2
+    operations: Annotated[int, Meta(ge=1, le=100_000)] = 20
+    outstanding: Annotated[int, Meta(ge=1, le=1024)] = 4
+    keys: Annotated[int, Meta(ge=1)] = 4
+    query_permille: Annotated[int, Meta(ge=0, le=1000)] = 250
+    lanes: bool = False
+
+
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One run.
+
+    Attributes:
+        corrupted: replica -> strategy expression, as `bft.adversary.parse` reads it.
+        faults: what the environment does, in order of time.
+        gst_ms: global stabilisation time: from then on no message is lost or late, and all correct replicas run;
+            Byzantine replicas go on.
+        patience_ms: how long after it every request of a correct client may take.
+        protocol: parameters that differ from `SIMULATED`.
+        real_signatures: Ed25519 instead of the stand-in.
+    """
+
+    seed: int
+    n: Annotated[int, Meta(ge=4, le=100)] = 4
+    network: Network = Network()
+    corrupted: dict[str, str] = {}
+    faults: tuple[Fault, ...] = ()
+    gst_ms: Annotated[int, Meta(ge=0)] = 3000
+    patience_ms: Annotated[int, Meta(ge=1)] = 60_000
+    workload: Workload = Workload()
+    protocol: dict[str, int] = {}
+    real_signatures: bool = False
+
+    def corrupted_ids(self) -> list[int]:
+        """Replicas whose keys the adversary holds, ascending."""
+        return sorted(int(name) for name in self.corrupted)
+
+
+SIMULATED = {
+    "checkpoint_interval": 8,
+    "window": 16,
+    "pipeline": 4,
+    "batch_operations_max": 8,
+    "session_window": 64,
+    "sessions_max": 64,
+    "request_timeout_ms": 400,
+    "view_change_timeout_ms": 400,
+    "status_interval_ms": 80,
+    "backoff_exponent_max": 6,
+}
+"""Small limits, so that edges are reached within a short run."""

@@ -1,0 +1,107 @@
+"""Correct clients of a simulated cluster: the production session on the key-value service's operations."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bft.client.session import Ask, Completed, Flush, Lost, Session, SessionEffect, Submit
+from bft.config import MILLISECOND
+from bft.events import Deliver, Send, SetTimer, Tick
+from bft.ids import Peer
+from bft.messages import SignedRequest
+from bft.sim.history import Operation
+from bft.wire.codec import Malformed, decode_packet, decode_request
+
+if TYPE_CHECKING:
+    from bft.sim.world import World
+
+LANES = 3
+
+
+class ClientHost:
+    """The process of one correct client: keeps some calls open until it has made all of them."""
+
+    def __init__(self, world: World, index: int) -> None:
+        self._world = world
+        self.client = blake2b(b"client %d" % index, digest_size=32).digest()
+        self._random = world.stream(f"client/{index}")
+        self._left = world.scenario.workload.operations
+        self._ticket = 0
+        self._open: dict[int, Operation] = {}
+        signer = world.vault.client_signer(self.client)
+        self._session = Session(world.cluster.protocol, world.quorums, self.client, signer, world.now + index)
+
+    @property
+    def is_done(self) -> bool:
+        """True when every call has ended."""
+        return not self._left and not self._open
+
+    def start(self) -> None:
+        """Make the first calls."""
+        for _ in range(self._world.scenario.workload.outstanding):
+            self._call()
+        self._do(Flush())
+
+    def deliver(self, source: Peer, frame: bytes) -> None:
+        """A frame from a replica; hostile until decoded."""
+        try:
+            packet = decode_packet(frame)
+        except Malformed:
+            return
+        self._do(Deliver(source, packet))
+        self._do(Flush())
+
+    def _call(self) -> None:
+        if not self._left:
+            return
+        self._left -= 1
+        self._ticket += 1
+        workload = self._world.scenario.workload
+        random = self._random
+        key = f"k{random.randrange(workload.keys)}"
+        value = f"{self.client[:2].hex()}-{self._ticket}"
+        is_query = random.randrange(1000) < workload.query_permille
+        match random.randrange(4):
+            case _ if is_query:
+                call: list[object] = ["get", key]
+            case 0:
+                call = ["cas", key, None, value]
+            case _:
+                call = ["put", key, value]
+        operation = msgspec.msgpack.encode(call)
+        lane = random.randint(1, LANES) if workload.lanes and not is_query else 0
+        record = Operation(self.client, self._ticket, operation, is_query, self._world.now, lane=lane)
+        self._open[self._ticket] = record
+        self._world.history.operations.append(record)
+        self._do(Ask(self._ticket, operation) if is_query else Submit(self._ticket, operation, lane))
+
+    def _do(self, event: Submit | Ask | Flush | Deliver | Tick) -> None:
+        for effect in self._session.step(event, self._world.now):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: SessionEffect) -> None:
+        world = self._world
+        match effect:
+            case Send():
+                if isinstance(effect.packet, SignedRequest):
+                    request = decode_request(effect.packet.payload)
+                    world.history.issued[self.client, request.session, request.number] = effect.packet.payload
+                world.send(self.client, effect.to, effect.packet)
+            case SetTimer():
+                world.at(max(effect.at_ns, world.now + MILLISECOND), lambda: self._do(Tick()))
+            case Completed():
+                record = self._open.pop(effect.ticket)
+                record.completed = world.now
+                record.status = effect.status
+                record.value = effect.value
+                record.position = (effect.seq, effect.index)
+                record.is_query = record.is_query and effect.index < 0
+                self._call()
+            case Lost():
+                self._open.pop(effect.ticket)
+                self._call()
+            case _:
+                pass

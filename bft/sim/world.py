@@ -1,0 +1,180 @@
+"""One simulated cluster: virtual time, a queue of things to come, and the production classes in between.
+
+The world hands frames to `Admission`, authentic messages to `Engine`, records to a disk, and nothing else: not a line
+of the protocol is here. It owns all chance, drawn from named streams of the scenario's seed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from hashlib import blake2b
+from random import Random
+
+import msgspec
+
+from bft.adversary.strategy import Coalition
+from bft.config import MILLISECOND, Cluster, Protocol, ReplicaEntry
+from bft.ids import Nanos, Peer
+from bft.membership import Quorums
+from bft.messages import Packet
+from bft.ports import StateMachine
+from bft.sim.history import History
+from bft.sim.host import ReplicaHost
+from bft.sim.keys import KeyVault
+from bft.sim.network import SimulatedNetwork
+from bft.sim.scenario import SIMULATED, Fault, Scenario
+from bft.sim.workload import ClientHost
+from bft.wire.codec import encode
+
+EVENTS_MAX = 2_000_000
+EPOCH_NS = 1_700_000_000_000_000_000
+"""Virtual time begins here, so that clocks look like clocks."""
+
+Trace = Callable[[Nanos, str, Peer, Peer, bytes], None]
+
+
+def simulated_cluster(scenario: Scenario) -> Cluster:
+    """The configuration of a scenario's cluster; its keys are labels, since the vault signs."""
+    entries = tuple(
+        ReplicaEntry(index, "simulated", index + 1, blake2b(b"r%d" % index, digest_size=32).hexdigest())
+        for index in range(scenario.n)
+    )
+    protocol = msgspec.convert({**SIMULATED, **scenario.protocol}, Protocol)
+    return Cluster(name="simulated", protocol=protocol, replica=entries)
+
+
+class World:
+    """Runs one scenario.
+
+    Args:
+        scenario: what happens.
+        make_service: the replicated service, a new one per replica life.
+        on_event: told of every frame sent, delivered and dropped; for diagrams.
+    """
+
+    def __init__(
+        self, scenario: Scenario, make_service: Callable[[], StateMachine], on_event: Trace | None = None
+    ) -> None:
+        self.scenario = scenario
+        self.cluster = simulated_cluster(scenario)
+        self.quorums = Quorums.of(scenario.n)
+        self.vault = KeyVault(scenario.seed)
+        self.make_service = make_service
+        self.now: Nanos = EPOCH_NS
+        self.network = SimulatedNetwork(scenario.network, self.stream("network"))
+        self._queue: list[tuple[Nanos, int, Callable[[], None]]] = []
+        self._counter = 0
+        self._on_event = on_event
+        self._trace = blake2b(digest_size=16)
+        corrupted = scenario.corrupted_ids()
+        self.history = History(
+            n=scenario.n, correct=tuple(index for index in range(scenario.n) if index not in corrupted)
+        )
+        self.coalition = Coalition({replica: self.vault.replica_signer(replica) for replica in corrupted})
+        self.replicas = [ReplicaHost(self, index) for index in range(scenario.n)]
+        self.clients = {
+            host.client: host for host in (ClientHost(self, index) for index in range(scenario.workload.clients))
+        }
+
+    def stream(self, name: str) -> Random:
+        """A stream of chance of its own, so that drawing in one place does not shift another."""
+        return Random(f"{self.scenario.seed}/{name}")
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def at(self, when: Nanos, action: Callable[[], None]) -> None:
+        """Do something at a point in time; ties in the order of asking."""
+        self._counter += 1
+        heapq.heappush(self._queue, (when, self._counter, action))
+
+    def run(self) -> History:
+        """Safety phase until the stabilisation time, then liveness phase until all is answered or patience ends."""
+        scenario = self.scenario
+        gst = EPOCH_NS + scenario.gst_ms * MILLISECOND
+        limit = gst + scenario.patience_ms * MILLISECOND
+        self.history.gst = gst
+        for host in self.replicas:
+            host.start()
+        for client in self.clients.values():
+            client.start()
+        for fault in scenario.faults:
+            self.at(EPOCH_NS + fault.at_ms * MILLISECOND, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
+        self.at(gst, self._stabilise)
+        events = 0
+        while self._queue and self.now <= limit and events < EVENTS_MAX:
+            self.now, _, action = heapq.heappop(self._queue)
+            action()
+            events += 1
+            if self.now > gst and events % 64 == 0 and self._is_settled():
+                break
+        self._finish()
+        return self.history
+
+    def _is_settled(self) -> bool:
+        """Everybody is answered and all correct replicas stand at the same slot."""
+        if not all(client.is_done for client in self.clients.values()):
+            return False
+        executed = {self.replicas[index].executed for index in self.history.correct if not self.replicas[index].halted}
+        return len(executed) == 1
+
+    def _stabilise(self) -> None:
+        self.network.stabilise()
+        for host in self.replicas:
+            host.clock_shift = 0
+            if host.index in self.history.correct and not host.up and not host.halted:
+                host.start()
+
+    def _strike(self, fault: Fault) -> None:
+        host = self.replicas[fault.replica] if fault.replica < self.scenario.n else None
+        match fault.kind:
+            case "partition":
+                self.network.partition(fault.groups)
+            case "one-way":
+                self.network.cut(fault.groups[0], fault.groups[1])
+            case "heal":
+                self.network.heal()
+            case _ if host is not None:
+                host.strike(fault)
+            case _:
+                pass
+
+    def _finish(self) -> None:
+        history = self.history
+        history.end = self.now
+        for host in self.replicas:
+            history.final[host.index] = host.summary()
+            history.crimes += host.crimes
+        history.trace_digest = self._trace.hexdigest()
+
+    # --- wire -----------------------------------------------------------------------------------------------------
+
+    def send(self, source: Peer, target: Peer, packet: Packet) -> None:
+        """Put one packet on the wire."""
+        self.transmit(source, target, encode(packet))
+
+    def transmit(self, source: Peer, target: Peer, frame: bytes) -> None:
+        """Put one frame on the wire; it arrives never, once, or more often."""
+        for when in self.network.arrivals(source, target, len(frame), self.now):
+            self.at(when, lambda: self._arrive(source, target, frame))
+        if self._on_event is not None:
+            self._on_event(self.now, "send", source, target, frame)
+
+    def _arrive(self, source: Peer, target: Peer, frame: bytes) -> None:
+        self._trace.update(b"%d>%d@%d" % (_label(source), _label(target), self.now))
+        self._trace.update(frame)
+        if isinstance(target, int):
+            host = self.replicas[target]
+            if not host.up:
+                return
+            self.history.delivered += 1
+            host.deliver(source, frame)
+        elif target in self.clients and isinstance(source, int):
+            self.history.delivered += 1
+            self.clients[target].deliver(source, frame)
+        if self._on_event is not None:
+            self._on_event(self.now, "deliver", source, target, frame)
+
+
+def _label(peer: Peer) -> int:
+    return peer if isinstance(peer, int) else 1000 + peer[0]

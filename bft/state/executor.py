@@ -1,0 +1,55 @@
+"""The executor: carries out `Execute`, `AnswerQuery` and `InstallState` effects on a service.
+
+The one place where agreement meets a service. Strictly sequential; whatever the service raises is passed on, since a
+state machine turns its own errors into results, and what is left over must stop the replica (`PROTOCOL.md` 10).
+"""
+
+from __future__ import annotations
+
+from bft.events import AnswerQuery, Executed, Execute, InstallState, QueryAnswered
+from bft.ports import StateMachine
+from bft.state.context import Context
+
+
+class Executor:
+    """Runs one service. `seq` is the slot after which its state stands; 0 at first."""
+
+    __slots__ = ("_context", "machine", "seq")
+
+    def __init__(self, machine: StateMachine) -> None:
+        self.machine = machine
+        self.seq = 0
+        self._context = Context()
+
+    def execute(self, effect: Execute) -> Executed:
+        """Execute the next slot, which must be above `seq`."""
+        assert effect.seq > self.seq, f"slots execute in order: {effect.seq} after {self.seq}"
+        self.seq = effect.seq
+
+        context, run = self._context, self.machine.execute
+        context.seq, context.time_ns, context.lease_ns = effect.seq, effect.time_ns, effect.lease_ns
+        context.slot_seed, context.events = effect.seed, []
+        results = []
+        append = results.append
+        for call in effect.calls:
+            context.client = call.client
+            context.session = call.session
+            context.number = call.number
+            context.index = call.index
+            append(run(call.operation, context))
+
+        if not effect.checkpoint:
+            return Executed(effect.seq, results, context.events)
+        pages, fresh = self.machine.checkpoint()
+        return Executed(effect.seq, results, context.events, pages, fresh)
+
+    def answer(self, effect: AnswerQuery) -> QueryAnswered:
+        """Answer a read-only operation from the present state, which must be at or after the effect's slot."""
+        assert self.seq >= effect.seq, f"a query cannot be answered from the past: {self.seq} before {effect.seq}"
+        status, value = self.machine.query(effect.operation)
+        return QueryAnswered(effect.client, effect.nonce, self.seq, status, value)
+
+    def install(self, effect: InstallState) -> None:
+        """Replace the service's state."""
+        self.machine.restore(effect.pages)
+        self.seq = effect.seq

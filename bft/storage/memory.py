@@ -1,0 +1,126 @@
+"""A store that survives nothing: durability "memory", and the conformance suite's fast twin of the SQLite store.
+
+A replica on it that restarts has forgotten its votes, hence counts as one of the f faulty ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from bft.events import Accepted, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.messages import CheckpointCertificate
+from bft.storage.pages import garbage, manifest_pages
+from bft.storage.rows import prepared_view
+
+
+class MemoryStore:
+    """A `Store` in dictionaries. `write` is atomic because nothing interrupts it."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._view: ViewRecord | None = None
+        self._stable: CheckpointCertificate | None = None
+        self._previous_stable_seq = 0
+        self._accepted: dict[tuple[int, int], Accepted] = {}
+        self._prepared: dict[int, Prepared] = {}
+        self._snapshots: dict[int, Snapshot] = {}
+        self._pages: dict[bytes, bytes] = {}
+        self._fetched: dict[bytes, int] = {}
+
+    def load(self) -> Recovered:
+        """Everything written so far that still matters."""
+        stable_seq = self._stable_seq
+        recovered = Recovered(self._view, self._stable)
+        recovered.accepted = [self._accepted[key] for key in sorted(self._accepted) if key[0] > stable_seq]
+        recovered.prepared = [self._prepared[seq] for seq in sorted(self._prepared) if seq > stable_seq]
+        for seq in sorted(self._snapshots):
+            snapshot = self._snapshots[seq]
+            if snapshot.vote is not None and seq > stable_seq:
+                recovered.votes.append(snapshot.vote)
+            if snapshot.vote is not None or seq <= stable_seq:
+                recovered.snapshot = snapshot
+        if recovered.snapshot is not None:
+            pages = {digest: self._pages[digest] for digest in sorted(manifest_pages(recovered.snapshot.manifest))}
+            recovered.snapshot = replace(recovered.snapshot, pages=pages)
+        return recovered
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Take all records, in order."""
+        for record in records:
+            self._put(record)
+
+    def read_pages(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """The pages among `digests` that are kept, in the order asked."""
+        return [self._pages[digest] for digest in digests if digest in self._pages]
+
+    def read_manifest(self, digest: bytes, /) -> bytes | None:
+        """The manifest with this state digest, if still kept."""
+        return next((snap.manifest for snap in self._snapshots.values() if snap.digest == digest), None)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    @property
+    def _stable_seq(self) -> int:
+        return 0 if self._stable is None else self._stable.seq
+
+    def _put(self, record: Record) -> None:
+        match record:
+            case Accepted():
+                self._accepted[record.seq, record.view] = record
+            case Prepared():
+                old = self._prepared.get(record.seq)
+                if old is None or prepared_view(old.certificate) <= prepared_view(record.certificate):
+                    self._prepared[record.seq] = record
+            case ViewRecord():
+                self._view = record
+            case Snapshot():
+                self._put_snapshot(record)
+            case Stable():
+                self._put_stable(record)
+            case Pages():
+                self._fetched.update(dict.fromkeys(record.pages, self._stable_seq))
+                self._pages.update(record.pages)
+            case _:
+                assert_never(record)
+
+    def _put_snapshot(self, snapshot: Snapshot) -> None:
+        self._pages.update(snapshot.pages)
+        used = manifest_pages(snapshot.manifest)
+        missing = [digest for digest in used if digest not in self._pages]
+        assert not missing, f"snapshot at seq {snapshot.seq} lacks {len(missing)} of its pages"
+        self._snapshots[snapshot.seq] = replace(snapshot, pages={})
+        if snapshot.vote is None:
+            self._release(list(self._fetched))
+
+    def _put_stable(self, stable: Stable) -> None:
+        if stable.seq < self._stable_seq:
+            return
+        if stable.seq > self._stable_seq:
+            self._previous_stable_seq = self._stable_seq
+        self._stable = stable.certificate
+        self._accepted = {key: value for key, value in self._accepted.items() if key[0] > stable.seq}
+        self._prepared = {seq: value for seq, value in self._prepared.items() if seq > stable.seq}
+        held = [seq for seq in self._snapshots if seq <= self._previous_stable_seq]
+        dropped = [self._snapshots.pop(seq) for seq in held if seq < max(held)]
+        unused = garbage([snap.manifest for snap in dropped], [snap.manifest for snap in self._snapshots.values()])
+        for digest in unused:
+            if digest not in self._fetched:
+                del self._pages[digest]
+        own = self._snapshots.get(stable.seq)
+        if own is not None and own.vote is not None:
+            self._release([digest for digest, at in self._fetched.items() if at < self._previous_stable_seq])
+
+    def _release(self, fetched: list[bytes]) -> None:
+        """End the protection of fetched pages: those that no snapshot refers to go."""
+        if not fetched:
+            return
+        used: set[bytes] = set()
+        for snapshot in self._snapshots.values():
+            used |= manifest_pages(snapshot.manifest)
+        for digest in fetched:
+            del self._fetched[digest]
+            if digest not in used:
+                del self._pages[digest]

@@ -1,0 +1,102 @@
+"""Between records and the bytes of a database row; everything that is read back is checked.
+
+Signatures are not verified again on load: the file belongs to the replica, and whoever can write it can read the key
+beside it. What is checked is damage: digests, types, and that a row is what its columns say.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from bft.digests import NULL_DIGEST, batch_digest
+from bft.errors import StorageError
+from bft.events import Accepted, Prepared, ViewRecord
+from bft.messages import CheckpointCertificate, PreparedCertificate, PrePrepare, Signed
+from bft.wire.codec import Malformed, decode_replica_message, encode
+
+T = TypeVar("T")
+
+_signed = msgspec.msgpack.Decoder(Signed)
+_prepared = msgspec.msgpack.Decoder(PreparedCertificate)
+_checkpoint = msgspec.msgpack.Decoder(CheckpointCertificate)
+
+
+def signed_blob(signed: Signed | None) -> bytes | None:
+    """A signed message as a column."""
+    return None if signed is None else encode(signed)
+
+
+def signed_from(blob: bytes | None, where: str) -> Signed | None:
+    """A signed message from a column; `where` names the row in errors."""
+    return None if blob is None else _decoded(_signed, blob, where)
+
+
+def checkpoint_certificate_from(blob: bytes, where: str) -> CheckpointCertificate:
+    """A checkpoint certificate from a column."""
+    return _decoded(_checkpoint, blob, where)
+
+
+def pre_prepare_of(signed: Signed, where: str) -> PrePrepare:
+    """The PRE-PREPARE that a stored message carries."""
+    try:
+        message = decode_replica_message(signed.payload)
+    except Malformed as error:
+        raise StorageError(f"{where} is corrupt: {error}") from error
+    if not isinstance(message, PrePrepare):
+        raise StorageError(f"{where} is corrupt: found a {type(message).__name__}, expected a PrePrepare")
+    return message
+
+
+def prepared_view(certificate: PreparedCertificate) -> int:
+    """The view of a prepared certificate."""
+    return pre_prepare_of(certificate.pre_prepare, "prepared certificate").view
+
+
+def accepted_from(seq: int, view: int, pre_prepare: bytes, batch: bytes) -> Accepted:
+    """An `Accepted` from its row.
+
+    Raises:
+        StorageError: the message is not of this slot and view, or the batch does not have the digest it names.
+    """
+    where = f"accepted pre-prepare at seq {seq}, view {view}"
+    signed = _decoded(_signed, pre_prepare, where)
+    message = pre_prepare_of(signed, where)
+    if (message.seq, message.view) != (seq, view):
+        raise StorageError(f"{where} is corrupt: the message is of seq {message.seq}, view {message.view}")
+    digest = batch_digest(batch) if batch else NULL_DIGEST
+    if message.digest != digest:
+        raise StorageError(f"{where} is corrupt: its batch does not have digest {message.digest.hex()}")
+    return Accepted(seq, view, signed, batch)
+
+
+def prepared_from(seq: int, certificate: bytes) -> Prepared:
+    """A `Prepared` from its row.
+
+    Raises:
+        StorageError: the certificate cannot be decoded or is of another slot.
+    """
+    where = f"prepared certificate at seq {seq}"
+    decoded = _decoded(_prepared, certificate, where)
+    message = pre_prepare_of(decoded.pre_prepare, where)
+    if message.seq != seq:
+        raise StorageError(f"{where} is corrupt: it is of seq {message.seq}")
+    return Prepared(seq, decoded)
+
+
+def view_record_from(view: int, active: int, view_change: bytes | None, new_view: bytes | None) -> ViewRecord:
+    """A `ViewRecord` from its row."""
+    return ViewRecord(
+        view,
+        bool(active),
+        signed_from(view_change, f"view-change for view {view}"),
+        signed_from(new_view, f"new-view for view {view}"),
+    )
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], blob: bytes, where: str) -> T:
+    try:
+        return decoder.decode(blob)
+    except msgspec.DecodeError as error:
+        raise StorageError(f"{where} is corrupt: {error}") from error

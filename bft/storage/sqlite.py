@@ -1,0 +1,347 @@
+"""Stable storage in one SQLite file: write-ahead log, one transaction per `write`.
+
+    sqlite3 replica.db 'select seq, view, length(batch) from accepted'      -- may be done while the replica runs
+
+Two connections: `write` may run in a worker thread while the replica's own thread reads pages, which sees what was
+committed. Durability "power" syncs every transaction; "process" leaves them to the operating system's cache, which a
+killed process cannot take along, but a power failure can.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, assert_never
+
+from bft.errors import StorageError
+from bft.events import Accepted, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.ids import DIGEST_BYTES
+from bft.storage.guard import FolderLock, claim, require_unused, sync_folder
+from bft.storage.pages import checked_manifest, garbage, manifest_pages, require_page
+from bft.storage.rows import (
+    accepted_from,
+    checkpoint_certificate_from,
+    prepared_from,
+    prepared_view,
+    signed_blob,
+    signed_from,
+    view_record_from,
+)
+from bft.wire.codec import encode
+
+FORMAT_VERSION = 1
+PAGE_BYTES = 16384
+WAL_BYTES_MAX = 64 * 1024 * 1024
+_EVER = 2**63 - 1
+
+_SCHEMA = """
+create table identity (format integer not null, cluster text not null, replica integer not null, store text not null);
+create table view (id integer primary key check (id = 1), view integer not null, active integer not null,
+                   view_change blob, new_view blob);
+create table stable (id integer primary key check (id = 1), seq integer not null, previous integer not null,
+                     certificate blob not null);
+create table accepted (seq integer not null, view integer not null, pre_prepare blob not null, batch blob not null,
+                       primary key (seq, view));
+create table prepared (seq integer primary key, view integer not null, certificate blob not null);
+create table snapshots (seq integer primary key, digest blob not null, manifest blob not null, vote blob);
+create table pages (digest blob primary key, bytes blob not null, fetched integer);
+create index fetched on pages (fetched) where fetched is not null;
+"""
+
+
+class SqliteStore:
+    """A `Store` in a SQLite database."""
+
+    def __init__(
+        self,
+        path: Path,
+        cluster_id: bytes,
+        replica: int,
+        durability: Literal["power", "process"] = "power",
+        marker: Path | None = None,
+    ) -> None:
+        """Open the store of one replica, or create it.
+
+        Args:
+            path: the database file; its folder is created, and locked against other processes.
+            cluster_id: 32 bytes; a store of another cluster or replica is refused.
+            replica: whose store it is.
+            durability: what a committed write survives.
+            marker: file beside the replica's key that remembers that the key is in use (`bft.storage.guard`).
+
+        Raises:
+            StorageError: the store is locked, foreign, corrupt, or cannot be written; or it is empty although the
+                marker says that the key has voted.
+        """
+        self._path = path
+        self._broken = False
+        self._closed = False
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = FolderLock(path.with_name(path.name + ".lock"))
+        try:
+            with self._explained():
+                self._writer = self._connect()
+                self._open(cluster_id, replica, durability, marker)
+                self._reader = self._connect()
+                self._reader.execute("pragma query_only = on")
+        except BaseException:
+            self.close()
+            raise
+
+    def load(self) -> Recovered:
+        """Everything needed to go on where the last process stopped; every row is checked.
+
+        Raises:
+            StorageError: the content is corrupt; the replica must not vote with it.
+        """
+        with self._explained():
+            recovered = Recovered()
+            for row in self._writer.execute("select view, active, view_change, new_view from view"):
+                recovered.view = view_record_from(*row)
+            for seq, blob in self._writer.execute("select seq, certificate from stable"):
+                recovered.stable = checkpoint_certificate_from(blob, "stable checkpoint certificate")
+                if recovered.stable.seq != seq:
+                    raise StorageError(f"stable checkpoint certificate is of seq {recovered.stable.seq}, not {seq}")
+            after = (self._stable_seqs()[0],)
+            recovered.accepted = [
+                accepted_from(*row)
+                for row in self._writer.execute(
+                    "select seq, view, pre_prepare, batch from accepted where seq > ? order by seq, view", after
+                )
+            ]
+            recovered.prepared = [
+                prepared_from(*row)
+                for row in self._writer.execute(
+                    "select seq, certificate from prepared where seq > ? order by seq", after
+                )
+            ]
+            self._load_snapshots(recovered, after[0])
+            return recovered
+
+    def write(self, records: Sequence[Record], /) -> None:
+        """Make all records durable, in order, in one transaction.
+
+        Raises:
+            StorageError: the disk refused. The store is then unusable: what became of the transaction is unknown.
+        """
+        if self._broken:
+            raise StorageError(f"{self._path}: closed, or an earlier write failed: it must not be used any more")
+        self._broken = True
+        with self._explained():
+            self._writer.execute("begin immediate")
+            for record in records:
+                self._put(record)
+            self._writer.execute("commit")
+        self._broken = False
+
+    def read_pages(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """The pages among `digests` that are committed, in the order asked.
+
+        Raises:
+            StorageError: a page's bytes do not have its digest.
+        """
+        found = []
+        with self._explained():
+            for digest in digests:
+                row = self._reader.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
+                if row is not None:
+                    require_page(digest, row[0])
+                    found.append(row[0])
+        return found
+
+    def read_manifest(self, digest: bytes, /) -> bytes | None:
+        """The manifest with this state digest, if still kept."""
+        with self._explained():
+            row = self._reader.execute("select manifest from snapshots where digest = ?", (digest,)).fetchone()
+        return None if row is None else row[0]
+
+    def close(self) -> None:
+        """Release files and locks; the second call does nothing."""
+        if self._closed:
+            return
+        self._broken = self._closed = True
+        with self._explained():
+            for connection in reversed(self._connections):
+                connection.close()
+        self._lock.release()
+
+    # --- opening ---
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
+        self._connections.append(connection)
+        return connection
+
+    def _open(
+        self, cluster_id: bytes, replica: int, durability: Literal["power", "process"], marker: Path | None
+    ) -> None:
+        assert len(cluster_id) == DIGEST_BYTES, f"a cluster id has {DIGEST_BYTES} bytes, not {len(cluster_id)}"
+        self._writer.execute(f"pragma page_size = {PAGE_BYTES}")
+        self._writer.execute("pragma journal_mode = wal")
+        self._writer.execute(f"pragma synchronous = {'full' if durability == 'power' else 'off'}")
+        self._writer.execute(f"pragma journal_size_limit = {WAL_BYTES_MAX}")
+        if self._writer.execute("select count(*) from sqlite_schema").fetchone()[0] == 0:
+            if marker is not None:
+                require_unused(marker, self._path)
+            self._create(cluster_id, replica)
+        verdict = self._writer.execute("pragma quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise StorageError(f"{self._path}: the database is corrupt: {verdict}")
+        store = self._require_identity(cluster_id, replica)
+        if marker is not None:
+            claim(marker, store)
+
+    def _create(self, cluster_id: bytes, replica: int) -> None:
+        identity = (FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())
+        self._writer.execute("begin immediate")
+        for statement in _SCHEMA.split(";")[:-1]:
+            self._writer.execute(statement)
+        self._writer.execute("insert into identity values (?, ?, ?, ?)", identity)
+        self._writer.execute("commit")
+        sync_folder(self._path.parent)
+
+    def _require_identity(self, cluster_id: bytes, replica: int) -> str:
+        """The store's id, once it is known to be ours."""
+        rows = self._writer.execute("select format, cluster, replica, store from identity").fetchall()
+        if len(rows) != 1:
+            raise StorageError(f"{self._path}: the database is corrupt: {len(rows)} rows of identity, expected 1")
+        version, cluster, owner, store = rows[0]
+        if version != FORMAT_VERSION:
+            raise StorageError(f"{self._path}: the store has format {version}, this program reads {FORMAT_VERSION}")
+        if cluster != cluster_id.hex():
+            raise StorageError(f"{self._path}: the store belongs to cluster {cluster}, not to {cluster_id.hex()}")
+        if owner != replica:
+            raise StorageError(f"{self._path}: the store belongs to replica {owner}, not to replica {replica}")
+        return str(store)
+
+    # --- reading ---
+
+    def _stable_seqs(self) -> tuple[int, int]:
+        """The stable sequence number and the one before it; 0 for genesis."""
+        row = self._writer.execute("select seq, previous from stable").fetchone()
+        return (0, 0) if row is None else (row[0], row[1])
+
+    def _load_snapshots(self, recovered: Recovered, stable_seq: int) -> None:
+        chosen: int | None = None
+        for seq, vote_blob in self._writer.execute("select seq, vote from snapshots order by seq").fetchall():
+            vote = signed_from(vote_blob, f"checkpoint vote at seq {seq}")
+            if vote is not None and seq > stable_seq:
+                recovered.votes.append(vote)
+            if vote is not None or seq <= stable_seq:
+                chosen = seq
+        if chosen is not None:
+            recovered.snapshot = self._load_snapshot(chosen)
+
+    def _load_snapshot(self, seq: int) -> Snapshot:
+        digest, manifest, vote = self._writer.execute(
+            "select digest, manifest, vote from snapshots where seq = ?", (seq,)
+        ).fetchone()
+        decoded = checked_manifest(seq, digest, manifest)
+        pages: dict[bytes, bytes] = {}
+        for page_digest in sorted({*decoded.service, *decoded.sessions}):
+            row = self._writer.execute("select bytes from pages where digest = ?", (page_digest,)).fetchone()
+            if row is None:
+                raise StorageError(f"snapshot at seq {seq} is corrupt: page {page_digest.hex()} is missing")
+            require_page(page_digest, row[0])
+            pages[page_digest] = row[0]
+        return Snapshot(seq, digest, manifest, pages, signed_from(vote, f"checkpoint vote at seq {seq}"))
+
+    def _manifests(self) -> list[bytes]:
+        return [row[0] for row in self._writer.execute("select manifest from snapshots")]
+
+    # --- writing ---
+
+    def _put(self, record: Record) -> None:
+        execute = self._writer.execute
+        match record:
+            case Accepted(seq, view, pre_prepare, batch):
+                execute("insert or replace into accepted values (?, ?, ?, ?)", (seq, view, encode(pre_prepare), batch))
+            case Prepared(seq, certificate):
+                execute(
+                    "insert into prepared values (?, ?, ?) on conflict (seq) do update"
+                    " set view = excluded.view, certificate = excluded.certificate where excluded.view >= view",
+                    (seq, prepared_view(certificate), encode(certificate)),
+                )
+            case ViewRecord(view, active, view_change, new_view):
+                row = (view, active, signed_blob(view_change), signed_blob(new_view))
+                execute("insert or replace into view values (1, ?, ?, ?, ?)", row)
+            case Snapshot():
+                self._put_snapshot(record)
+            case Stable():
+                self._put_stable(record)
+            case Pages(pages):
+                at = self._stable_seqs()[0]
+                self._writer.executemany(
+                    "insert into pages values (?, ?, ?) on conflict (digest) do update set fetched = excluded.fetched",
+                    [(digest, page, at) for digest, page in pages.items()],
+                )
+            case _:
+                assert_never(record)
+
+    def _put_snapshot(self, snapshot: Snapshot) -> None:
+        used = manifest_pages(snapshot.manifest)
+        elsewhere = used - snapshot.pages.keys()
+        for manifest in self._manifests():
+            elsewhere -= manifest_pages(manifest)
+        self._writer.executemany(
+            "insert into pages values (?, ?, null) on conflict (digest) do nothing", snapshot.pages.items()
+        )
+        for digest in elsewhere:
+            row = self._writer.execute("select 1 from pages where digest = ?", (digest,)).fetchone()
+            assert row is not None, f"snapshot at seq {snapshot.seq} lacks its page {digest.hex()}"
+        self._writer.execute(
+            "insert or replace into snapshots values (?, ?, ?, ?)",
+            (snapshot.seq, snapshot.digest, snapshot.manifest, signed_blob(snapshot.vote)),
+        )
+        if snapshot.vote is None:
+            self._release_fetched(_EVER)
+
+    def _put_stable(self, stable: Stable) -> None:
+        current, previous = self._stable_seqs()
+        if stable.seq < current:
+            return
+        if stable.seq > current:
+            previous = current
+        execute = self._writer.execute
+        execute("insert or replace into stable values (1, ?, ?, ?)", (stable.seq, previous, encode(stable.certificate)))
+        execute("delete from accepted where seq <= ?", (stable.seq,))
+        execute("delete from prepared where seq <= ?", (stable.seq,))
+        self._drop_snapshots(previous)
+        if execute("select 1 from snapshots where seq = ? and vote is not null", (stable.seq,)).fetchone():
+            self._release_fetched(previous)
+
+    def _drop_snapshots(self, previous: int) -> None:
+        """Drop snapshots older than the newest one at or below the previous stable checkpoint, and their pages."""
+        rule = "seq < (select max(seq) from snapshots where seq <= ?)"
+        dropped = [row[0] for row in self._writer.execute(f"select manifest from snapshots where {rule}", (previous,))]
+        if not dropped:
+            return
+        self._writer.execute(f"delete from snapshots where {rule}", (previous,))
+        unused = [(digest,) for digest in garbage(dropped, self._manifests())]
+        self._writer.executemany("delete from pages where digest = ? and fetched is null", unused)
+
+    def _release_fetched(self, before: int) -> None:
+        """End the protection of pages fetched when the stable checkpoint was below `before`; unused ones go."""
+        rows = self._writer.execute("select digest from pages where fetched < ?", (before,)).fetchall()
+        if not rows:
+            return
+        used: set[bytes] = set()
+        for manifest in self._manifests():
+            used |= manifest_pages(manifest)
+        self._writer.execute("update pages set fetched = null where fetched < ?", (before,))
+        self._writer.executemany("delete from pages where digest = ?", [row for row in rows if row[0] not in used])
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors and damage into one error that names the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path}: {error} ({getattr(error, 'sqlite_errorname', 'no code')})") from error
+        except StorageError as error:
+            if str(self._path.parent) in str(error):
+                raise
+            raise StorageError(f"{self._path}: {error}") from error

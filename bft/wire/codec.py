@@ -1,0 +1,75 @@
+"""Bytes to messages and back: strict, bounded, one encoding per value.
+
+A frame, a payload or an attachment is accepted only if it decodes to the types and limits of `bft.messages` *and*
+re-encodes to the very bytes received: no trailing bytes, no second spelling of an integer, no padding. The layout is
+in `FORMAT.md`; frozen fixtures guard it.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from bft.messages import Batch, Bundle, Manifest, Packet, ReplicaMessage, Request
+
+T = TypeVar("T")
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+"""Encode any message or packet; the only encoder in the library."""
+
+_packet: msgspec.msgpack.Decoder[Packet] = msgspec.msgpack.Decoder(Packet)
+_replica_message: msgspec.msgpack.Decoder[ReplicaMessage] = msgspec.msgpack.Decoder(ReplicaMessage)
+_request = msgspec.msgpack.Decoder(Request)
+_batch = msgspec.msgpack.Decoder(Batch)
+_bundle = msgspec.msgpack.Decoder(Bundle)
+_manifest = msgspec.msgpack.Decoder(Manifest)
+
+
+class Malformed(Exception):
+    """Bytes that are not the one encoding of an allowed value. Internal: admission turns it into a rejection."""
+
+
+def decode_packet(frame: bytes) -> Packet:
+    """Decode what a frame carries.
+
+    Raises:
+        Malformed: the bytes are not the one encoding of a packet.
+    """
+    return _strict(_packet, frame)
+
+
+def decode_replica_message(payload: bytes) -> ReplicaMessage:
+    """Decode the payload of a `Signed`. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_replica_message, payload)
+
+
+def decode_request(payload: bytes) -> Request:
+    """Decode the payload of a `SignedRequest`. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_request, payload)
+
+
+def decode_batch(batch: bytes) -> Batch:
+    """Decode a batch. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_batch, batch)
+
+
+def decode_bundle(bundle: bytes) -> Bundle:
+    """Decode a reply bundle. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_bundle, bundle)
+
+
+def decode_manifest(manifest: bytes) -> Manifest:
+    """Decode a checkpoint manifest. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_manifest, manifest)
+
+
+def _strict(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    try:
+        value = decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+        raise Malformed(str(error)) from error
+    if encode(value) != data:
+        raise Malformed("not the canonical encoding")
+    return value

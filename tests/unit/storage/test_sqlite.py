@@ -1,0 +1,231 @@
+"""What the SQLite store refuses, and what it survives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bft.digests import batch_digest, page_digest, state_digest
+from bft.errors import StorageError
+from bft.events import Accepted, Snapshot, Stable, ViewRecord
+from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Manifest, PrePrepare, Signed
+from bft.storage.sqlite import SqliteStore
+from bft.wire.codec import encode
+
+CLUSTER = b"c" * 32
+SIGNATURE = bytes(64)
+
+
+def accepted(seq: int, batch: bytes = b"batch") -> Accepted:
+    return Accepted(seq, 0, Signed(0, encode(PrePrepare(0, 0, seq, batch_digest(batch))), SIGNATURE), batch)
+
+
+def snapshot(seq: int, page: bytes) -> Snapshot:
+    manifest = encode(Manifest(0, seq, bytes(32), 0, 0, (page_digest(page),), ()))
+    vote = Signed(1, encode(Checkpoint(0, seq, state_digest(manifest))), SIGNATURE)
+    return Snapshot(seq, state_digest(manifest), manifest, {page_digest(page): page}, vote)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "replica.db"
+
+
+def damage(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_second_store_on_the_same_file_is_refused(path: Path) -> None:
+    """Two processes must not vote from one store."""
+    store = SqliteStore(path, CLUSTER, 1)
+    with pytest.raises(StorageError, match="in use by another process"):
+        SqliteStore(path, CLUSTER, 1)
+    store.close()
+    SqliteStore(path, CLUSTER, 1).close()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "replica", "text"),
+    [(b"d" * 32, 1, "belongs to cluster 6363"), (CLUSTER, 2, "belongs to replica 1, not to replica 2")],
+)
+def test_foreign_store_is_refused(path: Path, cluster: bytes, replica: int, text: str) -> None:
+    """A store of another cluster or replica is refused by name."""
+    SqliteStore(path, CLUSTER, 1).close()
+    with pytest.raises(StorageError, match=text):
+        SqliteStore(path, cluster, replica)
+
+
+def test_store_of_unknown_format_is_refused(path: Path) -> None:
+    """A future format is not guessed at."""
+    SqliteStore(path, CLUSTER, 1).close()
+    damage(path, "update identity set format = 99")
+    with pytest.raises(StorageError, match="format 99, this program reads 1"):
+        SqliteStore(path, CLUSTER, 1)
+
+
+def test_file_that_is_no_database_is_refused(path: Path) -> None:
+    """Random bytes are not a store."""
+    path.parent.mkdir()
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match="not a database"):
+        SqliteStore(path, CLUSTER, 1)
+
+
+def test_overwritten_database_page_is_refused(path: Path) -> None:
+    """Damage to the file's structure is found on opening or on loading."""
+    store = SqliteStore(path, CLUSTER, 1)
+    store.write([accepted(seq, os.urandom(3000)) for seq in range(1, 200)])
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 16384 * 16384)
+        file.write(os.urandom(16384))
+    with pytest.raises(StorageError):
+        SqliteStore(path, CLUSTER, 1).load()
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("update accepted set batch = x'00'", "accepted pre-prepare at seq 3, view 0 is corrupt: its batch"),
+        ("update accepted set seq = 4", "the message is of seq 3"),
+        ("update accepted set pre_prepare = x'c1'", "accepted pre-prepare at seq 3"),
+        ("update pages set bytes = x'00'", "page [0-9a-f]+ is corrupt"),
+        ("delete from pages", "snapshot at seq 2 is corrupt: page [0-9a-f]+ is missing"),
+        ("update snapshots set manifest = x'00'", "snapshot at seq 2 is corrupt: its manifest"),
+        ("update snapshots set vote = x'c1'", "checkpoint vote at seq 2 is corrupt"),
+        ("update stable set certificate = x'c1'", "stable checkpoint certificate is corrupt"),
+        ("update view set new_view = x'c1'", "new-view for view 5 is corrupt"),
+    ],
+)
+def test_damaged_row_is_refused_on_load(path: Path, statement: str, text: str) -> None:
+    """Whatever a row says must be what was written: digests and types are checked."""
+    store = SqliteStore(path, CLUSTER, 1)
+    certificate = CheckpointCertificate(0, 2, bytes(32), (Endorsement(0, SIGNATURE),))
+    store.write([ViewRecord(5, True, None, accepted(1).pre_prepare), snapshot(2, b"page"), Stable(2, certificate)])
+    store.write([accepted(3)])
+    store.close()
+    damage(path, statement)
+    store = SqliteStore(path, CLUSTER, 1)
+    with pytest.raises(StorageError, match=text):
+        store.load()
+    store.close()
+
+
+def test_damaged_page_is_not_served(path: Path) -> None:
+    """A page that lost its digest is an error, not an answer."""
+    store = SqliteStore(path, CLUSTER, 1)
+    store.write([snapshot(2, b"page")])
+    damage(path, "update pages set bytes = x'00'")
+    with pytest.raises(StorageError, match="is corrupt"):
+        store.read_pages([page_digest(b"page")])
+    store.close()
+
+
+def test_full_disk_is_reported_and_the_store_refuses_to_go_on(path: Path) -> None:
+    """A failed write says why, leaves nothing of its transaction, and is never followed by another."""
+    store = SqliteStore(path, CLUSTER, 1)
+    store.write([accepted(1)])
+    store._writer.execute("pragma max_page_count = 20")
+    with pytest.raises(StorageError, match="full"):
+        store.write([accepted(2), accepted(3, bytes(10**6))])
+    with pytest.raises(StorageError, match="an earlier write failed"):
+        store.write([accepted(4)])
+    store.close()
+
+    store = SqliteStore(path, CLUSTER, 1)
+    assert store.load().accepted == [accepted(1)]
+    store.close()
+
+
+def test_read_only_database_is_refused(path: Path) -> None:
+    """A database that cannot be written is an error at the first write at the latest."""
+    store = SqliteStore(path, CLUSTER, 1)
+    store._writer.execute("pragma query_only = on")
+    with pytest.raises(StorageError, match="readonly"):
+        store.write([accepted(1)])
+    store.close()
+
+
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """A folder under a file is nowhere."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="store folder cannot be written"):
+        SqliteStore(tmp_path / "file" / "replica.db", CLUSTER, 1)
+
+
+def test_empty_store_is_refused_when_the_key_has_voted(path: Path, tmp_path: Path) -> None:
+    """A key that has voted must not vote from an empty store [PROTOCOL 18, amnesia]."""
+    marker = tmp_path / "r1.pem.used"
+    store = SqliteStore(path, CLUSTER, 1, marker=marker)
+    store.close()
+    SqliteStore(path, CLUSTER, 1, marker=marker).close()
+    path.unlink()
+    with pytest.raises(StorageError, match="Voting with an empty store would be a Byzantine fault"):
+        SqliteStore(path, CLUSTER, 1, marker=marker)
+    path.write_bytes(b"")
+    with pytest.raises(StorageError, match="Byzantine"):
+        SqliteStore(path, CLUSTER, 1, marker=marker)
+
+
+def test_store_other_than_the_one_the_key_used_is_refused(path: Path, tmp_path: Path) -> None:
+    """A store of the same replica that is not the one with its votes does not do."""
+    marker = tmp_path / "r1.pem.used"
+    SqliteStore(path, CLUSTER, 1, marker=marker).close()
+    other = tmp_path / "other" / "replica.db"
+    SqliteStore(other, CLUSTER, 1).close()
+    with pytest.raises(StorageError, match="the key was last used with store"):
+        SqliteStore(other, CLUSTER, 1, marker=marker)
+
+
+def test_lost_marker_is_written_again(path: Path, tmp_path: Path) -> None:
+    """A store whose marker was not written before a crash claims its key at the next start."""
+    marker = tmp_path / "r1.pem.used"
+    SqliteStore(path, CLUSTER, 1).close()
+    SqliteStore(path, CLUSTER, 1, marker=marker).close()
+    assert "store " in marker.read_text()
+
+
+_WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_sqlite import CLUSTER, SqliteStore, accepted
+store = SqliteStore(Path({path!r}), CLUSTER, 1, {durability!r})
+seq = 0
+while True:
+    seq += 1
+    store.write([accepted(2 * seq - 1), accepted(2 * seq)])
+    print(2 * seq, flush=True)
+"""
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_killed_process_loses_nothing_that_it_was_told_is_written(path: Path, durability: str) -> None:
+    """kill -9 between any two instructions: all acknowledged writes are there, and transactions are whole."""
+    script = _WRITER.format(tests=str(Path(__file__).parent), path=str(path), durability=durability)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = 0
+    for line in process.stdout:
+        told = int(line)
+        if told >= 100:
+            break
+    process.send_signal(signal.SIGKILL)
+    told = max([told, *(int(line) for line in process.stdout.read().split())])
+    process.wait()
+
+    store = SqliteStore(path, CLUSTER, 1)
+    seqs = [record.seq for record in store.load().accepted]
+    store.close()
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert len(seqs) % 2 == 0
+    assert len(seqs) >= told
