@@ -1,0 +1,88 @@
+"""Byzantine fault-tolerant state-machine replication for Python services.
+
+Public names live here; they are loaded on first use, so that `import bft` is cheap and needs no network library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bft.client.blocking import Blocking, connect_blocking
+    from bft.client.client import Client, Result, connect
+    from bft.errors import (
+        BFTError,
+        ClientClosed,
+        ClientError,
+        ConfigError,
+        KeyFileError,
+        OutcomeUnknown,
+        Overloaded,
+        ServiceError,
+        SessionExpired,
+        StorageError,
+        TransportError,
+    )
+    from bft.ports import ExecutionContext, StateMachine
+    from bft.runtime.local import local_cluster
+    from bft.services.service import Service, command, context, query
+    from bft.state.map import Map
+
+__all__ = [
+    "BFTError",
+    "Blocking",
+    "Client",
+    "ClientClosed",
+    "ClientError",
+    "ConfigError",
+    "ExecutionContext",
+    "KeyFileError",
+    "Map",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Result",
+    "Service",
+    "ServiceError",
+    "SessionExpired",
+    "StateMachine",
+    "StorageError",
+    "TransportError",
+    "command",
+    "connect",
+    "connect_blocking",
+    "context",
+    "local_cluster",
+    "query",
+]
+
+if not __debug__:
+    raise ImportError(
+        "bft refuses to run under python -O: its assertions stop a faulty replica before it misleads others"
+    )
+
+_ERRORS = [name for name in __all__ if name.endswith(("Error", "Unknown", "Expired", "Closed")) or name == "Overloaded"]
+_HOMES = {
+    "Blocking": "bft.client.blocking",
+    "connect_blocking": "bft.client.blocking",
+    "Client": "bft.client.client",
+    "Result": "bft.client.client",
+    "connect": "bft.client.client",
+    "ExecutionContext": "bft.ports",
+    "StateMachine": "bft.ports",
+    "local_cluster": "bft.runtime.local",
+    "Service": "bft.services.service",
+    "command": "bft.services.service",
+    "context": "bft.services.service",
+    "query": "bft.services.service",
+    "Map": "bft.state.map",
+} | dict.fromkeys(_ERRORS, "bft.errors")
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'bft' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

@@ -17,9 +17,12 @@ from bft.digests import config_digest
 from bft.errors import ConfigError
 from bft.ids import KEY_BYTES
 from bft.membership import REPLICAS_MAX, REPLICAS_MIN, Quorums
+from bft.messages import PAYLOAD_BYTES_MAX
 
 T = TypeVar("T")
 MILLISECOND = 1_000_000
+ENDORSEMENT_BYTES = 72
+PRE_PREPARE_BYTES = 256
 HexKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
 Durability = Literal["power", "process", "memory"]
@@ -118,6 +121,18 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             for index, value in enumerate(values):
                 if value in values[:index]:
                     raise ValueError(f"replica[{index}].{what} is {value}: two replicas cannot share it")
+
+        self._require_new_view_fits()
+
+    def _require_new_view_fits(self) -> None:
+        """A view change must be possible when the window is full, which is when it is needed."""
+        strong = Quorums.of(len(self.replica)).strong
+        worst = strong * self.protocol.window * (strong * ENDORSEMENT_BYTES + PRE_PREPARE_BYTES)
+        if worst > PAYLOAD_BYTES_MAX:
+            raise ValueError(
+                f"protocol.window is {self.protocol.window}: with {len(self.replica)} replicas a NEW-VIEW could take"
+                f" {worst} bytes, more than a message may ({PAYLOAD_BYTES_MAX}); choose a smaller window"
+            )
 
     @property
     def quorums(self) -> Quorums:

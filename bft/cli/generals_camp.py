@@ -1,8 +1,9 @@
-"""Be the process of one general: `python -m bft.cli.generals_camp`, started by `generals_sockets` and by nobody else.
+"""Be the process of one general: `python -m bft.cli.generals_camp`, started by `generals_sockets` and by
+nobody else.
 
-Reads its post and then the start signal from standard input, a line of JSON each; fights over TCP; reports on standard
-output. A peer's bytes are never trusted: frames are bounded, a peer that sends too many is cut off, what cannot be read
-counts as nothing said, and nobody waits for a peer that does not read.
+Reads its post and then the start signal from standard input, a line of JSON each; fights over TCP; reports on
+standard output. A peer's bytes are never trusted: frames are bounded, a peer that sends too many is cut off,
+what cannot be read counts as nothing said, and nobody waits for a peer that does not read.
 """
 
 from __future__ import annotations

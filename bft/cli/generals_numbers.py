@@ -31,7 +31,7 @@ from bft.generals.plan import Plan
 from bft.generals.run import fight
 from bft.generals.signatures import Notary
 from bft.generals.svg import Series, curves
-from bft.generals.terminal_tables import conclusion, cost_table, paradox_table
+from bft.generals.terminal_tables import conclusion, cost_table, paradox_table, time_table
 from bft.generals.words import Language
 
 COUNTED_MESSAGES_MAX = 4_000  # sizes up to which `cost` really fights the battle
@@ -82,7 +82,9 @@ def cost(**options: Unpack[CostOptions]) -> None:
         print_json({"agree": agree, "rows": [_row_data(row, times) for row in rows]})
     else:
         console = Console()
-        console.print(cost_table(rows, times, options["language"]))
+        console.print(cost_table(rows, options["language"]))
+        if times:
+            console.print(time_table(times))
         same = (
             ("counted = formula", "counted ≠ formula")
             if options["language"] == "en"
@@ -125,10 +127,10 @@ def _times(sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int, str], float
     for n, m in sizes:
         plan = Plan(n=n, m=m)
         if counts.oral_messages(n, m) <= COUNTED_MESSAGES_MAX:
-            times[n, m, "om"] = _best_ms(ORAL, plan, None)
-        times[n, m, "sm symbolic"] = _best_ms(SIGNED, plan, None)
-        times[n, m, "sm Ed25519"] = _best_ms(SIGNED, plan, Ed25519Notary.from_seed(bytes(32), n))
-        times[n, m, "king"] = _best_ms(KING, plan, None)
+            times[n, m, "OM"] = _best_ms(ORAL, plan, None)
+        times[n, m, "SM symbolic"] = _best_ms(SIGNED, plan, None)
+        times[n, m, "SM Ed25519"] = _best_ms(SIGNED, plan, Ed25519Notary.from_seed(bytes(32), n))
+        times[n, m, "King"] = _best_ms(KING, plan, None)
     return times
 
 

@@ -24,7 +24,7 @@ from bft.cli.generals_run import show_decisions
 from bft.generals import boundary, exhaustive, exhaustive_king, exhaustive_signed, impossibility, report
 from bft.generals.certificates import Certificate
 from bft.generals.ids import GeneralsError
-from bft.generals.svg import boundary_picture
+from bft.generals.svg import boundary_picture, short_number
 from bft.generals.svg_battle import twin_picture
 from bft.generals.terminal import eig_tree, round_table, twin_triangles
 from bft.generals.terminal_tables import boundary_legend, boundary_table, certificate_lines
@@ -187,7 +187,7 @@ def table(**options: Unpack[TableOptions]) -> None:
     runs, evaluated = sum(cell.runs for cell, _ in cells), sum(cell.evaluated for cell, _ in cells)
     seconds = sum(spent for _, spent in cells)
     behaviours, counted = ("behaviours", "evaluated") if language == "en" else ("comportamentos", "avaliados")
-    total = f"{runs:,} {behaviours}, {evaluated:,} {counted}, {seconds:.2f} s"
+    total = f"{short_number(runs)} {behaviours}, {evaluated:,} {counted}, {seconds:.2f} s"
     if options["svg"] is not None:
         picture = boundary_picture(f"{algorithm.upper()}(m)", [cell for cell, _ in cells], total)
         options["svg"].write_text(picture, encoding="utf-8")

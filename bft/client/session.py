@@ -149,7 +149,8 @@ class Session:
         self._votes: dict[int, dict[int, bytes]] = {}
         self._bundles: dict[bytes, bytes] = {}
         self._slots_of: dict[int, int] = {}
-        self._finished: dict[int, None] = {}
+        self._finished: dict[int, bytes] = {}
+        self.disagreements: dict[int, int] = {}
         self._questions: dict[int, _Question] = {}
         self._nonce = 0
         self._views: dict[int, int] = {}
@@ -288,7 +289,11 @@ class Session:
         if reply.session != self.incarnation:
             return
         self._views[peer] = reply.view
-        if reply.seq in self._finished or not self._note_vote(peer, reply):
+        agreed = self._finished.get(reply.seq)
+        if agreed is not None:
+            self._note_disagreement(peer, reply.digest, agreed)
+            return
+        if not self._note_vote(peer, reply):
             return
         votes = self._votes[reply.seq]
         equal = sum(digest == reply.digest for digest in votes.values())
@@ -298,7 +303,7 @@ class Session:
         if bundle is None:
             self._ask_for_bytes()
             return
-        self._finish_slot(reply.seq)
+        self._finish_slot(reply.seq, reply.digest)
         self._complete(reply.seq, bundle)
 
     def _note_vote(self, peer: int, reply: Reply) -> bool:
@@ -333,13 +338,19 @@ class Session:
         if not self._votes[seq]:
             del self._votes[seq]
 
-    def _finish_slot(self, seq: int) -> None:
+    def _finish_slot(self, seq: int, agreed: bytes) -> None:
         for peer, digest in self._votes.pop(seq).items():
             self._slots_of[peer] -= 1
             self._bundles.pop(digest, None)
-        self._finished[seq] = None
+            self._note_disagreement(peer, digest, agreed)
+        self._finished[seq] = agreed
         if len(self._finished) > FINISHED_SLOTS_MAX:
             del self._finished[next(iter(self._finished))]
+
+    def _note_disagreement(self, peer: int, digest: bytes, agreed: bytes) -> None:
+        """Count a reply that differs from what a weak quorum agreed on: its sender lies, or is corrupt."""
+        if digest != agreed:
+            self.disagreements[peer] = self.disagreements.get(peer, 0) + 1
 
     def _ask_for_bytes(self) -> None:
         """A weak quorum agrees on a digest whose bytes were due from a replica that is slow or lies."""

@@ -35,6 +35,8 @@ def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, byte
     state.own_checkpoints[state.executed] = (digest, vote)
     state.broadcast(vote)
     count(state, vote, Checkpoint(state.epoch, state.executed, digest))
+    if state.target is not None and state.target.seq <= state.executed:
+        adopt(state, state.target)
 
 
 def wants_checkpoint(state: State, sender: int, message: Checkpoint) -> bool:
@@ -97,9 +99,10 @@ def adopt(state: State, certificate: CheckpointCertificate) -> None:
     if certificate.seq <= state.log.low:
         return
     if certificate.seq > state.executed:
+        if state.target is None:
+            state.target_since = state.now
         if state.target is None or certificate.seq > state.target.seq:
             state.target = certificate
-            state.target_since = state.now
         return
     own = state.own_checkpoints.get(certificate.seq)
     if own is None:

@@ -61,7 +61,7 @@ def on_executed(state: State, event: Executed) -> None:
     if batch is not None:
         for client, request in batch.requests:
             state.pool.remove((client, request.session, request.number))
-            if state.sessions.is_expired(client, request.session):
+            if state.sessions.get(client, request.session) is None:
                 refuse(state, client, request.session, request.number)
     if effect.checkpoint:
         assert event.pages is not None, f"a checkpoint at {event.seq} needs the service's pages"

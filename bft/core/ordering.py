@@ -104,7 +104,11 @@ def on_proposal(state: State, peer: Peer, signed: Signed, message: PrePrepare, b
         state.accuse(signed.sender, "two-pre-prepares", accepted[1], signed)
         viewchange.suspect(state, "equivocation")
         return
-    if accepted is None and not _time_is_acceptable(state, peer, batch):
+    if state.proposed_again.get(message.seq, message.digest) != message.digest:
+        # Beyond the window when the view began, hence not in `accepted`, but bound by the NEW-VIEW all the same.
+        viewchange.suspect(state, "contradicts-new-view")
+        return
+    if accepted is None and message.seq not in state.proposed_again and not _time_is_acceptable(state, peer, batch):
         return
     state.log.keep_batch(batch, message.seq)
     _mark_proposed(state, batch, message.seq)

@@ -13,6 +13,9 @@ from bft.core.state import State
 from bft.ids import Peer
 from bft.messages import Request, SignedRequest
 
+REQUEST_LATE = "request-timeout"
+SLOT_LATE = "slot-timeout"
+
 
 def wants_request(state: State, packet: SignedRequest, request: Request) -> bool:
     """True if the envelope is new here, or was executed and its replies can be sent again."""
@@ -51,6 +54,7 @@ def spread(state: State) -> None:
     if not state.active:
         return
     timeout = state.request_timeout_ns
+    late = False
     stale = []
     for pending in state.pool:
         waited = state.now - max(pending.since, state.timing.active_since)
@@ -65,19 +69,23 @@ def spread(state: State) -> None:
         elif pending.stage == 1 and waited >= timeout // 2:
             pending.stage = 2
             state.broadcast(pending.signed)
-        if waited >= timeout:
-            viewchange.suspect(state, "request-timeout")
+        late = late or (waited >= timeout and pending.key not in stale)
     for key in stale:
         state.pool.remove(key)
-    _complain_about_gaps(state, timeout)
+    if late:
+        viewchange.suspect(state, REQUEST_LATE)
+    elif _has_late_slot(state, timeout):
+        viewchange.suspect(state, SLOT_LATE)
+    elif state.timing.grievance in (REQUEST_LATE, SLOT_LATE):
+        # Settled: stop repeating it, so that a slow moment of the past cannot depose a primary later.
+        state.timing.grievance = ""
 
 
-def _complain_about_gaps(state: State, timeout: int) -> None:
+def _has_late_slot(state: State, timeout: int) -> bool:
     """A slot that was accepted but is not executed for too long is a grievance too, even with an empty pool."""
     open_slots = [seq for seq, slot in state.log.slots.items() if seq > state.executed and slot.accepted]
     if not open_slots:
         state.timing.opened = state.now
-        return
+        return False
     since = max(state.timing.progressed, state.timing.active_since, state.timing.opened)
-    if state.now - since >= timeout and state.executing is None and state.fetching is None:
-        viewchange.suspect(state, "slot-timeout")
+    return state.now - since >= timeout and state.executing is None and state.fetching is None

@@ -103,6 +103,7 @@ class State:
         view, active: the present view, and whether this replica takes part in it (False while changing).
         view_change, new_view: the exact signed messages that brought it there.
         view_floor: checkpoint from which the present view began; slots at or below it are closed in this view.
+        proposed_again: slot -> digest of what the present view's NEW-VIEW proposed; nothing else may stand there.
         next_seq: the next slot that this replica, as primary, will propose.
         max_commit_sent: highest slot for which it sent COMMIT; reads wait for it.
         executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
@@ -132,6 +133,7 @@ class State:
     view_change: Signed | None = None
     new_view: Signed | None = None
     view_floor: int = 0
+    proposed_again: dict[int, bytes] = field(default_factory=dict)
     next_seq: int = 1
     max_commit_sent: int = 0
     executed: int = 0

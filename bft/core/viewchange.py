@@ -206,11 +206,13 @@ def install_proposals(state: State, message: NewView) -> list[PrePrepare]:
     """Note what the view proposes again, without voting; also used when a replica restarts inside the view."""
     stable = _stable_of(message)
     state.view_floor = stable.seq if stable is not None else 0
+    state.proposed_again = {}
     headers = []
     for signed in message.pre_prepares:
         header = opened_pre_prepare(signed)
         assert header is not None, "admission checked the NEW-VIEW"
         headers.append(header)
+        state.proposed_again[header.seq] = header.digest
         if not state.log.within(header.seq):
             continue
         state.log.slot(header.seq).accepted.setdefault(message.view, (header.digest, signed))

@@ -11,9 +11,8 @@ from bft.generals import exhaustive, exhaustive_signed
 from bft.generals.certificates import Certificate
 from bft.generals.ids import Dice, GeneralsError
 
-COUNT_BUDGET = (
-    3_000  # evaluations that are worth spending on counting all violations of a cell that fails anyway
-)
+# Evaluations that are worth spending on counting all violations of a cell that fails anyway.
+COUNT_BUDGET = 40_000
 
 
 def cell(algorithm: str, n: int, m: int, dice: Dice, *, budget: int, samples: int) -> Certificate:

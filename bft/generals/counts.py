@@ -51,6 +51,11 @@ def king_messages(n: int, m: int) -> int:
     return (n - 1) + king_consensus_messages(n, m)
 
 
+def king_rounds(m: int) -> int:
+    """Return the rounds of King: the commander's, and three a phase."""
+    return 1 + 3 * (m + 1)
+
+
 def pbft_messages(n: int) -> int:
     """Return the messages of one PBFT slot in the normal case, replies not counted [CL99 4.2]."""
     return (n - 1) + (n - 1) ** 2 + n * (n - 1)

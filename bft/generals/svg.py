@@ -125,7 +125,7 @@ def curves(title: str, x_title: str, y_title: str, series: Sequence[Series]) -> 
     for x_tick in sorted(dict.fromkeys(xs)):
         parts.append(Label(at(x_tick, low)[0], height - bottom + 18, f"{x_tick:g}", 11).draw())
     parts.append(Label((left + width - right) / 2, height - 16, x_title).draw())
-    parts.append(Label(left - 8, top - 8, y_title, 11, "end").draw())
+    parts.append(Label(10, top - 12, y_title, 11, "start").draw())
     for place, (name, points) in enumerate(drawn):
         colour = PALETTE[place % len(PALETTE)]
         placed = [at(x, y) for x, y in points]

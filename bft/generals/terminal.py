@@ -193,8 +193,8 @@ def twin_triangles(twins: TwinScenarios, language: Language) -> str:
     if language == "en":
         conclusion = [
             f"[{me}] hears the same in both ({heard}), so he must do the same in both.",
-            f"In scenario 1 IC2 asks him to {order}. So he does in scenario 2 as well, where {other}, whom the",
-            "commander told the opposite, must by the same argument do the opposite: IC1 is violated.",
+            f"In scenario 1 IC2 asks him to {order}. So he does in scenario 2 as well, where {other}, whom",
+            "the commander told the opposite, must by the same argument do the opposite: IC1 is violated.",
         ]
     else:
         conclusion = [

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bft.generals.certificates import Certificate, Method
-from bft.generals.counts import CostRow
+from bft.generals.counts import CostRow, king_rounds, oral_rounds
 from bft.generals.svg import short_number
 from bft.generals.two_generals import Paradox
 from bft.generals.words import Language
@@ -81,30 +81,41 @@ def boundary_legend(language: Language) -> str:
     )
 
 
-def cost_table(
-    rows: Sequence[CostRow], times: dict[tuple[int, int, str], float], language: Language
-) -> Table:
-    """Return messages by formula and as counted in a run (`=` where they agree), and times where measured."""
+def cost_table(rows: Sequence[CostRow], language: Language) -> Table:
+    """Return messages by formula, with `=` where a run really sent so many (`≠` where not), and rounds."""
+    rounds = "rounds" if language == "en" else "rondas"
     table = Table(title_justify="left")
-    for title in ("n", "m", "OM(m)", "SM(m)", "SM ×2", "King ≤", "PBFT"):
-        table.add_column(title, justify="right")
-    names = dict.fromkeys(name for row in rows for name, _, _ in row.counted)
-    counted, rounds = ("counted", "rounds") if language == "en" else ("contadas", "rondas")
-    for name in names:
-        table.add_column(f"{name}\n{counted}/{rounds}", justify="right")
-    kinds = list(dict.fromkeys(kind for _, _, kind in times))
-    for kind in kinds:
-        table.add_column(f"{kind}\nms", justify="right")
+    for title in ("n", "m", "OM", "SM", "SM, 2", "King ≤", "PBFT", f"{rounds}: OM/King"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        found = {name: (messages, in_rounds) for name, messages, in_rounds in row.counted}
-        cells = [f"{found[name][0]}/{found[name][1]}" if name in found else "" for name in names]
-        spent = [
-            f"{times[row.n, row.m, kind]:.1f}" if (row.n, row.m, kind) in times else "" for kind in kinds
-        ]
-        oral = f"{row.oral}" + ("" if row.n > 3 * row.m else " ✗")
-        pbft = "" if row.pbft is None else str(row.pbft)
-        fixed = (row.n, row.m, oral, row.signed, row.signed_two_orders, row.king, pbft)
-        table.add_row(*(str(value) for value in fixed), *cells, *spent)
+        found = {name: messages for name, messages, _ in row.counted}
+
+        def marked(name: str, formula: int, found: dict[str, int] = found) -> str:
+            mark = "" if name not in found else "=" if found[name] == formula else "≠"
+            return f"{formula} {mark}"
+
+        table.add_row(
+            str(row.n),
+            str(row.m),
+            marked("om", row.oral) + ("" if row.n > 3 * row.m else "✗"),
+            marked("sm", row.signed),
+            str(row.signed_two_orders),
+            marked("king", row.king),
+            "" if row.pbft is None else str(row.pbft),
+            f"{oral_rounds(row.m)}/{king_rounds(row.m)}",
+        )
+    return table
+
+
+def time_table(times: dict[tuple[int, int, str], float]) -> Table:
+    """Return the milliseconds of a run in memory."""
+    kinds = list(dict.fromkeys(kind for _, _, kind in times))
+    table = Table(title="ms", title_justify="left")
+    for title in ("n", "m", *kinds):
+        table.add_column(title, justify="right", no_wrap=True)
+    for n, m in dict.fromkeys((n, m) for n, m, _ in times):
+        spent = [f"{times[n, m, kind]:.2f}" if (n, m, kind) in times else "" for kind in kinds]
+        table.add_row(str(n), str(m), *spent)
     return table
 
 

@@ -302,7 +302,7 @@ async def _read(driver: Driver, channel: Channel, peer: Peer) -> None:
 
 
 def _load_service(path: str) -> StateMachine:
-    from bft.services.service import load_service
+    from bft.services.loading import load_service
 
     return load_service(path)
 

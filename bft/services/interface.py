@@ -11,9 +11,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import reduce
 from operator import or_
-from typing import Any, Generic, Literal, NoReturn, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
 
 import msgspec
 import msgspec.inspect as shape
@@ -22,11 +22,30 @@ from bft.state.encoding import encode
 
 S = TypeVar("S")
 Kind = Literal["command", "query"]
-Invoke = Callable[[Any, Any], object]  # a service and a decoded operation: their types are only known at run time
+Invoke = Callable[[Any, Any], object]  # a service and a decoded operation: types that exist at run time only
+Fields = list[tuple[str, Any] | tuple[str, Any, Any]]  # name, annotation, default: as msgspec.defstruct takes them
 MARK = "__bft_method__"
+_interfaces: dict[type, object] = {}
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError)
 """What decoding hostile bytes can raise."""
+_LEAVES = (
+    shape.NoneType,
+    shape.BoolType,
+    shape.IntType,
+    shape.FloatType,
+    shape.StrType,
+    shape.BytesType,
+    shape.ByteArrayType,
+    shape.DateTimeType,
+    shape.DateType,
+    shape.TimeType,
+    shape.TimeDeltaType,
+    shape.DecimalType,
+    shape.UUIDType,
+    shape.EnumType,
+    shape.LiteralType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +114,11 @@ class Interface(Generic[S]):
         where = f"{self.service.__name__}.{name}"
         hints = _hints(function, where)
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        fields: list[tuple[str, object] | tuple[str, object, object]] = []
+        fields: Fields = []
         for place, parameter in enumerate(parameters):
             kind = _argument_type(parameter, hints, where)
-            field = (f"a{place}", kind)
-            fields.append(field if parameter.default is parameter.empty else (*field, parameter.default))
+            has_default = parameter.default is not parameter.empty
+            fields.append((f"a{place}", kind, parameter.default) if has_default else (f"a{place}", kind))
         operation = _operation_type(name, fields)
         if "return" not in hints:
             raise TypeError(f"{where} does not say what it returns")
@@ -117,18 +136,19 @@ class Interface(Generic[S]):
         method = self.methods.get(name)
         if method is None:
             return "UnknownMethod", name
-        expected = ", ".join(str(parameter) for parameter in method.signature.parameters.values())
-        return "BadArguments", f"expected {name}({expected})"
+        return "BadArguments", f"expected {name}({', '.join(method.signature.parameters)})"
 
 
-@cache
 def interface_of(service: type[S]) -> Interface[S]:
     """The interface of a service class.
 
     Raises:
         TypeError: a method's annotations are missing or not allowed; the text says where and why.
     """
-    return Interface(service)
+    found = _interfaces.get(service)
+    if found is None:
+        found = _interfaces[service] = Interface(service)
+    return cast("Interface[S]", found)
 
 
 def method_name(operation: bytes) -> str | None:
@@ -168,50 +188,45 @@ def _argument_type(parameter: inspect.Parameter, hints: dict[str, object], where
         raise TypeError(f"{place} has no annotation")
     kind = hints[parameter.name]
     try:
-        _require_bounded(shape.type_info(kind), (), place)
+        _require_bounded(shape.type_info(kind))
     except TypeError as error:
         raise TypeError(f"{place}: {error}") from error
     return kind
 
 
-def _require_bounded(kind: shape.Type, above: tuple[object, ...], place: str) -> None:
-    """Refuse types whose decoding may follow hostile bytes to any depth."""
+def _require_bounded(kind: shape.Type, above: tuple[type, ...] = ()) -> None:
+    """Refuse types whose decoding may follow hostile bytes to any depth, and types that nobody has thought about."""
     match kind:
         case shape.Metadata():
-            _require_bounded(kind.type, above, place)
-        case shape.AnyType() | shape.RawType() | shape.CustomType():
-            raise TypeError("a type that may hold anything nests without bound; use bytes or str")
+            _require_bounded(kind.type, above)
         case shape.StructType():
             if kind.cls in above:
                 raise TypeError(f"{kind.cls.__name__} holds itself, which nests without bound")
             if not kind.forbid_unknown_fields:
                 raise TypeError(f"{kind.cls.__name__} must be declared with forbid_unknown_fields=True")
             for field in kind.fields:
-                _require_bounded(field.type, (*above, kind.cls), place)
-        case shape.DataclassType() | shape.TypedDictType():
-            raise TypeError(f"{kind.cls.__name__} skips unknown fields; use a msgspec.Struct that forbids them")
-        case shape.UnionType():
-            for option in kind.types:
-                _require_bounded(option, above, place)
-        case shape.DictType():
-            _require_bounded(kind.key_type, above, place)
-            _require_bounded(kind.value_type, above, place)
-        case shape.TupleType():
-            for item in kind.item_types:
-                _require_bounded(item, above, place)
+                _require_bounded(field.type, (*above, kind.cls))
         case shape.NamedTupleType():
             for field in kind.fields:
-                _require_bounded(field.type, above, place)
+                _require_bounded(field.type, above)
+        case shape.UnionType():
+            for option in kind.types:
+                _require_bounded(option, above)
+        case shape.DictType():
+            _require_bounded(kind.key_type, above)
+            _require_bounded(kind.value_type, above)
+        case shape.TupleType():
+            for item in kind.item_types:
+                _require_bounded(item, above)
         case shape.CollectionType():
-            _require_bounded(kind.item_type, above, place)
-        case _:
-            return
+            _require_bounded(kind.item_type, above)
+        case _ if not isinstance(kind, _LEAVES):
+            name = type(kind).__name__.removesuffix("Type")
+            raise TypeError(f"{name} may nest without bound: use bytes, str, or a Struct that forbids unknown fields")
 
 
-def _operation_type(name: str, fields: Sequence[object]) -> type[msgspec.Struct]:
-    return msgspec.defstruct(
-        name, fields, array_like=True, tag=name, frozen=True, forbid_unknown_fields=True, gc=False  # type: ignore[arg-type] # fields are built above
-    )
+def _operation_type(name: str, fields: Fields) -> type[msgspec.Struct]:
+    return msgspec.defstruct(name, fields, array_like=True, tag=name, frozen=True, forbid_unknown_fields=True, gc=False)
 
 
 def _invoker(function: Callable[..., object], arguments: int) -> Invoke:
@@ -224,5 +239,3 @@ def _invoker(function: Callable[..., object], arguments: int) -> Invoke:
         return lambda service, operation: function(service, operation.a0, operation.a1)
     unpack = msgspec.structs.astuple
     return lambda service, operation: function(service, *unpack(operation))
-
-

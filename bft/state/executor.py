@@ -6,7 +6,7 @@ state machine turns its own errors into results, and what is left over must stop
 
 from __future__ import annotations
 
-from bft.events import AnswerQuery, Executed, Execute, InstallState, QueryAnswered
+from bft.events import AnswerQuery, Execute, Executed, InstallState, QueryAnswered
 from bft.ports import StateMachine
 from bft.state.context import Context
 
@@ -29,7 +29,7 @@ class Executor:
         context, run = self._context, self.machine.execute
         context.seq, context.time_ns, context.lease_ns = effect.seq, effect.time_ns, effect.lease_ns
         context.slot_seed, context.events = effect.seed, []
-        results = []
+        results: list[tuple[int, bytes]] = []
         append = results.append
         for call in effect.calls:
             context.client = call.client

@@ -27,7 +27,7 @@ D = TypeVar("D")
 
 ENTRY_BYTES_MAX = 4 * 1024 * 1024
 KEY_TYPES = (str, bytes, int)
-_UNTYPED_SCALARS = frozenset({str, bytes, int, bool, float, type(None)})
+_UNTYPED_SCALARS: frozenset[type] = frozenset({str, bytes, int, bool, float, type(None)})
 _TYPED_SCALARS = frozenset({str, bytes, int, bool})
 _UNTYPED_CONTAINERS = frozenset({list, dict})
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
@@ -97,7 +97,7 @@ class Map(Generic[K, V]):
         if key not in KEY_TYPES:
             raise TypeError(f"a map's keys are str, bytes or int, found {key!r}")
         entries = list(self.items())
-        self._key = cast("type", key)
+        self._key = key
         self._typed = True
         self._decoder = cast("msgspec.msgpack.Decoder[object]", msgspec.msgpack.Decoder(value))
         self._scalars = frozenset({cast("type", value)}) if value in _TYPED_SCALARS else frozenset()

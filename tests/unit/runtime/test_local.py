@@ -201,6 +201,7 @@ async def test_server_stops_when_its_store_fails() -> None:
             await nursery.start(run)
             count = 0
             while not failed.is_set() or count < 5:
+                assert count < 5000, "the replica did not meet its broken store"
                 count += 1
                 assert await caller.call() == count
             nursery.cancel_scope.cancel()

@@ -1,0 +1,231 @@
+"""`bft cluster init | up | status | down`: a cluster of local processes, and the state of any cluster."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import anyio
+import click
+
+from bft.cli.layout import CLUSTER_FILE, DEFAULT_SERVICE, Plan, replica_configs, write_cluster
+from bft.cli.probe import Account, probe_all, probe_identity
+from bft.cli.processes import ReplicaProcess, stop_all
+from bft.cli.status import render, summary
+from bft.cli.terminal import (
+    Exit,
+    cluster_option,
+    console,
+    default_key,
+    directory_option,
+    example,
+    friendly,
+    json_option,
+    key_option,
+    passphrase_from_environment,
+    print_json,
+)
+from bft.config import Durability, load_cluster
+from bft.errors import ConfigError
+from bft.transport.handshake import Identity
+
+POLL_SECONDS = 0.1
+
+
+@click.group("cluster")
+def cluster() -> None:
+    """Make, start, watch and stop a cluster on this machine."""
+
+
+def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [value.partition("=") for value in values]
+    for (name, sign, right), value in zip(pairs, values, strict=True):
+        if not (name and sign and right):
+            raise click.BadParameter(f"found {value!r}, expected NAME=VALUE")
+    return [(name, right) for name, _, right in pairs]
+
+
+@cluster.command(
+    "init",
+    epilog=example(
+        "cluster init",
+        "cluster init --n 7 --base-port 7500 --dir seven --durability process",
+        "cluster init --enrolment known --client alice=keys/alice.pem",
+        "cluster init --host 10.0.0.1 --host 10.0.0.2 --host 10.0.0.3 --host 10.0.0.4",
+    ),
+)
+@click.option("--n", type=int, default=4, show_default=True, help="Replicas; (n - 1) / 3 of them may be faulty.")
+@click.option("--host", "hosts", multiple=True, help="Address for all, or one per replica.  [default: 127.0.0.1]")
+@click.option("--base-port", type=int, default=7400, show_default=True, help="Replica i listens on this port + i.")
+@directory_option
+@click.option("--name", default="local", show_default=True, help="The cluster's name, part of its identity.")
+@click.option("--service", default=DEFAULT_SERVICE, show_default=True, help="The service, package.module:Class.")
+@click.option(
+    "--durability",
+    type=click.Choice(["power", "process", "memory"]),
+    default="power",
+    show_default=True,
+    help="What a replica's store survives: power loss, kill -9, nothing.",
+)
+@click.option(
+    "--enrolment",
+    type=click.Choice(["open", "known"]),
+    default="open",
+    show_default=True,
+    help="Who may be a client: any key, or those listed.",
+)
+@click.option("--client", "clients", multiple=True, callback=_pairs, metavar="NAME=KEYFILE", help="A known client.")
+@click.option("--set", "settings", multiple=True, callback=_pairs, metavar="NAME=N", help="A protocol parameter.")
+@json_option
+@friendly
+def init(
+    n: int,
+    hosts: tuple[str, ...],
+    base_port: int,
+    folder: Path,
+    name: str,
+    service: str,
+    durability: Durability,
+    enrolment: str,
+    clients: list[tuple[str, str]],
+    settings: list[tuple[str, str]],
+    as_json: bool,
+) -> None:
+    """Write the files of a new cluster: cluster.toml, and per replica a key and a replica.toml."""
+    plan = Plan(
+        name=name,
+        n=n,
+        hosts=hosts or ("127.0.0.1",),
+        base_port=base_port,
+        service=service,
+        durability=durability,
+        enrolment=enrolment,
+        clients=[(client, Path(key)) for client, key in clients],
+        protocol={setting: _integer(setting, value) for setting, value in settings},
+    )
+    made = write_cluster(folder, plan)
+    if as_json:
+        print_json({"cluster": str(folder / CLUSTER_FILE), "id": made.id.hex(), "n": n, "f": made.quorums.f})
+        return
+    out = console()
+    out.print(f"{folder / CLUSTER_FILE}: {n} replicas of {service}, of which {made.quorums.f} may be faulty")
+    out.print(f"{folder / 'keys'}: private keys of the replicas and of one client; keep them to their owners")
+    out.print("next: bft cluster up" + ("" if folder == Path("cluster") else f" --dir {folder}"))
+
+
+@cluster.command("up", epilog=example("cluster up", "cluster up --dir seven --wait 30"))
+@directory_option
+@click.option("--wait", "wait_s", type=float, default=15.0, show_default=True, help="Seconds to wait for answers.")
+@json_option
+@friendly
+def up(folder: Path, wait_s: float, as_json: bool) -> None:
+    """Start all replicas that do not run, as processes of this machine, and wait until each answers.
+
+    Exit code 1 if one does not answer; the others keep running.
+    """
+    shared = load_cluster(folder / CLUSTER_FILE)
+    processes = [ReplicaProcess(config) for config in replica_configs(folder)]
+    identity = probe_identity(shared, folder / "keys" / "client.pem", required=False)
+    started = [process.pid() is None for process in processes]
+    for process, start in zip(processes, started, strict=True):
+        if start:
+            process.start()
+    accounts = anyio.run(partial(_wait_until_up, processes, folder, identity, wait_s), backend="trio")
+    failures = [_failure(process, account) for process, account in zip(processes, accounts, strict=True)]
+    if as_json:
+        print_json(
+            [
+                {"replica": index, "pid": process.pid(), "started": start, "failure": failure or None}
+                for index, (process, start, failure) in enumerate(zip(processes, started, failures, strict=True))
+            ]
+        )
+    else:
+        for process, account, start, failure in zip(processes, accounts, started, failures, strict=True):
+            what = failure or f"{'started' if start else 'runs already'}, pid {process.pid()}"
+            console().print(f"replica {account.replica} at {account.address}: {what}", markup=False)
+    if any(failures):
+        click.get_current_context().exit(Exit.FAILED)
+
+
+@cluster.command("status", epilog=example("cluster status", "cluster status --watch 1", "cluster status --json"))
+@cluster_option
+@key_option
+@click.option("--watch", "watch_s", type=click.FloatRange(min=0.1), help="Ask again every so many seconds.")
+@json_option
+@friendly
+def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_json: bool) -> None:
+    """Show per replica: view, primary, last executed, stable checkpoint, lag, connections, rejected messages.
+
+    What a replica says about itself is its own word. Exit code 0: all answer; 1: some do not; 3: too few answer for
+    the cluster to order anything.
+    """
+    shared = load_cluster(cluster_file)
+    key = default_key(cluster_file, key_file)
+    identity = probe_identity(shared, key, required=key_file is not None, passphrase=passphrase_from_environment())
+    while True:
+        accounts = anyio.run(probe_all, shared, identity, backend="trio")
+        if as_json:
+            print_json(summary(shared, accounts))
+        else:
+            console().print(render(shared, accounts))
+        if watch_s is None:
+            break
+        time.sleep(watch_s)
+    answering = sum(account.answered for account in accounts)
+    if answering < shared.quorums.strong:
+        click.get_current_context().exit(Exit.UNKNOWN)
+    if answering < shared.quorums.n:
+        click.get_current_context().exit(Exit.FAILED)
+
+
+@cluster.command("down", epilog=example("cluster down", "cluster down --dir seven --grace 1"))
+@directory_option
+@click.option("--grace", "grace_s", type=float, default=5.0, show_default=True, help="Seconds from SIGTERM to SIGKILL.")
+@json_option
+@friendly
+def down(folder: Path, grace_s: float, as_json: bool) -> None:
+    """Stop all replicas that run on this machine: SIGTERM, then SIGKILL."""
+    processes = [ReplicaProcess(config) for config in replica_configs(folder)]
+    ends = stop_all(processes, grace_s)
+    if as_json:
+        print_json([{"replica": index, "end": end} for index, end in enumerate(ends)])
+        return
+    for index, end in enumerate(ends):
+        console().print(f"replica {index}: {end}")
+
+
+async def _wait_until_up(
+    processes: list[ReplicaProcess], folder: Path, identity: Identity, seconds: float
+) -> list[Account]:
+    """Ask until all replicas answer that can still do so."""
+    shared = load_cluster(folder / CLUSTER_FILE)
+    deadline = time.monotonic() + seconds
+    while True:
+        accounts = await probe_all(shared, identity)
+        waiting = [
+            account
+            for process, account in zip(processes, accounts, strict=True)
+            if not account.answered and process.pid() is not None
+        ]
+        if not waiting or time.monotonic() >= deadline:
+            return accounts
+        await anyio.sleep(POLL_SECONDS)
+
+
+def _failure(process: ReplicaProcess, account: Account) -> str:
+    """Why a replica is not up; empty if it is."""
+    if process.pid() is None:
+        code = process.exit_code()
+        said = process.last_words().removeprefix("error: ")
+        return f"ended{'' if code is None else f' with code {code}'}: {said} (log: {process.log})"
+    if not account.answered:
+        return f"runs with pid {process.pid()}, but {account.failure} (log: {process.log})"
+    return ""
+
+
+def _integer(name: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ConfigError(f"--set {name} is {value!r}: protocol parameters are integers") from None

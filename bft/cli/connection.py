@@ -1,0 +1,95 @@
+"""How commands reach a cluster: options, one connected client, and a clear word when too few replicas can be reached."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import anyio
+
+from bft.cli.probe import probe_all, probe_identity
+from bft.cli.terminal import (
+    cluster_option,
+    default_key,
+    friendly,
+    key_option,
+    passphrase_from_environment,
+    timeout_option,
+)
+from bft.client.client import Client, connect
+from bft.config import Cluster, load_cluster
+from bft.crypto.keys import KeyPair, load_key
+from bft.errors import OutcomeUnknown, TransportError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+CONNECT_SECONDS_MAX = 5.0
+
+
+class Unreachable(OutcomeUnknown):
+    """Too few replicas answered for anything to be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which cluster a command means, as whom, and how long it waits."""
+
+    cluster_file: Path
+    key_file: Path | None
+    timeout_s: float
+
+    def load(self) -> tuple[Cluster, KeyPair]:
+        """The cluster's configuration and the client's key.
+
+        Raises:
+            ConfigError: the cluster file is missing or malformed.
+            KeyFileError: the key cannot be used.
+        """
+        cluster = load_cluster(self.cluster_file)
+        return cluster, load_key(default_key(self.cluster_file, self.key_file), passphrase_from_environment())
+
+    def run(self, body: Callable[[Client], Awaitable[R]]) -> R:
+        """Connect, run `body`, disconnect.
+
+        Raises:
+            Unreachable: too few replicas can be reached; nothing was sent.
+            BFTError: whatever `body` raises.
+        """
+        cluster, keys = self.load()
+        return anyio.run(self._run, cluster, keys, body, backend="trio")
+
+    async def _run(self, cluster: Cluster, keys: KeyPair, body: Callable[[Client], Awaitable[R]]) -> R:
+        async with connect(cluster, key=keys) as client:
+            try:
+                await client.wait_connected(min(self.timeout_s, CONNECT_SECONDS_MAX))
+            except TransportError as error:
+                raise Unreachable(await self._why(cluster, str(error))) from error
+            return await body(client)
+
+    async def _why(self, cluster: Cluster, text: str) -> str:
+        """What each replica that cannot be reached has to say for itself."""
+        identity = probe_identity(
+            cluster, default_key(self.cluster_file, self.key_file), required=True, passphrase=passphrase_from_environment()
+        )
+        accounts = await probe_all(cluster, identity, seconds=1.0)
+        lines = [f"\n  replica {account.replica}: {account.failure}" for account in accounts if not account.answered]
+        return f"{text}; nothing was sent{''.join(lines)}"
+
+
+def with_target(function: Callable[Concatenate[Target, P], R]) -> Callable[..., R]:
+    """Give a command the options that say which cluster it means, and friendly errors."""
+
+    @cluster_option
+    @key_option
+    @timeout_option
+    @functools.wraps(function)
+    @friendly
+    def wrapper(
+        cluster_file: Path, key_file: Path | None, timeout_s: float, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        return function(Target(cluster_file, key_file, timeout_s), *args, **kwargs)
+
+    return wrapper

@@ -1,0 +1,116 @@
+"""Ask replicas how they are, over an authenticated connection each: what `status` shows.
+
+An account is a replica's own word: a lying one may say anything, and nothing but tables for people is built on it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from bft.config import Cluster
+from bft.crypto.keys import KeyPair, load_key
+from bft.errors import BFTError, KeyFileError, TransportError
+from bft.ids import ClientId, ReplicaId
+from bft.messages import Probe, ProbeReply
+from bft.transport.dial import dial
+from bft.transport.handshake import Identity
+from bft.wire.codec import Malformed, decode_packet, encode
+
+PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What came of asking one replica.
+
+    Attributes:
+        report: its account; empty if it did not answer.
+        failure: why it did not answer; empty if it did.
+    """
+
+    replica: int
+    address: str
+    report: dict[str, object] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def answered(self) -> bool:
+        """True if there is a report."""
+        return not self.failure
+
+    def number(self, name: str) -> int:
+        """A number of the report; 0 if it is not there."""
+        value = self.report.get(name)
+        return value if isinstance(value, int) else 0
+
+    def counts(self, name: str) -> dict[str, int]:
+        """A table of the report, such as `rejected`."""
+        value = self.report.get(name)
+        if not isinstance(value, dict):
+            return {}
+        return {str(key): count for key, count in value.items() if isinstance(count, int)}
+
+
+def probe_identity(cluster: Cluster, key_file: Path, *, required: bool, passphrase: bytes | None = None) -> Identity:
+    """Who asks: the client key, or a key made up for the occasion where enrolment lets anybody in.
+
+    Raises:
+        KeyFileError: the key is missing and needed, or cannot be loaded.
+    """
+    if not key_file.exists() and not required and cluster.enrolment == "open":
+        keys = KeyPair.generate()
+    elif not key_file.exists() and cluster.enrolment == "known":
+        raise KeyFileError(f"{key_file}: no such key file; this cluster answers known clients only: give --key")
+    else:
+        keys = load_key(key_file, passphrase)
+    return Identity(cluster.id, ClientId(keys.public), keys)
+
+
+async def probe_all(cluster: Cluster, identity: Identity, seconds: float = PROBE_SECONDS) -> list[Account]:
+    """Ask all replicas at once; never raises for what a replica does or is."""
+    accounts: list[Account] = []
+
+    async def ask(replica: int) -> None:
+        accounts.append(await probe(cluster, replica, identity, seconds))
+
+    async with anyio.create_task_group() as tasks:
+        for replica in range(len(cluster.replica)):
+            tasks.start_soon(ask, replica)
+    return sorted(accounts, key=lambda account: account.replica)
+
+
+async def probe(cluster: Cluster, replica: int, identity: Identity, seconds: float = PROBE_SECONDS) -> Account:
+    """Ask one replica."""
+    entry = cluster.replica[replica]
+    address = f"{entry.host}:{entry.port}"
+    try:
+        with anyio.fail_after(seconds):
+            return Account(replica, address, await _ask(cluster, replica, identity))
+    except TimeoutError:
+        return Account(replica, address, failure=f"no answer within {seconds:g} s")
+    except BFTError as error:
+        return Account(replica, address, failure=str(error))
+    except (Malformed, ValueError) as error:
+        return Account(replica, address, failure=f"its answer is malformed: {error}")
+
+
+async def _ask(cluster: Cluster, replica: int, identity: Identity) -> dict[str, object]:
+    entry = cluster.replica[replica]
+    key = bytes.fromhex(entry.key)
+    channel = await dial(entry.host, entry.port, server=ReplicaId(replica), server_key=key, identity=identity)
+    try:
+        channel.send([encode(Probe(1))])
+        while True:
+            packet = decode_packet(await channel.receive_one())
+            if isinstance(packet, ProbeReply) and packet.nonce == 1:
+                break
+    finally:
+        channel.close()
+    report = json.loads(packet.report)
+    if not isinstance(report, dict):
+        raise TransportError("its answer is no JSON object")
+    return report

@@ -1,0 +1,98 @@
+"""How replicas are shown: one table row per replica, or plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from bft.cli.probe import Account
+from bft.config import Cluster
+
+COLUMNS = ("replica", "state", "view", "primary", "executed", "stable", "lag", "connections", "rejected")
+CHAIN_DIGITS = 8
+
+
+def front(cluster: Cluster, accounts: Sequence[Account]) -> int:
+    """A sequence number that a correct replica has executed: the f + 1st highest claim, beyond any liar's boast."""
+    claims = sorted((account.number("executed") for account in accounts if account.answered), reverse=True)
+    place = cluster.quorums.f
+    return claims[place] if place < len(claims) else min(claims, default=0)
+
+
+def summary(cluster: Cluster, accounts: Sequence[Account]) -> dict[str, object]:
+    """The cluster's state as plain data."""
+    ahead = front(cluster, accounts)
+    return {
+        "cluster": cluster.name,
+        "id": cluster.id.hex(),
+        "n": cluster.quorums.n,
+        "f": cluster.quorums.f,
+        "answering": sum(account.answered for account in accounts),
+        "replicas": [
+            {
+                **account.report,
+                "replica": account.replica,
+                "address": account.address,
+                "answers": account.answered,
+                "failure": account.failure or None,
+                "lag": max(0, ahead - account.number("executed")) if account.answered else None,
+            }
+            for account in accounts
+        ],
+    }
+
+
+def render(cluster: Cluster, accounts: Sequence[Account], states: Mapping[int, str] | None = None) -> Table:
+    """A table for people.
+
+    Args:
+        cluster: whose replicas these are.
+        accounts: what they said.
+        states: what the caller knows better than the replicas, by replica, as rich markup.
+    """
+    table = Table(title=f"cluster {cluster.name}: n = {cluster.quorums.n}, f = {cluster.quorums.f}")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("replica", "state", "connections", "rejected") else "right")
+    ahead = front(cluster, accounts)
+    for account in accounts:
+        known = (states or {}).get(account.replica)
+        name = f"r{account.replica} {account.address}"
+        if not account.answered:
+            table.add_row(name, known or f"[red]{escape(_short(account.failure))}[/]", *["-"] * 7)
+            continue
+        table.add_row(
+            name,
+            known or _state(account),
+            str(account.number("view")),
+            f"r{account.number('primary')}",
+            str(account.number("executed")),
+            str(account.number("stable")),
+            str(max(0, ahead - account.number("executed"))),
+            _connections(account),
+            ", ".join(f"{reason} {count}" for reason, count in sorted(account.counts("rejected").items())) or "-",
+        )
+    return table
+
+
+def _state(account: Account) -> str:
+    if account.report.get("lies"):
+        return "[bold magenta]lying[/]"
+    if account.report.get("fetching") is not None:
+        return "[yellow]fetching state[/]"
+    return "[green]alive[/]" if account.report.get("active") else "[yellow]changing view[/]"
+
+
+def _connections(account: Account) -> str:
+    connections = account.report.get("connections")
+    if not isinstance(connections, dict):
+        return "-"
+    incoming, dialed = connections.get("incoming"), connections.get("dialed")
+    replicas = set(incoming if isinstance(incoming, list) else ()) & set(dialed if isinstance(dialed, list) else ())
+    return f"{len(replicas)} replicas, {connections.get('clients', 0)} clients"
+
+
+def _short(text: str) -> str:
+    """Why a replica does not answer, without its address, which the row shows already."""
+    return text.rpartition(": ")[2] if "cannot connect" in text else text

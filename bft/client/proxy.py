@@ -1,0 +1,75 @@
+"""A typed view of a service: its commands and queries as async methods, with the service's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from bft.services.interface import interface_of
+
+if TYPE_CHECKING:
+    from bft.client.client import Client, Consistency
+
+T = TypeVar("T")
+
+
+class ServiceProxy(Generic[T]):
+    """Calls a service's methods through a client.
+
+    `proxy.deposit("alice", 5)` orders a command; a query is answered without ordering where a quorum agrees.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        service: type[T],
+        *,
+        lane: int = 0,
+        consistency: Consistency = "linearizable",
+        timeout: float | None = None,
+    ) -> None:
+        self._client = client
+        self._service = service
+        self._interface = interface_of(service)
+        self._lane = lane
+        self._consistency = consistency
+        self._timeout = timeout
+
+    def lane(self, lane: int) -> ServiceProxy[T]:
+        """The same service; its commands execute in the order in which they are called."""
+        return self._with(lane=lane)
+
+    def weak(self) -> ServiceProxy[T]:
+        """The same service; its queries may be answered from a stale state (never older than this client has seen)."""
+        return self._with(consistency="weak")
+
+    def within(self, seconds: float) -> ServiceProxy[T]:
+        """The same service; every call ends within `seconds`, with `OutcomeUnknown` if need be."""
+        return self._with(timeout=seconds)
+
+    def _with(
+        self, *, lane: int | None = None, consistency: Consistency | None = None, timeout: float | None = None
+    ) -> ServiceProxy[T]:
+        return ServiceProxy(
+            self._client,
+            self._service,
+            lane=self._lane if lane is None else lane,
+            consistency=consistency or self._consistency,
+            timeout=self._timeout if timeout is None else timeout,
+        )
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        method = self._interface.methods.get(name)
+        if method is None:
+            raise AttributeError(f"{self._service.__name__} has no command or query named {name!r}")
+
+        async def call(*args: object, **kwargs: object) -> object:
+            operation = method.encode(args, kwargs)
+            if method.kind == "query":
+                result = await self._client.query(operation, consistency=self._consistency, timeout=self._timeout)
+            else:
+                result = await self._client.call(operation, lane=self._lane, timeout=self._timeout)
+            return method.result.decode(result.value)
+
+        call.__name__ = name
+        return call

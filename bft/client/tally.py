@@ -1,0 +1,85 @@
+"""Which reply bundle to believe: the one that `weak` distinct replicas of one epoch sent for a slot [CL99 4.1].
+
+PURE. Among `weak` equal statements one is a correct replica's. Bounded: a replica's unfinished replies are limited in
+number and bytes, and only its own are evicted for it, so that a flood harms nobody else's votes.
+"""
+
+from __future__ import annotations
+
+from bft.digests import bundle_digest
+from bft.membership import Quorums
+from bft.messages import Reply
+
+BYTES_MAX = 32 * 1024 * 1024
+
+
+class Tally:
+    """Replies per slot, until one bundle is believed."""
+
+    __slots__ = ("_bytes", "_done", "_kept", "_kept_max", "_slots", "_weak")
+
+    def __init__(self, quorums: Quorums, kept_max: int) -> None:
+        """Keep at most `kept_max` unfinished replies (and 32 MiB) per replica."""
+        self._weak = quorums.weak
+        self._kept_max = kept_max
+        self._slots: dict[int, dict[int, Reply]] = {}
+        self._kept: list[dict[int, None]] = [{} for _ in range(quorums.n)]
+        self._bytes = [0] * quorums.n
+        self._done: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        """Replies kept."""
+        return sum(map(len, self._kept))
+
+    def add(self, replica: int, reply: Reply) -> bytes | None:
+        """Count a replica's reply; its latest for a slot replaces the one before.
+
+        Returns:
+            The bundle's bytes when this reply made them believed; empty if the digest is believed but nobody has sent
+            the bytes; None otherwise.
+        """
+        seq = reply.seq
+        if seq in self._done:
+            return None
+        votes = self._slots.setdefault(seq, {})
+        before = votes.get(replica)
+        if before is None:
+            self._kept[replica][seq] = None
+        elif reply.bundle or before.digest != reply.digest:
+            self._bytes[replica] -= len(before.bundle)
+        else:
+            return None  # says nothing new
+        votes[replica] = reply
+        self._bytes[replica] += len(reply.bundle)
+        if len(votes) >= self._weak:
+            equal = [vote for vote in votes.values() if vote.digest == reply.digest and vote.epoch == reply.epoch]
+            if len(equal) >= self._weak:
+                return self._bundle(seq, equal)
+        self._evict(replica)
+        return None
+
+    def _bundle(self, seq: int, equal: list[Reply]) -> bytes:
+        """The bytes of an agreed digest. Hashed only here: once per slot, however many replicas sent them."""
+        for vote in equal:
+            if vote.bundle and bundle_digest(vote.bundle) == vote.digest:
+                self._finish(seq)
+                return vote.bundle
+        return b""
+
+    def _finish(self, seq: int) -> None:
+        for replica, vote in self._slots.pop(seq).items():
+            del self._kept[replica][seq]
+            self._bytes[replica] -= len(vote.bundle)
+        self._done[seq] = None
+        if len(self._done) > 2 * self._kept_max:
+            del self._done[next(iter(self._done))]
+
+    def _evict(self, replica: int) -> None:
+        kept = self._kept[replica]
+        while len(kept) > self._kept_max or self._bytes[replica] > BYTES_MAX:
+            seq = next(iter(kept))
+            del kept[seq]
+            votes = self._slots[seq]
+            self._bytes[replica] -= len(votes.pop(replica).bundle)
+            if not votes:
+                del self._slots[seq]

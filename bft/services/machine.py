@@ -1,0 +1,199 @@
+"""Runs a `Service` as a `StateMachine` on bytes.
+
+Per operation: one decoding, one call, one encoding. Per checkpoint: a page for the plain attributes, then the pages
+of each `Map` in order of attribute name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from bft.digests import page_digest
+from bft.messages import OPERATION_BYTES_MAX, STATUS_ERROR, STATUS_FAILED, STATUS_OK
+from bft.ports import ExecutionContext
+from bft.services.interface import DECODE_ERRORS, Method, interface_of
+from bft.services.service import Service, current
+from bft.state.encoding import encode
+from bft.state.map import Guard, Map, ReadOnlyError
+
+RESULT_BYTES_MAX = OPERATION_BYTES_MAX
+DETAIL_CHARACTERS_MAX = 1024
+ENVIRONMENT_ERRORS = (MemoryError, OSError, RecursionError, ImportError, SystemError)
+"""Raised here but perhaps not on other replicas: never results, always the end of this replica."""
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """First page of a service: plain attributes by name, and how many pages each map has."""
+
+    attributes: dict[str, msgspec.Raw]
+    maps: dict[str, int]
+
+
+_head = msgspec.msgpack.Decoder(_Head)
+
+
+class ServiceMachine:
+    """A `StateMachine` around a service.
+
+    Attributes:
+        service: the service; only this machine may touch it once operations execute.
+    """
+
+    def __init__(self, service: Service) -> None:
+        """Take over a service whose `__init__` has run.
+
+        Raises:
+            TypeError: the class's methods or the instance's attributes cannot be replicated; the text says why.
+        """
+        self.service = service
+        kind = type(service)
+        interface = interface_of(kind)
+        self._decode = interface.decode
+        self._methods = interface.by_type
+        self._refuse = interface.refuse
+        self._errors = {name: (*kind.errors, *method.errors) for name, method in interface.methods.items()}
+        self._guard = Guard()
+        self._view = _read_only_view(service)
+        self._annotations = get_type_hints(kind)
+        self._decoders: dict[str, msgspec.msgpack.Decoder[object]] = {}
+        self._maps: dict[str, Map[str, object]] = {}
+        for name, value in sorted(vars(service).items()):
+            if isinstance(value, Map):
+                value.guard = self._guard
+                self._declare(name, value)
+                self._maps[name] = value
+        self._restore_attributes(self._encoded_attributes())
+
+    # --- operations -----------------------------------------------------------------------------------------------
+
+    def execute(self, operation: bytes, context: ExecutionContext, /) -> tuple[int, bytes]:
+        """Apply one ordered operation, command or query; see `Service` for what exceptions become."""
+        try:
+            call = self._decode(operation)
+        except DECODE_ERRORS:
+            return STATUS_ERROR, encode(self._refuse(operation))
+        method = self._methods[type(call)]
+        if method.kind == "query":
+            return self._read(method, call)
+        current.set(context)
+        try:
+            value = encode(method.invoke(self.service, call))
+        except Exception as error:
+            return self._failure(method, error)
+        return (STATUS_OK, value) if len(value) <= RESULT_BYTES_MAX else _too_large(value)
+
+    def query(self, operation: bytes, /) -> tuple[int, bytes]:
+        """Answer a read-only operation; a command is refused."""
+        try:
+            call = self._decode(operation)
+        except DECODE_ERRORS:
+            return STATUS_ERROR, encode(self._refuse(operation))
+        method = self._methods[type(call)]
+        if method.kind != "query":
+            return STATUS_ERROR, encode(("NotAQuery", method.name))
+        return self._read(method, call)
+
+    def _read(self, method: Method, call: object) -> tuple[int, bytes]:
+        current.set(None)
+        self._guard.closed = True
+        try:
+            value = encode(method.invoke(self._view, call))
+        except Exception as error:
+            return self._failure(method, error)
+        finally:
+            self._guard.closed = False
+        return (STATUS_OK, value) if len(value) <= RESULT_BYTES_MAX else _too_large(value)
+
+    def _failure(self, method: Method, error: Exception) -> tuple[int, bytes]:
+        if isinstance(error, ENVIRONMENT_ERRORS):
+            raise error
+        if isinstance(error, self._errors[method.name]):
+            detail = str(error)[:DETAIL_CHARACTERS_MAX].encode("utf-8", "replace").decode()
+            return STATUS_ERROR, encode((type(error).__name__, detail))
+        return STATUS_FAILED, type(error).__name__.encode("utf-8", "replace")
+
+    # --- state ----------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
+        """Digests of all pages, in order, and the bytes of pages not reported before."""
+        attributes = self._encoded_attributes()
+        fresh: dict[bytes, bytes] = {}
+        digests: list[bytes] = []
+        counts: dict[str, int] = {}
+        for name, content in self._maps.items():
+            pages = content.checkpoint(fresh)
+            counts[name] = len(pages)
+            digests += pages
+        head = encode(_Head(attributes, counts))
+        digest = page_digest(head)
+        fresh[digest] = head
+        self._restore_attributes(attributes)
+        return (digest, *digests), fresh
+
+    def restore(self, pages: Sequence[bytes], /) -> None:
+        """Replace the whole state by these pages."""
+        head = _head.decode(pages[0])
+        assert list(head.maps) == list(self._maps), f"pages of maps {list(head.maps)}, not {list(self._maps)}"
+        start = 1
+        for name, count in head.maps.items():
+            self._maps[name].restore(pages[start : start + count])
+            start += count
+        assert start == len(pages), f"the head announces {start} pages, found {len(pages)}"
+        for name in [name for name in vars(self.service) if name not in self._maps]:
+            delattr(self.service, name)
+        self._restore_attributes(head.attributes)
+
+    def _encoded_attributes(self) -> dict[str, msgspec.Raw]:
+        attributes: dict[str, msgspec.Raw] = {}
+        for name, value in sorted(vars(self.service).items()):
+            if isinstance(value, Map):
+                if self._maps.get(name) is not value:
+                    raise TypeError(f"{name} is a new Map: maps are created in __init__ and never replaced; clear them")
+                continue
+            try:
+                attributes[name] = msgspec.Raw(encode(value))
+            except (TypeError, OverflowError, UnicodeEncodeError) as error:
+                raise TypeError(f"attribute {name} cannot be part of a checkpoint: {error}") from error
+        missing = [name for name in self._maps if not isinstance(getattr(self.service, name, None), Map)]
+        if missing:
+            raise TypeError(f"{missing[0]} was a Map and is no more: maps are never replaced; clear them")
+        return attributes
+
+    def _restore_attributes(self, attributes: dict[str, msgspec.Raw]) -> None:
+        for name, raw in attributes.items():
+            decoder = self._decoders.get(name)
+            if decoder is None:
+                decoder = self._decoders[name] = _decoder(self._annotations.get(name, object))
+            setattr(self.service, name, decoder.decode(raw))
+
+    def _declare(self, name: str, content: Map[str, object]) -> None:
+        annotation = self._annotations.get(name)
+        arguments = get_args(annotation)
+        if get_origin(annotation) is Map and len(arguments) == 2:
+            content.declare(*arguments)
+
+
+def _decoder(kind: object) -> msgspec.msgpack.Decoder[object]:
+    if kind is object:
+        return msgspec.msgpack.Decoder()
+    return cast("msgspec.msgpack.Decoder[object]", msgspec.msgpack.Decoder(kind))
+
+
+def _too_large(value: bytes) -> tuple[int, bytes]:
+    return STATUS_ERROR, encode(("ResultTooLarge", f"{len(value)} bytes, allowed are {RESULT_BYTES_MAX}"))
+
+
+def _read_only_view(service: Service) -> Service:
+    """The same state seen through a class that refuses assignments; queries run on it."""
+    kind = type(service)
+
+    def refuse(self: object, name: str, value: object = None) -> None:
+        raise ReadOnlyError(f"a query cannot assign to {name}")
+
+    view_kind = type(kind.__name__, (kind,), {"__setattr__": refuse, "__delattr__": refuse})
+    view: Service = object.__new__(view_kind)
+    object.__setattr__(view, "__dict__", vars(service))
+    return view
