@@ -13,11 +13,17 @@ from importlib import import_module
 from typing import Any
 
 from bft.adversary import crimes
-from bft.adversary.strategy import Guard, Strategy, during, only, sometimes, to
+from bft.adversary.strategy import Guard, Strategy, as_backup, as_primary, during, only, sometimes, to
 from bft.errors import ConfigError
 from bft.messages import Message
 
-GUARDS: dict[str, Callable[..., Guard]] = {"to": to, "during": during, "sometimes": sometimes}
+GUARDS: dict[str, Callable[..., Guard]] = {
+    "as_backup": as_backup,
+    "as_primary": as_primary,
+    "during": during,
+    "sometimes": sometimes,
+    "to": to,
+}
 
 
 def parse(expression: str) -> Strategy:

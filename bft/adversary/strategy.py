@@ -13,12 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from bft.config import MILLISECOND
 from bft.events import Broadcast, Deliver, Effect, Input, Send
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
-from bft.messages import Message, NewView, Packet, Proposal, ReplicaMessage, Signed, SignedRequest
+from bft.messages import Message, Packet, Proposal, ReplicaMessage, Signed, SignedRequest
 from bft.ports import Node, Signer
 from bft.wire.codec import Malformed, decode_replica_message, encode
+
+
+HEARD_MAX = 256
+OUTBOX_MAX = 4096
+VIEW_STEP_MAX = 8
+SEQ_STEP_MAX = 64
+"""Jumps beyond these are another liar's invention, not the state of the cluster."""
 
 
 @dataclass(slots=True)
@@ -41,7 +49,9 @@ class Context:
     Attributes:
         me: the corrupted replica.
         view: highest view seen in what the honest node sent or received.
+        seq: highest sequence number seen, likewise.
         heard: packets received lately (bounded), newest last: material for replays.
+        crimes: how often the strategy changed, dropped or invented something.
     """
 
     me: int
@@ -53,6 +63,26 @@ class Context:
     seq: int = 0
     heard: list[tuple[Peer, Packet]] = field(default_factory=list)
     crimes: int = 0
+    _outbox: list[tuple[Nanos, Peer, Packet]] = field(default_factory=list)
+
+    def send(self, target: Peer, packet: Packet, after_ms: int = 0) -> None:
+        """Send something of one's own, at once or (at the first step) after `after_ms`; dropped beyond a bound."""
+        if len(self._outbox) < OUTBOX_MAX:
+            self._outbox.append((self.now + after_ms * MILLISECOND, target, packet))
+            self.crimes += 1
+
+    def due(self) -> list[tuple[Peer, Packet]]:
+        """What `send` was asked for and whose time has come, in order of asking; it leaves the outbox."""
+        if not self._outbox:
+            return []
+        ready = [(target, packet) for at, target, packet in self._outbox if at <= self.now]
+        self._outbox = [entry for entry in self._outbox if entry[0] > self.now]
+        return ready
+
+    @property
+    def is_primary(self) -> bool:
+        """True if this replica is the primary of the highest view seen."""
+        return self.quorums.primary(self.view) == self.me
 
     def sign(self, message: ReplicaMessage, sender: int | None = None) -> Signed:
         """Sign as a member of the coalition.
@@ -167,8 +197,6 @@ class _Either(Strategy):
         return self._pick(context).unprompted(context)
 
 
-HEARD_MAX = 256
-
 
 class Corrupted:
     """A node under a strategy. Itself a node: whoever drives it cannot tell.
@@ -201,18 +229,29 @@ class Corrupted:
             for effect in self._honest.step(allowed, now):
                 self._corrupt(effect, out)
         if not isinstance(event, Deliver):
-            out.extend(Send(target, packet) for target, packet in self._strategy.unprompted(context))
+            invented = list(self._strategy.unprompted(context))
+            context.crimes += len(invented)
+            out.extend(Send(target, packet) for target, packet in invented)
+        out.extend(Send(target, packet) for target, packet in context.due())
         return out
 
     def _note(self, event: Deliver) -> None:
         context = self.context
         message = event.message
         if message is not None and not isinstance(event.packet, SignedRequest):
-            context.view = max(context.view, getattr(message, "view", 0))
-            context.seq = max(context.seq, getattr(message, "seq", 0))
+            self._see(message)
         context.heard.append((event.peer, event.packet))
         if len(context.heard) > HEARD_MAX:
             del context.heard[: HEARD_MAX // 2]
+
+    def _see(self, message: Message) -> None:
+        context = self.context
+        view = getattr(message, "view", 0)
+        if context.view < view <= context.view + VIEW_STEP_MAX:
+            context.view = view
+        seq = getattr(message, "seq", 0)
+        if context.seq < seq <= context.seq + SEQ_STEP_MAX:
+            context.seq = seq
 
     def _corrupt(self, effect: Effect, out: list[Effect]) -> None:
         context = self.context
@@ -226,8 +265,7 @@ class Corrupted:
                 return
         opened = opened_message(effect.packet)
         if opened is not None:
-            context.view = max(context.view, getattr(opened, "view", 0))
-            context.seq = max(context.seq, getattr(opened, "seq", 0))
+            self._see(opened)
         for target in targets:
             sent = list(self._strategy.outgoing(context, target, effect.packet))
             if sent != [(target, effect.packet)]:
@@ -279,11 +317,16 @@ def only(*kinds: type[Message]) -> Guard:
     )
 
 
+def as_primary() -> Guard:
+    """Only while this replica is the primary of the view."""
+    return Guard(lambda context, peer, packet: context.is_primary)
+
+
+def as_backup() -> Guard:
+    """Only while another replica is the primary of the view."""
+    return Guard(lambda context, peer, packet: not context.is_primary)
+
+
 def sometimes(permille: int) -> Guard:
     """With this chance per message."""
     return Guard(lambda context, peer, packet: context.random.randrange(1000) < permille)
-
-
-def is_new_view(packet: Packet) -> bool:
-    """True for a signed NEW-VIEW."""
-    return isinstance(opened_message(packet), NewView)

@@ -9,7 +9,7 @@ import msgspec
 
 from bft.cli.connection import Target, with_target
 from bft.cli.terminal import example, find_services_here
-from bft.client.client import Client
+from bft.client.client import Client, Consistency
 from bft.config import load_cluster
 from bft.errors import ConfigError
 from bft.services.interface import Method, interface_of
@@ -36,7 +36,7 @@ def call(target: Target, method: str, arguments: tuple[str, ...], weak: bool, la
 
     async def body(client: Client) -> bytes:
         if found.kind == "query":
-            consistency = "weak" if weak else "linearizable"
+            consistency: Consistency = "weak" if weak else "linearizable"
             return (await client.query(operation, consistency=consistency, timeout=target.timeout_s)).value
         return (await client.call(operation, lane=lane, timeout=target.timeout_s)).value
 

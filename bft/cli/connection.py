@@ -1,4 +1,4 @@
-"""How commands reach a cluster: options, one connected client, and a clear word when too few replicas can be reached."""
+"""How commands reach a cluster: options, a connected client, and a clear word when too few replicas can be reached."""
 
 from __future__ import annotations
 
@@ -71,9 +71,8 @@ class Target:
 
     async def _why(self, cluster: Cluster, text: str) -> str:
         """What each replica that cannot be reached has to say for itself."""
-        identity = probe_identity(
-            cluster, default_key(self.cluster_file, self.key_file), required=True, passphrase=passphrase_from_environment()
-        )
+        key = default_key(self.cluster_file, self.key_file)
+        identity = probe_identity(cluster, key, required=True, passphrase=passphrase_from_environment())
         accounts = await probe_all(cluster, identity, seconds=1.0)
         lines = [f"\n  replica {account.replica}: {account.failure}" for account in accounts if not account.answered]
         return f"{text}; nothing was sent{''.join(lines)}"
@@ -87,9 +86,7 @@ def with_target(function: Callable[Concatenate[Target, P], R]) -> Callable[..., 
     @timeout_option
     @functools.wraps(function)
     @friendly
-    def wrapper(
-        cluster_file: Path, key_file: Path | None, timeout_s: float, *args: P.args, **kwargs: P.kwargs
-    ) -> R:
+    def wrapper(cluster_file: Path, key_file: Path | None, timeout_s: float, *args: P.args, **kwargs: P.kwargs) -> R:
         return function(Target(cluster_file, key_file, timeout_s), *args, **kwargs)
 
     return wrapper

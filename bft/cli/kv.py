@@ -82,7 +82,9 @@ def increment(target: Target, key: str, by: int, as_json: bool) -> None:
         click.echo(total)
 
 
-@kv.command("cas", epilog=example("kv cas leader alice", "kv cas leader bob --expect alice", "kv cas leader --expect bob"))
+@kv.command(
+    "cas", epilog=example("kv cas leader alice", "kv cas leader bob --expect alice", "kv cas leader --expect bob")
+)
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--expect", help="The value that must be there.  [default: KEY must be absent]")

@@ -1,11 +1,11 @@
 """A cluster's folder: which files `bft cluster init` writes, and where everything else expects them.
 
-    cluster.toml            shared by all replicas and clients; holds public keys only
-    keys/r0.pem ...         private keys of the replicas, mode 0600
-    keys/client.pem         a client's private key, used by commands that are given no other
-    r0/replica.toml ...     each replica's own configuration
-    r0/replica.log|pid      of a replica that `bft cluster up` has started
-    r0/data/                its store
+cluster.toml            shared by all replicas and clients; holds public keys only
+keys/r0.pem ...         private keys of the replicas, mode 0600
+keys/client.pem         a client's private key, used by commands that are given no other
+r0/replica.toml ...     each replica's own configuration
+r0/replica.log|pid      of a replica that `bft cluster up` has started
+r0/data/                its store
 """
 
 from __future__ import annotations

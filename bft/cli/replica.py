@@ -42,8 +42,9 @@ def replica() -> None:
 def run(config: Path, adversary: str | None, seed: int, log_level: str) -> None:
     """Run the replica that CONFIG (a replica.toml) describes, until SIGTERM or SIGINT.
 
-    The service's module is looked for in the current folder too. An encrypted key's passphrase comes from BFT_PASSPHRASE. Exit code 2: configuration or key are wrong; 1: the port
-    or the store cannot be used, or the store failed while serving.
+    The service's module is looked for in the current folder too. An encrypted key's passphrase comes from
+    BFT_PASSPHRASE. Exit code 2: configuration or key are wrong; 1: the port or the store cannot be used, or the store
+    failed while serving.
     """
     log_to_stderr(getattr(logging, log_level.upper()))
     local = load_local(config)

@@ -12,7 +12,7 @@ import msgspec
 
 from bft.events import Deliver, Send, SetTimer, Tick
 
-LostReason = Literal["overloaded", "session-expired", "result-unavailable"]
+LostReason = Literal["overloaded", "session-expired", "result-unavailable", "closed"]
 
 # --- inputs -------------------------------------------------------------------------------------------------------
 
@@ -55,11 +55,18 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The connection to a replica broke or began anew: what it was sent may be lost."""
+
+    replica: int
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """The link is free: send all that waits, as one envelope where limits permit."""
 
 
-SessionInput = Submit | Ask | Cancel | Flush | Deliver | Tick
+SessionInput = Submit | Ask | Cancel | Flush | Unreachable | Deliver | Tick
 
 # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -70,7 +77,7 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         status: one of `bft.messages.STATUS_*`.
         seq: the slot that executed it; for an unordered read, one that the answer's state is not older than.
-        index: its place in the slot; 0 for an unordered read.
+        index: its place in the slot; -1 for an unordered read.
     """
 
     ticket: int
@@ -84,8 +91,8 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     """The operation's outcome will not be known.
 
     Attributes:
-        reason: `overloaded` (nothing was sent), `session-expired`, or `result-unavailable` (it has executed, but
-            nobody keeps its result any more).
+        reason: `overloaded` (nothing was sent), `session-expired`, `result-unavailable` (it has executed, but
+            nobody keeps its result any more), or `closed` (said by the client around the session).
     """
 
     ticket: int

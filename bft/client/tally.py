@@ -14,9 +14,13 @@ BYTES_MAX = 32 * 1024 * 1024
 
 
 class Tally:
-    """Replies per slot, until one bundle is believed."""
+    """Replies per slot, until one bundle is believed.
 
-    __slots__ = ("_bytes", "_done", "_kept", "_kept_max", "_slots", "_weak")
+    Attributes:
+        disagreements: per replica, how many of its replies differ from what was believed: it lies, or is corrupt.
+    """
+
+    __slots__ = ("_bytes", "_done", "_kept", "_kept_max", "_slots", "_weak", "disagreements")
 
     def __init__(self, quorums: Quorums, kept_max: int) -> None:
         """Keep at most `kept_max` unfinished replies (and 32 MiB) per replica."""
@@ -25,7 +29,8 @@ class Tally:
         self._slots: dict[int, dict[int, Reply]] = {}
         self._kept: list[dict[int, None]] = [{} for _ in range(quorums.n)]
         self._bytes = [0] * quorums.n
-        self._done: dict[int, None] = {}
+        self._done: dict[int, bytes] = {}
+        self.disagreements: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Replies kept."""
@@ -39,7 +44,9 @@ class Tally:
             the bytes; None otherwise.
         """
         seq = reply.seq
-        if seq in self._done:
+        agreed = self._done.get(seq)
+        if agreed is not None:
+            self._judge(replica, reply.digest, agreed)
             return None
         votes = self._slots.setdefault(seq, {})
         before = votes.get(replica)
@@ -54,7 +61,9 @@ class Tally:
         if len(votes) >= self._weak:
             equal = [vote for vote in votes.values() if vote.digest == reply.digest and vote.epoch == reply.epoch]
             if len(equal) >= self._weak:
-                return self._bundle(seq, equal)
+                bundle = self._bundle(seq, equal)
+                self._evict(replica)
+                return bundle
         self._evict(replica)
         return None
 
@@ -62,17 +71,22 @@ class Tally:
         """The bytes of an agreed digest. Hashed only here: once per slot, however many replicas sent them."""
         for vote in equal:
             if vote.bundle and bundle_digest(vote.bundle) == vote.digest:
-                self._finish(seq)
+                self._finish(seq, vote.digest)
                 return vote.bundle
         return b""
 
-    def _finish(self, seq: int) -> None:
+    def _finish(self, seq: int, agreed: bytes) -> None:
         for replica, vote in self._slots.pop(seq).items():
             del self._kept[replica][seq]
             self._bytes[replica] -= len(vote.bundle)
-        self._done[seq] = None
+            self._judge(replica, vote.digest, agreed)
+        self._done[seq] = agreed
         if len(self._done) > 2 * self._kept_max:
             del self._done[next(iter(self._done))]
+
+    def _judge(self, replica: int, digest: bytes, agreed: bytes) -> None:
+        if digest != agreed:
+            self.disagreements[replica] = self.disagreements.get(replica, 0) + 1
 
     def _evict(self, replica: int) -> None:
         kept = self._kept[replica]

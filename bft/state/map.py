@@ -100,7 +100,7 @@ class Map(Generic[K, V]):
         self._key = key
         self._typed = True
         self._decoder = cast("msgspec.msgpack.Decoder[object]", msgspec.msgpack.Decoder(value))
-        self._scalars = frozenset({cast("type", value)}) if value in _TYPED_SCALARS else frozenset()
+        self._scalars = frozenset({value}) if value in _TYPED_SCALARS else frozenset()
         for name, content in entries:
             self[name] = content
 

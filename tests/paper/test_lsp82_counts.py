@@ -6,9 +6,9 @@ import pytest
 
 from bft.generals import counts
 from bft.generals.algorithms import KING, ORAL, SIGNED
+from bft.generals.crimes_signed import two_orders
 from bft.generals.exhaustive_signed import senders
 from bft.generals.ids import GeneralId
-from bft.generals.crimes_signed import two_orders
 from bft.generals.plan import Plan
 from bft.generals.run import fight
 

@@ -104,7 +104,8 @@ def test_om_2_6_on_a_complete_graph_holds() -> None:
 
 
 def test_om_m_3m_on_a_complete_graph_is_om_m() -> None:
-    """A complete graph of 3m + 1 is 3m-regular and OM(m, 3m) is OM(m): the same decisions and as many messages.
+    """A complete graph of 3m + 1 is 3m-regular and OM(m, 3m) is OM(m): the same decisions and as many
+    messages.
 
     [LSP82 5]
     """
@@ -145,7 +146,8 @@ def test_signed_messages_work_wherever_the_loyal_are_connected() -> None:
 
 
 def test_sm_on_a_graph_needs_m_plus_d_minus_1() -> None:
-    """Theorem 4: SM(m + d - 1) holds where the loyal subgraph has diameter d, and on a line fewer rounds do not suffice.
+    """Theorem 4: SM(m + d - 1) holds where the loyal subgraph has diameter d, and on a line fewer rounds do
+    not suffice.
 
     [LSP82 5, Theorem 4]
     """

@@ -16,7 +16,8 @@ from bft.generals.run import fight
 
 
 def test_three_generals_fail_with_one_traitor() -> None:
-    """No solution with fewer than 3m + 1 generals: of the 21 runs of OM(1) with n = 3, 4 violate IC2, none IC1.
+    """No solution with fewer than 3m + 1 generals: of the 21 runs of OM(1) with n = 3, 4 violate IC2, none
+    IC1.
 
     [LSP82 2]
     """
@@ -45,7 +46,8 @@ def test_lieutenant_cannot_tell_the_two_scenarios_apart() -> None:
     twins = twin_scenarios()
     assert twins is not None
     inboxes = [
-        [(f.sender, f.message.value) for f in outcome.inbox(twins.witness)] for outcome in (twins.first, twins.second)
+        [(f.sender, f.message.value) for f in outcome.inbox(twins.witness)]
+        for outcome in (twins.first, twins.second)
     ]
     assert inboxes[0] == inboxes[1]
     assert GeneralId(0) in twins.second.traitor_ids

@@ -20,9 +20,14 @@ G = GeneralId
 
 
 def om(
-    plan: Plan, m: int, path: Path, lieutenants: Sequence[GeneralId], said: Callable[[Path, GeneralId], Order | None]
+    plan: Plan,
+    m: int,
+    path: Path,
+    lieutenants: Sequence[GeneralId],
+    said: Callable[[Path, GeneralId], Order | None],
 ) -> dict[GeneralId, Order]:
-    """The recursion as the paper writes it; `said` tells what a traitor says, None where the speaker is loyal."""
+    """The recursion as the paper writes it; `said` tells what a traitor says, None where the speaker is
+    loyal."""
     received: dict[GeneralId, Order] = {}
     for i in lieutenants:
         received[i] = said(path, i) or plan.default
@@ -38,7 +43,8 @@ def om(
 
         obtained[i] = om(plan, m - 1, (*path, i), others, relayed)
     return {
-        i: majority([received[i], *(obtained[j][i] for j in lieutenants if j != i)], plan) for i in lieutenants
+        i: majority([received[i], *(obtained[j][i] for j in lieutenants if j != i)], plan)
+        for i in lieutenants
     }
 
 
@@ -55,7 +61,9 @@ def test_unfolded_tree_equals_the_recursion_of_the_paper(n: int, m: int) -> None
         space = exhaustive.make_space(plan, [G(t) for t in traitors])
         lies = next(exhaustive.random_lies(space, dice, 1))
 
-        def said(path: Path, to: GeneralId, traitors: tuple[int, ...] = traitors, plan: Plan = plan) -> Order | None:
+        def said(
+            path: Path, to: GeneralId, traitors: tuple[int, ...] = traitors, plan: Plan = plan
+        ) -> Order | None:
             if path[-1] in traitors:
                 return lies.get((path, to), plan.default)  # noqa: B023 - called within this turn only
             return plan.order if len(path) == 1 else "(honest)"
@@ -119,7 +127,8 @@ def test_om_2_with_seven_generals_holds_in_every_run() -> None:
 
 @pytest.mark.parametrize(("n", "m", "k"), [(4, 1, 1), (5, 0, 2), (6, 1, 2), (7, 2, 2), (3, 0, 1)])
 def test_om_satisfies_ic2_with_more_than_2k_plus_m_generals(n: int, m: int, k: int) -> None:
-    """Lemma 1: OM(m) satisfies IC2 with more than 2k + m generals and at most k traitors, even where IC1 fails.
+    """Lemma 1: OM(m) satisfies IC2 with more than 2k + m generals and at most k traitors, even where IC1
+    fails.
 
     [LSP82 3, Lemma 1]
     """
@@ -130,6 +139,18 @@ def test_om_satisfies_ic2_with_more_than_2k_plus_m_generals(n: int, m: int, k: i
         if GeneralId(0) not in members
     ]
     assert sum(part.ic2_violations for part in parts) == 0
+
+
+def test_too_many_rounds_harm_even_against_one_traitor() -> None:
+    """Lemma 1 is sharp in m: OM(3) with five generals fails against a single traitor, whom OM(1) survives.
+
+    [LSP82 3, Lemma 1]
+    """
+    deep = exhaustive.verify(5, 3, random.Random(1), traitors=(1,), stop_at_first=True)
+    assert not deep.holds
+    assert deep.counterexample is not None
+    assert len(deep.counterexample.traitors) == 1
+    assert exhaustive.verify(5, 1, random.Random(1), traitors=(1,)).holds
 
 
 def test_two_traitors_among_four_break_om_1() -> None:
@@ -179,7 +200,8 @@ def test_median_serves_as_well_as_majority(traitor: int) -> None:
 
 
 def test_messages_carry_their_path() -> None:
-    """Each lieutenant hears one value along every path of different generals that avoids him: the labels of OM(m).
+    """Each lieutenant hears one value along every path of different generals that avoids him: the labels of
+    OM(m).
 
     [LSP82 3]
     """

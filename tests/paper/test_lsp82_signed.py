@@ -29,7 +29,8 @@ def test_sm_1_holds_in_every_run(n: int, runs: int) -> None:
 
 
 def test_sm_2_holds_with_two_traitors_among_four() -> None:
-    """Theorem 2 for m = 2, n = 4: none of 16 777 216 behaviours of the commander and a lieutenant violates IC1.
+    """Theorem 2 for m = 2, n = 4: none of 16 777 216 behaviours of the commander and a lieutenant violates
+    IC1.
 
     [LSP82 4, Theorem 2]
     """
@@ -50,11 +51,14 @@ def test_sm_1_fails_with_two_traitors() -> None:
 
 
 def test_three_generals_cope_with_one_traitor() -> None:
-    """The example of the paper: the commander signs two orders, and both lieutenants see that he is a traitor.
+    """The example of the paper: the commander signs two orders, and both lieutenants see that he is a
+    traitor.
 
     [LSP82 4, Figure 5]
     """
-    outcome = fight(SIGNED, Plan(n=3, m=1), {G(0): two_orders()}, notary=Ed25519Notary.from_seed(bytes(32), 3))
+    outcome = fight(
+        SIGNED, Plan(n=3, m=1), {G(0): two_orders()}, notary=Ed25519Notary.from_seed(bytes(32), 3)
+    )
     assert outcome.verdict.holds
     for lieutenant in outcome.loyal_lieutenants:
         assert sorted(outcome.collected(lieutenant)) == ["attack", "retreat"]
@@ -76,7 +80,11 @@ def test_traitors_may_forge_each_other() -> None:
     [LSP82 4]
     """
     outcome = fight(SIGNED, Plan(n=5, m=2), {G(0): late(), G(4): late()})
-    chains = [flight for flight in outcome.flights if flight.sender == 4 and flight.round == 2 and not flight.truthful]
+    chains = [
+        flight
+        for flight in outcome.flights
+        if flight.sender == 4 and flight.round == 2 and not flight.truthful
+    ]
     assert any(flight.path == (0, 4) and flight.fault is None for flight in chains)
     assert outcome.verdict.holds
 
@@ -92,7 +100,8 @@ def test_late_chain_reaches_everybody() -> None:
 
 
 def test_too_late_chain_is_refused() -> None:
-    """A chain with fewer signatures than rounds have passed came too late to be passed on, and is not accepted.
+    """A chain with fewer signatures than rounds have passed came too late to be passed on, and is not
+    accepted.
 
     [LSP82 4]
     """

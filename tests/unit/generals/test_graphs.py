@@ -26,7 +26,15 @@ G = GeneralId
 
 @pytest.mark.parametrize(
     ("name", "n", "p"),
-    [("complete", 6, 5), ("ring", 6, 2), ("wheel", 6, 2), ("k33", 6, 3), ("cube", 8, 3), ("line", 4, 0), ("star", 4, 0)],
+    [
+        ("complete", 6, 5),
+        ("ring", 6, 2),
+        ("wheel", 6, 2),
+        ("k33", 6, 3),
+        ("cube", 8, 3),
+        ("line", 4, 0),
+        ("star", 4, 0),
+    ],
 )
 def test_regularity_is_known(name: str, n: int, p: int) -> None:
     """The largest p of the usual graphs.
@@ -58,7 +66,9 @@ def test_edges_are_read_and_nonsense_is_refused() -> None:
             parse_graph(text, 3)
 
 
-def _is_valid(graph: Graph, sources: tuple[GeneralId, ...], target: GeneralId, paths: tuple[tuple[GeneralId, ...], ...]) -> bool:
+def _is_valid(
+    graph: Graph, sources: tuple[GeneralId, ...], target: GeneralId, paths: tuple[tuple[GeneralId, ...], ...]
+) -> bool:
     inner = [general for path in paths for general in path if general != target]
     return (
         [path[0] for path in paths] == list(sources)
@@ -68,7 +78,9 @@ def _is_valid(graph: Graph, sources: tuple[GeneralId, ...], target: GeneralId, p
     )
 
 
-def _exist_by_brute_force(graph: Graph, sources: tuple[GeneralId, ...], target: GeneralId, used: frozenset[GeneralId]) -> bool:
+def _exist_by_brute_force(
+    graph: Graph, sources: tuple[GeneralId, ...], target: GeneralId, used: frozenset[GeneralId]
+) -> bool:
     """Search disjoint paths by trying all."""
     if not sources:
         return True

@@ -35,7 +35,8 @@ G = GeneralId
 
 
 def test_king_holds_in_every_state() -> None:
-    """No ballots, proposals and crowns of one traitor among four violate agreement or validity, whoever is king first.
+    """No ballots, proposals and crowns of one traitor among four violate agreement or validity, whoever is
+    king first.
 
     [BGP89]
     """

@@ -127,7 +127,8 @@ def test_frame_twists_the_words_of_its_victim_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense", "flip:3", "split:9", "split:a", "constant:sing", "crash:soon", "frame:7", "silent-to:"]
+    "text",
+    ["nonsense", "flip:3", "split:9", "split:a", "constant:sing", "crash:soon", "frame:7", "silent-to:"],
 )
 def test_crime_without_sense_is_refused(text: str) -> None:
     """Unknown crimes, strangers and unknown orders are the user's error.
@@ -160,10 +161,19 @@ def test_script_files_say_the_same_as_the_command_line() -> None:
     [LSP82 3]
     """
     toml = '[[lie]]\nfrom = 3\nto = 1\nround = 2\npath = [0]\nsay = "retreat"\n[[lie]]\nfrom = 2\nsay = "nothing"\n'
-    json = '{"lie": [{"from": 3, "to": 1, "round": 2, "path": [0], "say": "retreat"}, {"from": 2, "say": "-"}]}'
+    json = (
+        '{"lie": [{"from": 3, "to": 1, "round": 2, "path": [0], "say": "retreat"}, {"from": 2, "say": "-"}]}'
+    )
     expected = (parse_lie("3>1@2/0=retreat", PLAN), parse_lie("2=-", PLAN))
     assert parse_script(toml, PLAN, is_json=False) == parse_script(json, PLAN, is_json=True) == expected
-    for bad in ("lie = 3", "[[lie]]\nfrom = 3", "[[lie]]\nfrom = 3\nsay = 'sing'", "[[lie]]\nwho = 3", "][", "x = 1"):
+    for bad in (
+        "lie = 3",
+        "[[lie]]\nfrom = 3",
+        "[[lie]]\nfrom = 3\nsay = 'sing'",
+        "[[lie]]\nwho = 3",
+        "][",
+        "x = 1",
+    ):
         with pytest.raises(GeneralsError):
             parse_script(bad, PLAN, is_json=False)
 

@@ -1,0 +1,58 @@
+"""Reads without ordering: the commit-wait rule."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bft.digests import batch_digest
+from bft.messages import Commit, Prepare, Query, QueryReply, Refusal
+
+CLIENT = bytes(range(32))
+GET = msgspec.msgpack.encode(["get", "k1"])
+
+
+def test_query_is_answered_from_the_executed_state(bench):
+    """A replica that has sent no COMMIT beyond what it executed answers at once."""
+    bench.order(1, bench.batch(bench.request(1)))
+    bench.deliver(CLIENT, Query(1, 0, True, GET))
+    assert bench.sent(QueryReply) == [QueryReply(1, 1, 0, 0, msgspec.msgpack.encode("v1"))]
+
+
+def test_query_waits_for_slots_it_sent_commit_for(bench):
+    """It answers after executing every slot for which it had sent COMMIT (mutant M25). [CL99 4.1]"""
+    batch = bench.batch(bench.request(1))
+    digest = batch_digest(batch)
+    bench.deliver(0, bench.proposal(1, batch))
+    bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, digest)))
+    bench.deliver(CLIENT, Query(1, 0, True, GET))
+    assert not bench.sent(QueryReply)
+    for replica in (0, 2):
+        bench.deliver(replica, bench.signed(replica, Commit(0, 0, 1, digest)))
+    assert [reply.seq for reply in bench.sent(QueryReply)] == [1]
+
+
+def test_query_waits_for_its_commits_also_after_a_restart(bench):
+    """What it sent COMMIT for is on disk, so a restarted replica waits as well."""
+    batch = bench.batch(bench.request(1))
+    bench.deliver(0, bench.proposal(1, batch))
+    bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, batch_digest(batch))))
+    bench.restart()
+    bench.deliver(CLIENT, Query(1, 0, True, GET))
+    assert not bench.sent(QueryReply)
+
+
+def test_weak_query_does_not_wait_but_honours_its_floor(bench):
+    """A stale answer is allowed, one from before what the client has seen is not."""
+    batch = bench.batch(bench.request(1))
+    bench.deliver(0, bench.proposal(1, batch))
+    bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, batch_digest(batch))))
+    bench.deliver(CLIENT, Query(1, 0, False, GET))
+    assert [reply.seq for reply in bench.sent(QueryReply)] == [0]
+    bench.deliver(CLIENT, Query(2, 1, False, GET))
+    assert not bench.sent(QueryReply)
+
+
+def test_query_for_the_far_future_is_refused(bench):
+    """A floor beyond reach would wait for ever: the client is told at once."""
+    bench.deliver(CLIENT, Query(1, 10**9, False, GET))
+    assert [refusal.reason for refusal in bench.sent(Refusal)] == ["busy"]

@@ -1,0 +1,145 @@
+"""The exactly-once table: windows, lanes, incarnations, eviction, kept replies, checkpoints."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bft.config import Protocol
+from bft.core.clients import CLOCK_SLACK_NS, SessionTable, envelope_flaw
+from bft.messages import Request
+from bft.wire.codec import decode_bundle
+
+NOW = 1_700_000_000_000_000_000
+A = b"a" * 32
+B = b"b" * 32
+
+
+def _table(**protocol: int) -> SessionTable:
+    return SessionTable(msgspec.convert(protocol, Protocol))
+
+
+def _request(number: int, *operations: bytes, session: int = NOW, acknowledged: int = 1, after: tuple[int, ...] = ()):
+    return Request(session, number, acknowledged, operations or (b"op",), after)
+
+
+def _run(table: SessionTable, seq: int, *requests: tuple[bytes, Request]) -> list[tuple[int, bytes]]:
+    calls = table.select(requests, seq, NOW)
+    table.record(seq, calls, [(0, call.operation) for call in calls], [])
+    return [(call.number, call.operation) for call in calls]
+
+
+def test_each_operation_executes_once():
+    """Ordered twice, executed once."""
+    table = _table()
+    assert _run(table, 1, (A, _request(1, b"x", b"y"))) == [(1, b"x"), (2, b"y")]
+    assert _run(table, 2, (A, _request(1, b"x", b"y")), (A, _request(2, b"y", b"z"))) == [(3, b"z")]
+
+
+def test_later_numbers_do_not_make_earlier_ones_stale():
+    """A primary that orders 2 before 1 cannot censor 1 (mutant M19)."""
+    table = _table()
+    assert _run(table, 1, (A, _request(2, b"two"))) == [(2, b"two")]
+    assert _run(table, 2, (A, _request(1, b"one"))) == [(1, b"one")]
+
+
+def test_only_the_clients_own_acknowledgement_forgets():
+    """Numbers below the acknowledgement are finished; they never execute again."""
+    table = _table()
+    _run(table, 1, (A, _request(1, b"one")))
+    _run(table, 2, (A, _request(3, b"three", acknowledged=3)))
+    assert _run(table, 3, (A, _request(1, b"one")), (A, _request(2, b"two"))) == []
+
+
+def test_newer_incarnation_replaces_the_older():
+    """A client process that restarts gets a new session; the old one's requests are void."""
+    table = _table()
+    _run(table, 1, (A, _request(1)))
+    assert _run(table, 2, (A, _request(1, b"new", session=NOW + 1))) == [(1, b"new")]
+    assert _run(table, 3, (A, _request(2, session=NOW))) == []
+    assert table.is_expired(A, NOW)
+
+
+def test_incarnation_from_the_far_future_is_refused():
+    """Else one client could push the tombstone floor beyond all others' clocks."""
+    assert _run(_table(), 1, (A, _request(1, session=NOW + CLOCK_SLACK_NS + 1))) == []
+
+
+def test_lane_keeps_order_across_slots():
+    """An operation waits for its lane's predecessor, and executes when that has."""
+    table = _table()
+    assert _run(table, 1, (A, _request(3, b"c", after=(2,)))) == []
+    assert _run(table, 2, (A, _request(2, b"b", after=(1,)))) == []
+    assert _run(table, 3, (A, _request(1, b"a"))) == [(1, b"a"), (2, b"b"), (3, b"c")]
+
+
+def test_lanes_do_not_wait_for_each_other():
+    """Only the predecessor counts."""
+    table = _table()
+    assert _run(table, 1, (A, _request(2, b"held", b"free", after=(1, 0)))) == [(3, b"free")]
+
+
+def test_evicted_session_does_not_come_back():
+    """The floor is the tombstone: an evicted session's operations never execute again."""
+    table = _table(sessions_max=1)
+    _run(table, 1, (A, _request(1)))
+    assert _run(table, 2, (B, _request(1, b"b", session=NOW + 5))) == [(1, b"b")]
+    assert table.is_expired(A, NOW)
+    assert _run(table, 3, (A, _request(1))) == []
+
+
+def test_kept_replies_shrink_oldest_first_but_stay_known():
+    """Beyond the cap the bytes go, by a rule that reads replicated state only; the operation stays executed."""
+    table = _table(session_reply_bytes_max=400)
+    for seq in range(1, 5):
+        _run(table, seq, (A, _request(seq, bytes(150))))
+    session = table.get(A, NOW)
+    assert session is not None
+    assert [bool(kept.bundle) for kept in session.kept.values()] == [False, False, True, True]
+    assert session.kept_bytes <= 400
+    assert _run(table, 9, (A, _request(1, bytes(150)))) == []
+
+
+def test_events_are_numbered_in_replicated_state():
+    """Events of a slot ride in the owner's bundle, numbered 1, 2, 3 over all slots."""
+    table = _table()
+    for seq in (1, 2):
+        calls = table.select(((A, _request(seq)),), seq, NOW)
+        ((_, _, bundle),) = table.record(seq, calls, [(0, b"")], [(A, NOW, b"event")])
+        assert [event.number for event in decode_bundle(bundle).events] == [seq]
+
+
+def test_restored_table_goes_on_like_the_original():
+    """Everything that decides later execution is in the pages (mutant M18)."""
+    table = _table()
+    _run(table, 1, (A, _request(1, b"x")), (B, _request(5, b"held", after=(4,))))
+    _run(table, 2, (A, _request(2, b"y", acknowledged=2)))
+    digests, pages = table.checkpoint()
+    other = _table()
+    other.restore([pages[digest] for digest in digests])
+    suffix = [(A, _request(1, b"x")), (A, _request(2, b"y")), (B, _request(4, b"before")), (A, _request(3, b"z"))]
+    for seq, request in enumerate(suffix, 3):
+        assert _run(table, seq, request) == _run(other, seq, request)
+        assert table.checkpoint()[0] == other.checkpoint()[0]
+
+
+def test_checkpoint_reports_changed_pages_only():
+    """Idle sessions cost nothing."""
+    table = _table()
+    _run(table, 1, (A, _request(1)), (B, _request(1)))
+    table.checkpoint()
+    _run(table, 2, (A, _request(2)))
+    _, fresh = table.checkpoint()
+    assert len(fresh) == 2, "the table's own page and one session"
+
+
+def test_static_flaws():
+    """What all replicas agree on without any state."""
+    assert envelope_flaw(_request(1), 10, 64) is None
+    assert envelope_flaw(_request(64, acknowledged=1), 10, 64) is None
+    assert envelope_flaw(_request(65, acknowledged=1), 10, 64) == "outside-session-window"
+    assert envelope_flaw(_request(1, acknowledged=2), 10, 64) == "bad-numbers"
+    assert envelope_flaw(_request(1, session=0), 10, 64) == "bad-numbers"
+    assert envelope_flaw(_request(0, acknowledged=0), 10, 64) == "bad-numbers"
+    assert envelope_flaw(_request(1, after=(0, 0)), 10, 64) == "bad-lanes"
+    assert envelope_flaw(_request(5, after=(5,)), 10, 64) == "bad-lanes"
+    assert envelope_flaw(_request(1), 1 << 30, 64) == "envelope-too-large"

@@ -1,0 +1,161 @@
+"""State transfer and repair: catching up from lying, silent and honest peers."""
+
+from __future__ import annotations
+
+import pytest
+
+from bft.digests import batch_digest
+from bft.events import Persist, Send
+from bft.messages import (
+    BatchBody,
+    Checkpoint,
+    FetchBatch,
+    FetchManifest,
+    FetchPages,
+    ManifestBody,
+    PageBodies,
+    Reply,
+    Status,
+)
+
+
+@pytest.fixture
+def source(make_bench):
+    """A replica with a stable checkpoint at slot 8."""
+    bench = make_bench(me=2)
+    for seq in range(1, 9):
+        bench.order(seq, bench.batch(bench.request(seq)))
+    digest = bench.store.load().snapshot.digest
+    for replica in (0, 3):
+        bench.deliver(replica, bench.signed(replica, Checkpoint(0, 8, digest)))
+    assert bench.stable == 8
+    return bench
+
+
+def _begin(bench, source) -> None:
+    """Show the laggard a proof and let it find out that ordinary repair does not help."""
+    digest = source.store.load().snapshot.digest
+    bench.deliver(2, bench.checkpoint_certificate(8, digest))
+    bench.wait(500)
+
+
+def _answer(bench, source, effects, corrupt=lambda packet: packet) -> None:
+    """Let the source serve what the laggard asks for, whoever it asks."""
+    asked = [effect for effect in effects if isinstance(effect, Send)]
+    while asked:
+        effect = asked.pop(0)
+        if isinstance(effect.packet, FetchManifest | FetchPages):
+            served = source.deliver(bench.me, effect.packet)
+            for answer in [item for item in served if isinstance(item, Send)]:
+                asked += [
+                    item
+                    for item in bench.deliver(int(str(effect.to)), corrupt(answer.packet))
+                    if isinstance(item, Send)
+                ]
+
+
+def test_laggard_installs_a_verified_checkpoint_and_goes_on(bench, source):
+    """After the transfer it executes the next slot like everybody else."""
+    _begin(bench, source)
+    assert bench.sent(FetchManifest)
+    _answer(bench, source, bench.out)
+    assert (bench.executed, bench.stable) == (8, 8)
+    bench.order(9, bench.batch(bench.request(9, ["get", "k3"])))
+    assert bench.executed == 9
+    assert bench.replica.summary()["chain"] != "", "chain goes on"
+
+
+def test_transferred_state_survives_a_restart(bench, source):
+    """The snapshot is durable before it is used."""
+    _begin(bench, source)
+    _answer(bench, source, bench.out)
+    bench.restart()
+    assert (bench.executed, bench.stable) == (8, 8)
+
+
+def test_replies_come_with_the_state(bench, source):
+    """A replica that caught up answers retransmissions: kept replies are part of the checkpoint."""
+    _begin(bench, source)
+    _answer(bench, source, bench.out)
+    bench.deliver(bytes(range(32)), bench.request(3))
+    assert len(bench.sent(Reply)) == 1
+
+
+@pytest.mark.parametrize(
+    "corrupt",
+    [
+        lambda packet: ManifestBody(packet.manifest + b"x") if isinstance(packet, ManifestBody) else packet,
+        lambda packet: ManifestBody(b"") if isinstance(packet, ManifestBody) else packet,
+        lambda packet: PageBodies((b"lies",)) if isinstance(packet, PageBodies) else packet,
+        lambda packet: PageBodies(packet.pages[:-1] + (packet.pages[-1] + b"x",))
+        if isinstance(packet, PageBodies)
+        else packet,
+    ],
+)
+def test_nothing_unverified_is_installed(bench, source, corrupt):
+    """Every byte is held against the certified digest; another peer is asked instead. [CL99 4.3]"""
+    _begin(bench, source)
+    _answer(bench, source, bench.out, corrupt)
+    assert bench.executed == 0
+    for _ in range(3):
+        _answer(bench, source, bench.wait(400))
+    assert bench.executed == 8
+
+
+def test_transfer_resumes_with_the_pages_it_has(bench, source):
+    """Pages are kept durably as they come, so that a crash in the middle loses no work."""
+    _begin(bench, source)
+    served = source.deliver(1, bench.sent(FetchManifest)[0])
+    bench.deliver(2, next(item.packet for item in served if isinstance(item, Send)))
+    wanted = bench.sent(FetchPages)[0]
+    page = source.store.read_pages(wanted.digests[:1])[0]
+    bench.deliver(2, PageBodies((page,)))
+    assert any(isinstance(effect, Persist) for effect in bench.out)
+    bench.restart()
+    _begin(bench, source)
+    bench.deliver(2, next(item.packet for item in served if isinstance(item, Send)))
+    again = [digest for message in bench.sent(FetchPages) for digest in message.digests]
+    assert wanted.digests[0] not in again
+    assert set(again) == set(wanted.digests[1:])
+
+
+def test_weak_certificate_is_no_certificate(bench, source):
+    """f + 1 votes prove the digest right, not that the state can be had: refused (mutant M12)."""
+    digest = source.store.load().snapshot.digest
+    bench.deliver(2, bench.checkpoint_certificate(8, digest, [0, 2]))
+    assert bench.rejections() == ["wrong-quorum"]
+
+
+def test_commit_certificate_decides_without_votes(bench):
+    """A transferable proof brings a laggard forward; the missing batch is asked for."""
+    batch = bench.batch()
+    bench.deliver(3, bench.commit_certificate(1, batch_digest(batch)))
+    assert bench.executed == 0
+    assert bench.sent(FetchBatch)
+    bench.deliver(3, BatchBody(batch))
+    assert bench.executed == 1
+
+
+def test_status_of_a_laggard_is_answered_oldest_first_and_not_too_often(bench):
+    """Holes are filled in order; a flood of STATUS is answered once per interval."""
+    for seq in range(1, 5):
+        bench.order(seq, bench.batch(bench.request(seq)))
+    lagging = Status(0, 0, True, 0, 0, ())
+    bench.now += 10**9
+    bench.deliver(3, lagging)
+    sent = [effect.packet.seq for effect in bench.out if isinstance(effect, Send) and hasattr(effect.packet, "commits")]
+    assert sent == [1, 2, 3, 4]
+    bench.deliver(3, lagging)
+    assert not bench.out
+
+
+def test_own_state_that_differs_from_the_stable_one_is_replaced(bench, source):
+    """A replica whose state diverged says so and fetches the certified one. [CL99 4.3]"""
+    for seq in range(1, 9):
+        bench.order(seq, bench.batch(bench.request(seq, ["put", "other", f"{seq}"])))
+    digest = source.store.load().snapshot.digest
+    bench.deliver(2, bench.checkpoint_certificate(8, digest))
+    assert any(getattr(effect, "what", "") == "diverged" for effect in bench.out)
+    _answer(bench, source, bench.out)
+    assert bench.stable == 8
+    assert bench.replica.summary()["state_digest"] == digest.hex()
