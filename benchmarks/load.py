@@ -54,6 +54,7 @@ class ClosedLoop:
         self._failures = 0
         self._last = 0
         self._stall = 0
+        self.completed = 0
 
     async def run(self, *, warm_up: float, seconds: float) -> Measurement:
         """Warm up, measure, and let the last calls end."""
@@ -64,6 +65,7 @@ class ClosedLoop:
         self._last = started = time.perf_counter_ns()
         await anyio.sleep(seconds)
         self._measuring = False
+        self._stall = max(self._stall, time.perf_counter_ns() - self._last)
         elapsed = (time.perf_counter_ns() - started) / 1e9
         self._running = False
         return Measurement(len(self._latencies), elapsed, self._latencies, self._failures, self._stall / 1e6)
@@ -73,6 +75,7 @@ class ClosedLoop:
 
         def on_done(outcome: Completed | Lost) -> None:
             now = time.perf_counter_ns()
+            self.completed += 1
             if self._measuring:
                 self._latencies.append(now - started)
                 self._stall = max(self._stall, now - self._last)

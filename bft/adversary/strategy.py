@@ -21,7 +21,6 @@ from bft.messages import Message, Packet, Proposal, ReplicaMessage, Signed, Sign
 from bft.ports import Node, Signer
 from bft.wire.codec import Malformed, decode_replica_message, encode
 
-
 HEARD_MAX = 256
 OUTBOX_MAX = 4096
 VIEW_STEP_MAX = 8

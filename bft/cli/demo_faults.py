@@ -43,6 +43,7 @@ class Director:
         rejected: most rejected messages that each replica reported, by reason.
         steps: which step ended how many records into the load.
         killed: which replica was killed as the primary.
+        expected_down: replicas that do not run because the director stopped them.
     """
 
     cluster: Cluster
@@ -55,6 +56,7 @@ class Director:
     rejected: dict[int, dict[str, int]] = field(default_factory=dict)
     steps: list[tuple[str, int]] = field(default_factory=list)
     killed: int | None = None
+    expected_down: set[int] = field(default_factory=set)
 
     async def watch(self) -> None:
         """Ask all replicas again and again."""
@@ -122,6 +124,7 @@ class Director:
         self.say(f"replica {victim}, the primary, is killed with SIGKILL")
         self.states[victim] = "[bold red]killed[/]"
         before = self.load.done
+        self.expected_down.add(victim)
         await anyio.to_thread.run_sync(self.processes[victim].kill)
         await self._until("a new primary to order", lambda: self.load.done >= min(before + 5000, self.load.goal))
         self.say(
@@ -133,6 +136,7 @@ class Director:
         assert victim is not None, "a primary was killed before"
         self.say(f"replica {victim} is started again and catches up")
         self.processes[victim].start()
+        self.expected_down.remove(victim)
         self.states[victim] = "[yellow]starting[/]"
         await self._until(f"replica {victim} to keep up", lambda: self._keeps_up(victim))
 
@@ -163,6 +167,9 @@ class Director:
     async def _until(self, what: str, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + STEP_SECONDS_MAX
         while not (self.accounts and holds()):
+            for replica, process in enumerate(self.processes):
+                if process.exit_code() is not None and replica not in self.expected_down:
+                    raise StepFailed(f"replica {replica} ended by itself: {process.last_words()} (log: {process.log})")
             if time.monotonic() >= deadline:
                 raise StepFailed(f"waited {STEP_SECONDS_MAX:g} s for {what}, in vain")
             await anyio.sleep(POLL_SECONDS / 2)

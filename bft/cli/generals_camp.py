@@ -119,7 +119,9 @@ class _Hello(msgspec.Struct, frozen=True, array_like=True):
     token: bytes
 
 
-class _Frame(msgspec.Struct, frozen=True, array_like=True):
+class Frame(msgspec.Struct, frozen=True, array_like=True):
+    """Carry a message with the round that it belongs to."""
+
     round: int
     message: Message
 
@@ -218,7 +220,7 @@ class Camp:
         for effect in self._effects(event):
             match effect:
                 case Send() if self.plan.has_road(self.post.me, effect.to):
-                    body = msgspec.msgpack.encode(_Frame(self.round, effect.message))
+                    body = msgspec.msgpack.encode(Frame(self.round, effect.message))
                     self.sent.append(
                         Flight(self.round, self.post.me, effect.to, effect.message, truthful=effect.truthful)
                     )
@@ -264,7 +266,7 @@ class Camp:
                 if body is None:
                     return
                 try:
-                    found = msgspec.msgpack.decode(body, type=_Frame)
+                    found = msgspec.msgpack.decode(body, type=Frame)
                 except msgspec.MsgspecError:
                     continue  # not a message: as if nothing had been sent
                 self._sort(sender, found)
@@ -279,7 +281,7 @@ class Camp:
         token = self.post.tokens.get(hello.general)
         return hello.general if token is not None and secrets.compare_digest(token, hello.token) else None
 
-    def _sort(self, sender: GeneralId, found: _Frame) -> None:
+    def _sort(self, sender: GeneralId, found: Frame) -> None:
         """Hand over a message of this round, keep one of a later round, drop one that is late."""
         if found.round == self.round:
             self._receive(sender, found.message)

@@ -1,28 +1,48 @@
-"""A client session as a pure state machine: many outstanding operations, f + 1 matching replies [CL99 4.1].
+"""One client session: many outstanding operations, each executed once, each outcome vouched for [CL99 4.1].
 
-    upon calls waiting and the link free:  one envelope with consecutive numbers, signed once; send to the primary
-    upon no answer for a while:            send the same bytes to all replicas, with capped exponential back-off
-    upon weak equal bundles (by digest) and the bundle's bytes: the results of its operations are final
-    upon a query:                          ask all; strong equal answers (weak ones for a weak read), else order it
+PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specification; in short:
 
-A result is believed when a weak quorum of distinct replicas sent replies equal in (session, slot, digest): one of
-them is correct. View hints are not part of the match: correct replicas may be in different views. Memory is bounded
-against hostile replicas: per replica, replies for a bounded number of slots are kept.
+- What waits when the link is free leaves as one envelope of consecutive numbers under one signature, to the presumed
+  primary. Past its deadline the same bytes go to all replicas, with capped exponential back-off.
+- A result is believed when `weak` replicas sent its slot's bundle (`bft.client.tally`); the replicas' view hints name
+  the primary: the highest view that `weak` of them have reached, so no f liars can point elsewhere for long.
+- `acknowledged` is the lowest number without a final outcome, and no envelope reaches `session_window` beyond it.
+- An operation of a lane names its unfinished predecessor; a finished one needs no mention, since it has executed.
+- Reads (`bft.client.reads`) that find no agreement in time are ordered instead.
+
+Deviation: an envelope is sent to one replica first and to all after a quarter of the request timeout, well before a
+backup that knew of it would suspect the primary.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bft.client.inbox import Inbox
+from bft.client.reads import Answer, Read, Reads
+from bft.client.seam import Ask as Ask
+from bft.client.seam import Cancel as Cancel
+from bft.client.seam import Completed as Completed
+from bft.client.seam import EventArrived as EventArrived
+from bft.client.seam import EventsMissed as EventsMissed
+from bft.client.seam import Flush as Flush
+from bft.client.seam import Lost as Lost
+from bft.client.seam import LostReason
+from bft.client.seam import SessionEffect as SessionEffect
+from bft.client.seam import SessionInput as SessionInput
+from bft.client.seam import Submit as Submit
+from bft.client.seam import Unreachable as Unreachable
+from bft.client.tally import Tally
 from bft.config import MILLISECOND, Protocol
-from bft.digests import bundle_digest
 from bft.events import Deliver, Send, SetTimer, Tick
-from bft.ids import Nanos
+from bft.ids import Nanos, Peer, ReplicaId
 from bft.membership import Quorums
 from bft.messages import (
     ENVELOPE_BYTES_MAX,
+    OPERATION_BYTES_MAX,
+    OPERATIONS_MAX,
+    Message,
+    Packet,
     Query,
     QueryReply,
     Refusal,
@@ -33,436 +53,380 @@ from bft.messages import (
 from bft.ports import Signer
 from bft.wire.codec import Malformed, decode_bundle, encode
 
-BACKLOG_MAX = 65536
-SLOTS_PER_REPLICA_MAX = 1024
-FINISHED_SLOTS_MAX = 4096
-BACKOFF_EXPONENT_MAX = 5
-ENVELOPE_OVERHEAD = 1024
-OPERATION_OVERHEAD = 16
-TICKS_PER_TIMEOUT = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """Order an operation. `ticket` is the caller's own name for it; `lane` 0 means no order among calls."""
-
-    ticket: int
-    operation: bytes
-    lane: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Answer a read-only operation; `wait` asks for linearizability, `floor` for a state at or after that slot."""
-
-    ticket: int
-    operation: bytes
-    floor: int = 0
-    wait: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """The link is free: whatever waits may go out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreachable:
-    """The connection to a replica broke: what it was sent may be lost."""
-
-    replica: int
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A call has its final result; `index` is -1 for an answer that was not ordered."""
-
-    ticket: int
-    status: int
-    value: bytes
-    seq: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A call ends without a result: `overloaded` (never sent), `session-expired` or `result-unavailable`."""
-
-    ticket: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EventArrived:
-    """The service emitted an event for this session; numbers count from 1, a jump is a gap."""
-
-    number: int
-    payload: bytes
-
-
-SessionInput = Submit | Ask | Flush | Unreachable | Deliver | Tick
-SessionEffect = Send | SetTimer | Completed | Lost | EventArrived
+BACKOFF_EXPONENT_MAX = 4
+OPERATION_OVERHEAD_BYTES = 16
+"""Length header of an operation and its entry in `after`, rounded up."""
+ENVELOPE_OVERHEAD_BYTES = 64
+RESEND_BYTES_MAX = 4 * 1024 * 1024
+"""Retransmitted per tick, oldest first; the rest follows a little later."""
 
 
 @dataclass(slots=True)
 class _Envelope:
-    signed: SignedRequest
+    """An envelope on its way; `left` operations have no outcome yet."""
+
     first: int
-    unfinished: int
-    sent: Nanos
+    sent_at: Nanos
+    deadline: Nanos = 0
     attempts: int = 0
-
-
-@dataclass(slots=True)
-class _Question:
-    ask: Ask
-    sent: Nanos
-    answers: dict[int, QueryReply] = field(default_factory=dict)
-    refused: set[int] = field(default_factory=set)
+    left: int = 0
+    is_unavailable: bool = False
+    packet: SignedRequest | None = None
+    refusals: dict[str, set[int]] = field(default_factory=dict)
 
 
 class Session:
-    """One session of one client key.
+    """The client's side of one session.
 
-    Args:
-        protocol: the cluster's parameters.
-        quorums: its thresholds.
-        client: the client's public key.
-        signer: signs for the client.
-        incarnation: above that of any earlier session of this key: a clock reading in nanoseconds.
+    Attributes:
+        incarnation: the session's name among those of the same key; later ones must be higher.
+        seq: the highest slot known to be executed, from outcomes of ordered operations and reads.
+        primary: where the next envelope goes first.
+        expired: the session is over; every further operation is lost.
     """
 
-    def __init__(self, protocol: Protocol, quorums: Quorums, client: bytes, signer: Signer, incarnation: int) -> None:
-        self._protocol = protocol
-        self._quorums = quorums
-        self._client = client
-        self._signer = signer
-        self.incarnation = incarnation
-        self._timeout: Nanos = protocol.request_timeout_ms * MILLISECOND // TICKS_PER_TIMEOUT
-        self._now: Nanos = 0
-        self._next = 1
-        self._low = 1
-        self._waiting: deque[Submit] = deque()
-        self._open: dict[int, tuple[int, _Envelope]] = {}
-        self._envelopes: dict[int, _Envelope] = {}
-        self._lanes: dict[int, int] = {}
-        self._votes: dict[int, dict[int, bytes]] = {}
-        self._bundles: dict[bytes, bytes] = {}
-        self._slots_of: dict[int, int] = {}
-        self._finished: dict[int, bytes] = {}
-        self.disagreements: dict[int, int] = {}
-        self._questions: dict[int, _Question] = {}
-        self._nonce = 0
-        self._views: dict[int, int] = {}
-        self._refusals: dict[tuple[int, str], set[int]] = {}
-        self._last_event = 0
-        self._timer_set = False
-        self._out: list[SessionEffect] = []
-        self.expired = False
-        self.seq = 0
+    def __init__(
+        self,
+        protocol: Protocol,
+        quorums: Quorums,
+        client: bytes,
+        signer: Signer,
+        incarnation: int,
+        *,
+        retry_ns: Nanos | None = None,
+    ) -> None:
+        """Begin a session.
 
-    # --- what callers see -----------------------------------------------------------------------------------------
+        Args:
+            protocol: the cluster's parameters.
+            quorums: its thresholds.
+            client: the client's 32-byte public key.
+            signer: signs for the client.
+            incarnation: above that of any earlier session of this key: a clock reading in nanoseconds.
+            retry_ns: first patience with a silent replica; a quarter of the request timeout by default.
+        """
+        self.incarnation = incarnation
+        self.seq = 0
+        self.primary = ReplicaId(0)
+        self.expired = False
+        self._client = client
+        self._quorums = quorums
+        self._signer = signer
+        self._window = protocol.session_window
+        self._operations_max = min(protocol.batch_operations_max, OPERATIONS_MAX)
+        self._envelope_bytes_max = min(protocol.batch_bytes_max, ENVELOPE_BYTES_MAX)
+        self._retry_ns = retry_ns or protocol.request_timeout_ms * MILLISECOND // 4
+        self._latency_ns = 0
+        self._everybody = [ReplicaId(index) for index in range(quorums.n)]
+        self._views = [0] * quorums.n
+        self._waiting: dict[int, tuple[bytes, int]] = {}
+        self._next = 1
+        self._acknowledged = 1
+        self._open: dict[int, tuple[int, int, _Envelope]] = {}
+        self._envelopes: dict[int, _Envelope] = {}
+        self._late = 0
+        self._lanes: dict[int, int] = {}
+        self._tally = Tally(quorums, self._window)
+        self._reads = Reads(quorums)
+        self._read_floor = 0
+        self._ordered_reads: dict[int, int] = {}
+        self._inbox = Inbox(4 * self._retry_ns)
+        self._timer_at: Nanos | None = None
+        self._now = 0
+        self._out: list[SessionEffect] = []
+
+    @property
+    def disagreements(self) -> dict[int, int]:
+        """Per replica, how many of its replies differ from what was believed."""
+        return self._tally.disagreements
 
     @property
     def outstanding(self) -> int:
-        """Calls without a result."""
-        return len(self._open) + len(self._waiting) + len(self._questions)
+        """Operations and reads without an outcome."""
+        return len(self._waiting) + len(self._open) + len(self._reads)
 
-    @property
-    def primary(self) -> int:
-        """Where requests go: the primary of a view that a correct replica is in or beyond, by the latest hints."""
-        views = sorted(self._views.values(), reverse=True)
-        view = views[self._quorums.weak - 1] if len(views) >= self._quorums.weak else 0
-        return self._quorums.primary(view)
+    def wants(self, peer: Peer, packet: Packet, message: Message | None = None, /) -> bool:
+        """True for the packets that a session listens to, from replicas."""
+        is_replica = isinstance(peer, int) and 0 <= peer < self._quorums.n
+        return is_replica and isinstance(packet, Reply | QueryReply | Refusal)
 
-    def step(self, event: SessionInput, now: Nanos, /) -> Sequence[SessionEffect]:
-        """Take one input at time `now` and return the effects, in order."""
+    def step(self, event: SessionInput, now: Nanos) -> list[SessionEffect]:
+        """Take one input at time `now` (never decreasing) and return the effects, in order."""
         self._now = now
         match event:
             case Deliver():
-                self._deliver(event)
+                self._deliver(event.peer, event.packet)
             case Submit():
-                self._submit(event)
+                self._submit(event.ticket, event.operation, event.lane)
             case Flush():
                 self._flush()
             case Ask():
                 self._ask(event)
+            case Cancel():
+                _ = self._waiting.pop(event.ticket, None) or self._reads.cancel(event.ticket)
+            case Unreachable():
+                if event.replica == self.primary:
+                    self._resend()
             case Tick():
                 self._tick()
-            case Unreachable():
-                self._resend_from(event.replica)
-        if self.outstanding and not self._timer_set:
-            self._timer_set = True
-            self._out.append(SetTimer(now + self._timeout // 2))
-        effects = self._out
-        self._out = []
-        return effects
+        out, self._out = self._out, []
+        return out
 
-    # --- ordering -------------------------------------------------------------------------------------------------
+    # --- operations out -------------------------------------------------------------------------------------------
 
-    def _submit(self, submit: Submit) -> None:
+    def _submit(self, ticket: int, operation: bytes, lane: int) -> None:
+        assert len(operation) <= OPERATION_BYTES_MAX, f"an operation of {len(operation)} bytes"
+        assert ticket not in self._waiting, f"ticket {ticket} is in use"
         if self.expired:
-            self._out.append(Lost(submit.ticket, "session-expired"))
-        elif len(self._waiting) >= BACKLOG_MAX or len(submit.operation) > ENVELOPE_BYTES_MAX - ENVELOPE_OVERHEAD:
-            self._out.append(Lost(submit.ticket, "overloaded"))
+            self._out.append(Lost(ticket, "session-expired"))
+        elif len(self._waiting) >= self._window:
+            self._out.append(Lost(ticket, "overloaded"))
         else:
-            self._waiting.append(submit)
+            self._waiting[ticket] = (operation, lane)
 
     def _flush(self) -> None:
-        while self._waiting and self._next < self._low + self._protocol.session_window:
+        while self._waiting and self._next < self._acknowledged + self._window:
             self._send_envelope()
 
     def _send_envelope(self) -> None:
-        """Everything that waits, up to the limits, under one signature."""
-        first = self._next
-        room = min(self._protocol.batch_operations_max, self._low + self._protocol.session_window - first)
-        space = min(self._protocol.batch_bytes_max, ENVELOPE_BYTES_MAX - ENVELOPE_OVERHEAD)
-        taken: list[Submit] = []
-        while self._waiting and len(taken) < room:
-            space -= len(self._waiting[0].operation) + OPERATION_OVERHEAD
-            if space < 0 and taken:
+        """Number, sign and send the front of what waits, as much as limits permit and at least one operation."""
+        limit = min(self._operations_max, self._acknowledged + self._window - self._next)
+        room = self._envelope_bytes_max - ENVELOPE_OVERHEAD_BYTES
+        envelope = _Envelope(self._next, self._now)
+        operations: list[bytes] = []
+        tickets: list[int] = []
+        after: list[int] = []
+        for ticket, (operation, lane) in self._waiting.items():
+            room -= len(operation) + OPERATION_OVERHEAD_BYTES
+            if len(operations) == limit or (operations and room < 0):
                 break
-            taken.append(self._waiting.popleft())
-        after = self._lane_predecessors(first, taken)
-        request = Request(self.incarnation, first, self._low, tuple(item.operation for item in taken), after)
+            after.append(self._follow(lane, self._next) if lane else 0)
+            self._open[self._next] = (ticket, lane, envelope)
+            self._next += 1
+            operations.append(operation)
+            tickets.append(ticket)
+        for ticket in tickets:
+            del self._waiting[ticket]
+        lanes = tuple(after) if any(after) else ()
+        request = Request(self.incarnation, envelope.first, self._acknowledged, tuple(operations), lanes)
         payload = encode(request)
-        signed = SignedRequest(self._client, payload, self._signer.sign(payload))
-        envelope = _Envelope(signed, first, len(taken), self._now)
-        self._envelopes[first] = envelope
-        for place, item in enumerate(taken):
-            self._open[first + place] = (item.ticket, envelope)
-        self._next = first + len(taken)
-        self._out.append(Send(self.primary, signed))
+        envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
+        envelope.left = len(operations)
+        self._envelopes[envelope.first] = envelope
+        self._send(envelope, to_all=self._late > 0)
 
-    def _lane_predecessors(self, first: int, taken: list[Submit]) -> tuple[int, ...]:
-        """Per operation, the unfinished operation of its lane that it must follow; empty if none has a lane."""
-        if not any(item.lane for item in taken):
-            return ()
-        after = []
-        for place, item in enumerate(taken):
-            before = self._lanes.get(item.lane, 0) if item.lane else 0
-            after.append(before if before in self._open or before >= first else 0)
-            if item.lane:
-                self._lanes[item.lane] = first + place
-        return tuple(after)
+    def _follow(self, lane: int, number: int) -> int:
+        """The unfinished predecessor of `number` in its lane, 0 if there is none."""
+        before = self._lanes.get(lane, 0)
+        self._lanes[lane] = number
+        return before if before in self._open else 0
 
-    def _tick(self) -> None:
-        self._timer_set = False
-        for envelope in list(self._envelopes.values()):
-            if self._now - envelope.sent >= self._timeout << min(envelope.attempts, BACKOFF_EXPONENT_MAX):
-                self._send_to_all(envelope)
-        for nonce, question in list(self._questions.items()):
-            if self._now - question.sent >= self._timeout:
-                self._order_instead(nonce)
-        self._flush()
+    def _send(self, envelope: _Envelope, *, to_all: bool) -> None:
+        assert envelope.packet is not None, f"envelope {envelope.first} is not signed"
+        for replica in self._everybody if to_all else (self.primary,):
+            self._out.append(Send(replica, envelope.packet))
+        envelope.deadline = self._now + (self._patience << min(envelope.attempts, BACKOFF_EXPONENT_MAX))
+        self._wake_at(envelope.deadline)
 
-    def _resend_from(self, replica: int) -> None:
-        if replica == self.primary:
-            for envelope in list(self._envelopes.values()):
-                if envelope.attempts == 0:
-                    self._send_to_all(envelope)
+    @property
+    def _patience(self) -> Nanos:
+        """Four times the usual latency, within bounds: a loaded cluster is not loaded further by impatience."""
+        return min(max(self._retry_ns, 4 * self._latency_ns), 8 * self._retry_ns)
 
-    def _send_to_all(self, envelope: _Envelope) -> None:
-        envelope.attempts += 1
-        envelope.sent = self._now
-        for replica in range(self._quorums.n):
-            self._out.append(Send(replica, envelope.signed))
+    # --- replies in -----------------------------------------------------------------------------------------------
 
-    # --- replies --------------------------------------------------------------------------------------------------
-
-    def _deliver(self, event: Deliver) -> None:
-        peer = event.peer
+    def _deliver(self, peer: Peer, packet: Packet) -> None:
         if not isinstance(peer, int) or not 0 <= peer < self._quorums.n:
             return
-        packet = event.packet
         match packet:
             case Reply():
-                self._on_reply(peer, packet)
+                if packet.session == self.incarnation:
+                    self._on_reply(peer, packet)
             case QueryReply():
-                self._on_answer(peer, packet)
+                self._on_answer(self._reads.answer(peer, packet.nonce, packet))
             case Refusal():
                 self._on_refusal(peer, packet)
             case _:
                 pass
 
-    def _on_reply(self, peer: int, reply: Reply) -> None:
-        if reply.session != self.incarnation:
+    def _on_reply(self, replica: int, reply: Reply) -> None:
+        if reply.view != self._views[replica]:
+            self._views[replica] = reply.view
+            reached = sorted(self._views, reverse=True)[self._quorums.weak - 1]
+            self.primary = ReplicaId(self._quorums.primary(reached))
+        content = self._tally.add(replica, reply)
+        if content is None:
             return
-        self._views[peer] = reply.view
-        agreed = self._finished.get(reply.seq)
-        if agreed is not None:
-            self._note_disagreement(peer, reply.digest, agreed)
-            return
-        if not self._note_vote(peer, reply):
-            return
-        votes = self._votes[reply.seq]
-        equal = sum(digest == reply.digest for digest in votes.values())
-        if equal < self._quorums.weak:
-            return
-        bundle = self._bundles.get(reply.digest)
-        if bundle is None:
-            self._ask_for_bytes()
-            return
-        self._finish_slot(reply.seq, reply.digest)
-        self._complete(reply.seq, bundle)
+        if content:
+            self._believe(reply.seq, content)
+        else:
+            self._hurry()
 
-    def _note_vote(self, peer: int, reply: Reply) -> bool:
-        """Keep a replica's vote for a slot (its latest stands), within bounds; False if it is not worth counting."""
-        if reply.bundle:
-            if bundle_digest(reply.bundle) != reply.digest:
-                return False
-            if reply.digest not in self._bundles:
-                self._bundles[reply.digest] = reply.bundle
-        votes = self._votes.setdefault(reply.seq, {})
-        before = votes.get(peer)
-        if before is None:
-            self._slots_of[peer] = self._slots_of.get(peer, 0) + 1
-        elif before != reply.digest:
-            self._forget_bundle(reply.seq, before, peer)
-        votes[peer] = reply.digest
-        if self._slots_of[peer] > SLOTS_PER_REPLICA_MAX:
-            oldest = next(seq for seq, voters in self._votes.items() if peer in voters)
-            self._drop_vote(oldest, peer)
-        return peer in self._votes.get(reply.seq, ())
-
-    def _forget_bundle(self, seq: int, digest: bytes, peer: int) -> None:
-        others = (held for voter, held in self._votes[seq].items() if voter != peer)
-        if digest not in others:
-            self._bundles.pop(digest, None)
-
-    def _drop_vote(self, seq: int, peer: int) -> None:
-        digest = self._votes[seq][peer]
-        self._forget_bundle(seq, digest, peer)
-        del self._votes[seq][peer]
-        self._slots_of[peer] -= 1
-        if not self._votes[seq]:
-            del self._votes[seq]
-
-    def _finish_slot(self, seq: int, agreed: bytes) -> None:
-        for peer, digest in self._votes.pop(seq).items():
-            self._slots_of[peer] -= 1
-            self._bundles.pop(digest, None)
-            self._note_disagreement(peer, digest, agreed)
-        self._finished[seq] = agreed
-        if len(self._finished) > FINISHED_SLOTS_MAX:
-            del self._finished[next(iter(self._finished))]
-
-    def _note_disagreement(self, peer: int, digest: bytes, agreed: bytes) -> None:
-        """Count a reply that differs from what a weak quorum agreed on: its sender lies, or is corrupt."""
-        if digest != agreed:
-            self.disagreements[peer] = self.disagreements.get(peer, 0) + 1
-
-    def _ask_for_bytes(self) -> None:
-        """A weak quorum agrees on a digest whose bytes were due from a replica that is slow or lies."""
-        for envelope in self._envelopes.values():
-            if envelope.attempts == 0 and self._now - envelope.sent >= self._timeout:
-                self._send_to_all(envelope)
-
-    def _complete(self, seq: int, encoded: bytes) -> None:
+    def _believe(self, seq: int, content: bytes) -> None:
+        """Report the results and events of a bundle that a correct replica sent."""
         try:
-            bundle = decode_bundle(encoded)
+            bundle = decode_bundle(content)
         except Malformed:
-            return
+            return  # weak replicas agree on bytes of another version: not ours to judge
         self.seq = max(self.seq, seq)
-        for event in bundle.events:
-            if event.number > self._last_event:
-                self._last_event = event.number
-                self._out.append(EventArrived(event.number, event.payload))
+        self._out += self._inbox.add(bundle.events, self._now)
+        if self._inbox.deadline is not None:
+            self._wake_at(self._inbox.deadline)
         for result in bundle.results:
-            entry = self._open.pop(result.number, None)
-            if entry is None:
-                continue
-            ticket, envelope = entry
-            self._close_one(envelope)
-            self._out.append(Completed(ticket, result.status, result.value, seq, result.index))
-        self._advance()
+            ticket = self._close(result.number)
+            if ticket is not None:
+                self._out.append(Completed(ticket, result.status, result.value, seq, result.index))
+        self._acknowledge()
 
-    def _close_one(self, envelope: _Envelope) -> None:
-        envelope.unfinished -= 1
-        if not envelope.unfinished:
+    def _close(self, number: int) -> int | None:
+        """An operation has its outcome: forget it; returns its ticket, None if it had one before."""
+        entry = self._open.pop(number, None)
+        if entry is None:
+            return None
+        ticket, lane, envelope = entry
+        if lane and self._lanes.get(lane) == number:
+            del self._lanes[lane]
+        if self._ordered_reads and self._ordered_reads.pop(ticket, 0) == self._read_floor:
+            self._read_floor = 0  # what an ordered read returned is no older than anything seen before it was sent
+        envelope.left -= 1
+        if envelope.left == 0:
             del self._envelopes[envelope.first]
+            if envelope.attempts:
+                self._late -= 1
+            else:
+                self._latency_ns = (7 * self._latency_ns + self._now - envelope.sent_at) // 8
+        return ticket
 
-    def _advance(self) -> None:
-        while self._low < self._next and self._low not in self._open:
-            self._low += 1
-        if len(self._lanes) > BACKLOG_MAX:
-            self._lanes = {lane: number for lane, number in self._lanes.items() if number in self._open}
+    def _acknowledge(self) -> None:
+        """Move the window; send what waited for it."""
+        is_full = self._next >= self._acknowledged + self._window
+        while self._acknowledged < self._next and self._acknowledged not in self._open:
+            self._acknowledged += 1
+        if is_full and self._waiting:
+            self._flush()
 
-    # --- refusals -------------------------------------------------------------------------------------------------
+    def _hurry(self) -> None:
+        """A digest is believed and nobody sent its bytes: ask everybody soon. Which envelope it answers is unknown."""
+        soon = self._now + self._patience // 8
+        for envelope in self._envelopes.values():
+            envelope.deadline = min(envelope.deadline, soon)
+        self._wake_at(soon)
 
-    def _on_refusal(self, peer: int, refusal: Refusal) -> None:
-        """A hint, believed from a weak quorum: one correct replica is among them."""
+    def _on_refusal(self, replica: int, refusal: Refusal) -> None:
+        """A hint, believed from `weak` replicas; a single one only ends its sender's say in a read."""
         if refusal.session == 0:
-            self._on_busy(peer, refusal.number)
+            self._on_answer(self._reads.answer(replica, refusal.number, None))
             return
-        if refusal.session != self.incarnation or refusal.reason not in ("session-expired", "result-unavailable"):
+        envelope = self._envelopes.get(refusal.number)
+        if refusal.session != self.incarnation or envelope is None:
             return
-        number = 0 if refusal.reason == "session-expired" else refusal.number
-        if number and number not in self._envelopes:
+        if refusal.reason not in ("session-expired", "result-unavailable"):
             return
-        voters = self._refusals.setdefault((number, refusal.reason), set())
-        voters.add(peer)
+        voters = envelope.refusals.setdefault(refusal.reason, set())
+        voters.add(replica)
         if len(voters) < self._quorums.weak:
             return
-        del self._refusals[number, refusal.reason]
-        if number:
-            self._lose(self._envelopes[number], refusal.reason)
-            self._advance()
-            return
+        if refusal.reason == "session-expired":
+            self._expire()
+        else:
+            envelope.is_unavailable = True  # other results of it may still be on their way: until its deadline
+
+    def _expire(self) -> None:
         self.expired = True
-        for envelope in list(self._envelopes.values()):
-            self._lose(envelope, refusal.reason)
-        for submit in self._waiting:
-            self._out.append(Lost(submit.ticket, refusal.reason))
+        for ticket, _, _ in self._open.values():
+            self._out.append(Lost(ticket, "session-expired"))
+        for ticket in self._waiting:
+            self._out.append(Lost(ticket, "session-expired"))
+        self._open.clear()
+        self._envelopes.clear()
         self._waiting.clear()
+        self._lanes.clear()
+        self._ordered_reads.clear()
+        self._late = 0
 
-    def _lose(self, envelope: _Envelope, reason: str) -> None:
-        numbers = [number for number, entry in self._open.items() if entry[1] is envelope]
-        for number in numbers:
-            self._out.append(Lost(self._open.pop(number)[0], reason))
-        self._envelopes.pop(envelope.first, None)
+    # --- reads ----------------------------------------------------------------------------------------------------
 
-    # --- queries --------------------------------------------------------------------------------------------------
-
-    def _ask(self, ask: Ask) -> None:
-        if len(self._questions) >= BACKLOG_MAX:
-            self._out.append(Lost(ask.ticket, "overloaded"))
+    def _ask(self, event: Ask) -> None:
+        assert len(event.operation) <= OPERATION_BYTES_MAX, f"an operation of {len(event.operation)} bytes"
+        if len(self._reads) >= self._window:
+            self._out.append(Lost(event.ticket, "overloaded"))
             return
-        self._nonce += 1
-        self._questions[self._nonce] = _Question(ask, self._now)
-        query = Query(self._nonce, ask.floor, ask.wait, ask.operation)
-        for replica in range(self._quorums.n):
+        floor = event.floor if event.wait else max(event.floor, self.seq, self._read_floor)
+        deadline = self._now + self._patience
+        nonce = self._reads.ask(event.ticket, event.operation, wait=event.wait, deadline=deadline)
+        query = Query(nonce, floor, event.wait, event.operation)
+        for replica in self._everybody:
             self._out.append(Send(replica, query))
+        self._wake_at(deadline)
 
-    def _on_answer(self, peer: int, answer: QueryReply) -> None:
-        question = self._questions.get(answer.nonce)
-        if question is None or answer.seq < question.ask.floor:
-            return
-        question.answers[peer] = answer
-        needed = self._quorums.strong if question.ask.wait else self._quorums.weak
-        equal = [
-            item
-            for item in question.answers.values()
-            if (item.status, item.value, item.epoch) == (answer.status, answer.value, answer.epoch)
-        ]
-        if len(equal) >= needed:
-            del self._questions[answer.nonce]
-            seq = max(item.seq for item in equal) if question.ask.wait else min(item.seq for item in equal)
-            self.seq = max(self.seq, seq if question.ask.wait else 0)
-            self._out.append(Completed(question.ask.ticket, answer.status, answer.value, seq, -1))
-        elif len(question.answers) + len(question.refused) == self._quorums.n:
-            self._order_instead(answer.nonce)
+    def _on_answer(self, found: Answer | Read | None) -> None:
+        if isinstance(found, Answer):
+            self.seq = max(self.seq, found.seq_min)
+            # The latest, since the one correct replica among them may be the one furthest on. A liar can push this up
+            # and make weak reads wait; they are ordered then, and `_close` takes the floor down again.
+            self._read_floor = max(self._read_floor, found.seq_max)
+            self._out.append(Completed(found.ticket, found.status, found.value, found.seq_min, -1))
+        elif isinstance(found, Read):
+            self._order(found)
+            self._flush()
 
-    def _on_busy(self, peer: int, nonce: int) -> None:
-        question = self._questions.get(nonce)
-        if question is None or peer in question.answers:
-            return
-        question.refused.add(peer)
-        if len(question.answers) + len(question.refused) == self._quorums.n:
-            self._order_instead(nonce)
+    def _order(self, read: Read) -> None:
+        """No agreement without ordering: send the read as an ordinary operation."""
+        if self._read_floor:
+            self._ordered_reads[read.ticket] = self._read_floor
+        self._submit(read.ticket, read.operation, 0)
 
-    def _order_instead(self, nonce: int) -> None:
-        """No quorum of equal answers: replicas stand at different slots, or lie. An ordered read always ends."""
-        ask = self._questions.pop(nonce).ask
-        self._submit(Submit(ask.ticket, ask.operation))
-        self._flush()
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def _wake_at(self, at: Nanos) -> None:
+        if self._timer_at is None or at < self._timer_at:
+            self._timer_at = at
+            self._out.append(SetTimer(at))
+
+    def _tick(self) -> None:
+        if self._timer_at is None or self._now < self._timer_at:
+            return  # a timer that was replaced
+        self._timer_at = None
+        self._out += self._inbox.expire(self._now)
+        overdue = self._reads.overdue(self._now)
+        for read in overdue:
+            self._order(read)
+        if overdue:
+            self._flush()
+        self._retransmit()
+        deadlines = [envelope.deadline for envelope in self._envelopes.values()]
+        deadlines += [at for at in (self._reads.deadline, self._inbox.deadline) if at is not None]
+        if deadlines:
+            self._wake_at(max(min(deadlines), self._now + self._patience // 8))
+
+    def _retransmit(self) -> None:
+        """Send what is overdue to everybody, the same bytes, oldest first."""
+        room = RESEND_BYTES_MAX
+        for envelope in list(self._envelopes.values()):
+            if envelope.deadline > self._now:
+                continue
+            if envelope.is_unavailable:
+                self._abandon(envelope, "result-unavailable")
+                continue
+            if room <= 0:
+                break
+            assert envelope.packet is not None, f"envelope {envelope.first} is not signed"
+            room -= len(envelope.packet.payload)
+            self._late += envelope.attempts == 0
+            envelope.attempts += 1
+            self._send(envelope, to_all=True)
+
+    def _resend(self) -> None:
+        """The primary may have lost what it was sent: send what went to nobody else to everybody."""
+        for envelope in self._envelopes.values():
+            if not envelope.attempts:
+                envelope.deadline = self._now
+        self._retransmit()
+
+    def _abandon(self, envelope: _Envelope, reason: LostReason) -> None:
+        """Report what is left of an envelope as lost. Its numbers count as acknowledged: nobody waits for them."""
+        for number in [number for number, entry in self._open.items() if entry[2] is envelope]:
+            ticket = self._close(number)
+            assert ticket is not None, f"operation {number} is open"
+            self._out.append(Lost(ticket, reason))
+        self._acknowledge()

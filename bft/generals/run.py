@@ -9,7 +9,7 @@ made of the chronicle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bft.generals.algorithms import Algorithm, make_general, require_feasible
 from bft.generals.conditions import Verdict, judge
@@ -203,6 +203,35 @@ def fight(
     require_feasible(algorithm, plan)
     army = make_army(algorithm, plan, criminals, notary or SymbolicNotary(), dice or _NoDice())
     return fight_with(army, algorithm, plan, criminals)
+
+
+def fight_for_all(
+    algorithm: Algorithm,
+    plan: Plan,
+    held: Mapping[GeneralId, Order],
+    traitors: Mapping[GeneralId, Crime],
+    *,
+    notary: Notary | None = None,
+    dice: Dice | None = None,
+) -> dict[GeneralId, tuple[Order, ...]]:
+    """Reach interactive consistency: every general commands once; return the vectors of the loyal [PSL80].
+
+    `held` is what each general would order. Entry i of a vector is what its owner takes general i to hold.
+    """
+    outcomes = [
+        fight(
+            algorithm,
+            replace(
+                plan, commander=commander, order=held[commander], instance=f"{plan.instance}/{commander}"
+            ),
+            traitors,
+            notary=notary,
+            dice=dice,
+        )
+        for commander in plan.generals
+    ]
+    loyal = [general for general in plan.generals if general not in traitors]
+    return {general: tuple(outcome.decisions[general] for outcome in outcomes) for general in loyal}
 
 
 def fight_with(

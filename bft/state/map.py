@@ -270,7 +270,7 @@ class Map(Generic[K, V]):
         self._layout = Layout()
         self._changes += 1
         for content in pages:
-            keys, values = msgspec.msgpack.decode(content, type=tuple[list[str | bytes | int], list[Raw]])
+            keys, values = msgspec.msgpack.decode(content, type=tuple[list[object], list[Raw]])
             assert keys and len(keys) == len(values), f"a page has as many keys as values: {len(keys)}, {len(values)}"
             for key, raw in zip(cast("list[K]", keys), values, strict=True):
                 self._data[key] = self._stored(raw)

@@ -105,4 +105,4 @@ def test_traitorous_commander_makes_ic2_vacuous() -> None:
     """
     outcome = fight(ORAL, Plan(n=4, m=1), {GeneralId(0): flip()})
     assert outcome.verdict.ic2
-    assert set(outcome.decisions[lieutenant] for lieutenant in outcome.loyal_lieutenants) == {"retreat"}
+    assert {outcome.decisions[lieutenant] for lieutenant in outcome.loyal_lieutenants} == {"retreat"}

@@ -64,6 +64,7 @@ class Diagram {
     this.built = true;
     this.holder.style.minHeight = "";
     this.steps = this.makeSteps();
+    this.twin = this.twins();
     this.bar();
     this.legend();
     const stage = element("div", "stage", this.holder);
@@ -73,6 +74,9 @@ class Diagram {
     this.scroll.tabIndex = 0;
     this.scroll.addEventListener("keydown", (event) => this.key(event));
     this.foot();
+    this.scale();
+    const room = this.scroll.clientWidth - 90;
+    this.zoom = Math.min(9, Math.max(1, room / (this.places[this.places.length - 1] || room)));
     this.draw();
     if (this.data.focus >= 0) this.go(this.steps.findIndex((step) => step.broken));
     else {
@@ -82,6 +86,15 @@ class Diagram {
   }
 
   // --- steps ---
+  twins() {
+    const seen = new Map(), twin = new Map();
+    for (const hop of this.data.hops) {
+      const key = hop.slice(0, 4).join();
+      twin.set(hop, seen.get(key) || 0);
+      seen.set(key, twin.get(hop) + 1);
+    }
+    return twin;
+  }
   makeSteps() {
     const { hops, marks, focus } = this.data;
     const steps = [];
@@ -196,7 +209,7 @@ class Diagram {
       if (index) x += this.zoom * Math.min(34, 2 + 4.5 * Math.log10(1 + (time - this.times[index - 1]) / 40));
       this.places.push(x);
     });
-    this.width = Math.max(x + 60, 700);
+    this.width = Math.max(x + 60, this.scroll.clientWidth - 2);
   }
   x(time) {
     let low = 0, high = this.times.length - 1;
@@ -211,7 +224,7 @@ class Diagram {
     return this.places[low - 1] + (this.places[low] - this.places[low - 1]) * (time - this.times[low - 1]) / span;
   }
   rescale(by) {
-    this.zoom = Math.min(6, Math.max(.3, this.zoom * by));
+    this.zoom = Math.min(12, Math.max(.3, this.zoom * by));
     this.draw();
     this.go(this.step);
   }
@@ -267,9 +280,10 @@ class Diagram {
     });
   }
   path(hop) {
-    const x1 = this.x(hop[2]), y1 = this.y(hop[0]), y2 = this.y(hop[1]);
+    const shift = 4 * (this.twin.get(hop) || 0); // messages sent together lie side by side
+    const x1 = this.x(hop[2]) + shift, y1 = this.y(hop[0]), y2 = this.y(hop[1]);
     if (hop[3] >= 0) {
-      const x2 = this.x(hop[3]);
+      const x2 = this.x(hop[3]) + shift;
       const angle = Math.atan2(y2 - y1, x2 - x1);
       const wing = (by) => `${x2 - 6 * Math.cos(angle + by)} ${y2 - 6 * Math.sin(angle + by)}`;
       return `M${x1} ${y1}L${x2} ${y2}M${wing(.4)}L${x2} ${y2}L${wing(-.4)}`;

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from itertools import combinations, product
 
 import pytest
 
 from bft.generals import boundary, exhaustive, exhaustive_signed
+from bft.generals.algorithms import SIGNED
 from bft.generals.certificates import Method
+from bft.generals.crimes import silent_to
 from bft.generals.ids import GeneralId, GeneralsError
 from bft.generals.plan import Plan
+from bft.generals.run import fight
 
 G = GeneralId
 
@@ -57,6 +61,30 @@ def test_first_arrival_counts_what_the_unreduced_runs_count(n: int, m: int, t: i
     reduced = exhaustive_signed.search(Plan(n=n, m=m), t, weight=weight)
     naive = exhaustive_signed.brute_force(n, m, t)
     assert (reduced.runs, reduced.ic1_violations) == (naive.runs, naive.ic1_violations)
+
+
+@pytest.mark.parametrize(("n", "m", "t"), [(3, 1, 1), (4, 2, 1), (4, 2, 2), (5, 2, 2)])
+def test_no_silence_turns_anybody_from_a_loyal_commander(n: int, m: int, t: int) -> None:
+    """Every pattern of passing on or withholding keeps IC2: what the search of SM tries with two runs, tried
+    in full.
+
+    [LSP82 4, Theorem 2]
+    """
+    runs = 0
+    plan = Plan(n=n, m=m)
+    for members in combinations(plan.lieutenants, t):
+        victims = [general for general in plan.lieutenants if general not in members]
+        for pattern in product((False, True), repeat=t * len(victims)):
+            rows = [pattern[place * len(victims) : (place + 1) * len(victims)] for place in range(t)]
+            crimes = {
+                member: silent_to(
+                    [victim for victim, is_left_out in zip(victims, row, strict=True) if is_left_out]
+                )
+                for member, row in zip(members, rows, strict=True)
+            }
+            runs += 1
+            assert fight(SIGNED, plan, crimes).verdict.holds
+    assert runs == exhaustive_signed.search_loyal_commander(plan, t).runs
 
 
 def test_counterexamples_are_fought_again_with_the_real_generals() -> None:

@@ -85,7 +85,7 @@ def _exist_by_brute_force(
     if not sources:
         return True
     first, *rest = sources
-    stack = [(first,)]
+    stack: list[tuple[GeneralId, ...]] = [(first,)]
     while stack:
         path = stack.pop()
         if path[-1] == target:
@@ -111,7 +111,7 @@ def test_disjoint_paths_exist_exactly_when_brute_force_finds_them(seed: int) -> 
     edges = [edge for edge in combinations(range(n), 2) if dice.random() < 0.45]
     graph = make_graph("random", n, edges)
     sources = tuple(G(i) for i in sorted(dice.sample(range(1, n), dice.choice((2, 3)))))
-    target = G(dice.choice([i for i in range(1, n)]))
+    target = G(dice.randrange(1, n))
     found = disjoint_paths(graph, sources, target, frozenset({G(0)}))
     wanted = [source for source in sources if source != target]
     exists = _exist_by_brute_force(graph, tuple(wanted), target, frozenset({G(0)}))

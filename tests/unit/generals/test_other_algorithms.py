@@ -149,7 +149,7 @@ def test_bracha_is_not_broadcast_with_a_deadline() -> None:
     plan = Plan(n=4, m=1)
 
     def invent(view: View) -> list[Send]:
-        # The order goes to two lieutenants, so that two loyal ones are ready; the third ready comes late, to one only.
+        # The order goes to two lieutenants, two loyal ones are ready, and the third ready comes late, to one.
         if view.round == 1:
             return [Send(G(1), Opening("attack")), Send(G(2), Opening("attack"))]
         if view.round == 2:

@@ -149,7 +149,7 @@ def test_terminal_shows_table_tree_and_chart() -> None:
     outcome = _battle(ORAL)
     assert "R!" in _text(round_table(outcome, "en"))
     assert "0.3 = R!" in _text(eig_tree(outcome, G(1), "en"))
-    assert "◀──R!" in _text(sequence_chart(outcome, "en")).replace("─R!", "R!").replace("◀─────", "◀──")
+    assert "◀──R!────●" in _text(sequence_chart(outcome, "en"))
     assert "∅→R" in _text(eig_tree(_battle(ORAL, "silent"), G(1), "pt"))
 
 

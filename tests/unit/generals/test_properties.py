@@ -9,11 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bft.generals import counts, exhaustive
-from bft.generals.algorithms import DOLEV_STRONG, KING, ORAL, SIGNED
+from bft.generals.algorithms import DOLEV_STRONG, KING, ORAL, SIGNED, Algorithm
+from bft.generals.certificates import Slot
+from bft.generals.conditions import vector_agrees
 from bft.generals.crimes import CRIME_NAMES, crime_named
 from bft.generals.ids import GeneralId, Order
 from bft.generals.plan import Plan
-from bft.generals.run import fight
+from bft.generals.run import fight, fight_for_all
+from bft.generals.seam import Chain, Send
+from bft.generals.signed import endorse
+from bft.generals.traitors import Crime, View
 
 G = GeneralId
 quick = settings(max_examples=60, deadline=None, derandomize=True)
@@ -58,9 +63,7 @@ def test_sm_and_dolev_strong_hold_for_any_n(battle: tuple[Plan, dict[GeneralId, 
         assert fight(algorithm, plan, crimes, dice=random.Random(seed)).verdict.holds
 
 
-def _random_lies(
-    seed: int, n: int, m: int, t: int
-) -> tuple[exhaustive.Space, dict[exhaustive.Slot, Order | None]]:
+def _random_lies(seed: int, n: int, m: int, t: int) -> tuple[exhaustive.Space, dict[Slot, Order | None]]:
     dice = random.Random(seed)
     patterns = list(exhaustive.patterns(n, t, ("retreat", "attack"), m))
     plan, members, _ = patterns[dice.randrange(len(patterns))]
@@ -124,3 +127,59 @@ def test_loyal_runs_cost_what_the_formulas_say(n: int, m: int) -> None:
     assert fight(ORAL, plan).messages == counts.oral_messages(n, m)
     assert fight(SIGNED, plan).messages == counts.signed_messages(n, m)
     assert fight(SIGNED, plan) == fight(SIGNED, plan)
+
+
+@quick
+@given(st.sampled_from((ORAL, SIGNED, KING)), st.integers(0, 999), st.sampled_from(CRIME_NAMES))
+def test_everybody_in_command_reaches_interactive_consistency(
+    algorithm: Algorithm, seed: int, crime: str
+) -> None:
+    """The loyal get equal vectors, right in the entries of the loyal.
+
+    [PSL80]
+    """
+    dice = random.Random(seed)
+    plan = Plan(n=4, m=1)
+    held: dict[GeneralId, Order] = {general: dice.choice(plan.orders) for general in plan.generals}
+    traitor = G(dice.randrange(4))
+    vectors = fight_for_all(algorithm, plan, held, {traitor: crime_named(crime, plan)}, dice=dice)
+    assert vector_agrees(vectors, {general: held[general] for general in vectors})
+
+
+def _hoarders(plan: Plan, traitors: list[GeneralId], dice: random.Random) -> dict[GeneralId, Crime]:
+    """Send, at random, every chain that the coalition can make out of what it has seen: through loyal hands
+    too."""
+
+    def invent(view: View) -> list[Send]:
+        seen = [entry.message for entry in view.coalition.board if isinstance(entry.message, Chain)]
+        starts = [chain for order in plan.orders for chain in (Chain(order, ()), *seen)]
+        sends: list[Send] = []
+        for chain in starts:
+            signers = [t for t in traitors if t not in chain.signers]
+            if not chain.links and plan.commander not in traitors:
+                continue
+            signers.sort(key=lambda t: t != plan.commander)
+            for signer in signers[: dice.randrange(len(signers) + 1)]:
+                chain = endorse(plan, chain, signer, view.coalition.signers[signer])
+            sends.extend(
+                Send(to, chain) for to in plan.others(view.me) if chain.links and dice.randrange(3) == 0
+            )
+        return sends
+
+    return {traitor: Crime("hoard", lambda send, view: (), invent) for traitor in traitors}
+
+
+@quick
+@given(st.integers(0, 100_000), st.sampled_from(((3, 1), (4, 1), (4, 2), (5, 2), (5, 3))))
+def test_sm_survives_chains_through_loyal_hands(seed: int, size: tuple[int, int]) -> None:
+    """Extending loyal generals' chains gains the traitors nothing: what the search of SM leaves out, tried by
+    dice.
+
+    [LSP82 4, Theorem 2]
+    """
+    n, m = size
+    dice = random.Random(seed)
+    plan = Plan(n=n, m=m)
+    traitors = [G(i) for i in sorted(dice.sample(range(n), m))]
+    for algorithm in (SIGNED, DOLEV_STRONG):
+        assert fight(algorithm, plan, _hoarders(plan, traitors, dice), dice=dice).verdict.holds

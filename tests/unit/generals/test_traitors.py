@@ -160,7 +160,8 @@ def test_script_files_say_the_same_as_the_command_line() -> None:
 
     [LSP82 3]
     """
-    toml = '[[lie]]\nfrom = 3\nto = 1\nround = 2\npath = [0]\nsay = "retreat"\n[[lie]]\nfrom = 2\nsay = "nothing"\n'
+    first = '[[lie]]\nfrom = 3\nto = 1\nround = 2\npath = [0]\nsay = "retreat"\n'
+    toml = first + '[[lie]]\nfrom = 2\nsay = "nothing"\n'
     json = (
         '{"lie": [{"from": 3, "to": 1, "round": 2, "path": [0], "say": "retreat"}, {"from": 2, "say": "-"}]}'
     )

@@ -1,0 +1,145 @@
+"""A cluster of real processes for tests: made in a temporary folder, killed at the end whatever happens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from bft.cli.layout import Plan, replica_configs, write_cluster
+from bft.cli.ports import reserve_ports
+from bft.cli.probe import Account, probe_all
+from bft.cli.processes import ReplicaProcess
+from bft.client.client import Client, connect
+from bft.config import Cluster, Durability
+from bft.crypto.keys import KeyPair
+from bft.ids import ClientId
+from bft.transport.handshake import Identity
+
+ROOT = Path(__file__).parent.parent.parent
+PROTOCOL = {
+    "checkpoint_interval": 32,
+    "window": 64,
+    "request_timeout_ms": 400,
+    "view_change_timeout_ms": 400,
+    "status_interval_ms": 50,
+}
+START_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(slots=True)
+class Rig:
+    """A cluster's folder and its processes."""
+
+    folder: Path
+    cluster: Cluster
+    processes: list[ReplicaProcess]
+
+    @property
+    def cluster_file(self) -> Path:
+        """The shared configuration."""
+        return self.folder / "cluster.toml"
+
+    @property
+    def key(self) -> Path:
+        """The client's key file."""
+        return self.folder / "keys" / "client.pem"
+
+    def start(self, *replicas: int, adversary: str | None = None) -> None:
+        """Start some replicas, or all."""
+        for replica in replicas or range(len(self.processes)):
+            self.processes[replica].start(adversary)
+
+    def kill(self, *replicas: int) -> None:
+        """SIGKILL some replicas, or all, and wait for their ends."""
+        for replica in replicas or range(len(self.processes)):
+            self.processes[replica].kill()
+
+    async def accounts(self) -> list[Account]:
+        """What all replicas say about themselves."""
+        keys = KeyPair.generate()
+        return await probe_all(self.cluster, Identity(self.cluster.id, ClientId(keys.public), keys), seconds=1.0)
+
+    async def until(self, holds: Callable[[list[Account]], bool], seconds: float = START_SECONDS) -> list[Account]:
+        """Ask until the answers are as wanted; fails with the last ones."""
+        accounts: list[Account] = []
+        with trio.move_on_after(seconds):
+            while True:
+                accounts = await self.accounts()
+                if holds(accounts):
+                    return accounts
+                await trio.sleep(0.05)
+        logs = [f"r{index}: {process.last_words()}" for index, process in enumerate(self.processes)]
+        raise AssertionError(f"in vain for {seconds} s; last answers: {accounts}; last words: {logs}")
+
+    async def until_all_answer(self) -> None:
+        """Wait until every replica serves."""
+        await self.until(lambda accounts: all(account.answered for account in accounts))
+
+    async def until_equal(self) -> None:
+        """Wait until all replicas have executed the same batches."""
+        await self.until(
+            lambda accounts: all(account.answered for account in accounts)
+            and len({(account.report["executed"], account.report["chain"]) for account in accounts}) == 1
+        )
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A connected client."""
+        async with connect(self.cluster, key=self.key) as client:
+            await client.wait_connected(START_SECONDS)
+            yield client
+
+    def bft(self, *arguments: str) -> Ended:
+        """Run a client command against this cluster."""
+        return bft(*arguments, "--cluster", str(self.cluster_file), "--key", str(self.key))
+
+
+@contextmanager
+def make_rig(
+    folder: Path, *, n: int = 4, durability: Durability = "process", enrolment: str = "open", service: str | None = None
+) -> Iterator[Rig]:
+    """Write a cluster's files; nothing runs yet. All processes are dead at the end."""
+    plan = Plan(
+        name="test",
+        n=n,
+        base_port=reserve_ports(n),
+        durability=durability,
+        enrolment=enrolment,
+        protocol=PROTOCOL,
+        **({} if service is None else {"service": service}),
+    )
+    cluster = write_cluster(folder, plan)
+    rig = Rig(folder, cluster, [ReplicaProcess(config) for config in replica_configs(folder)])
+    try:
+        yield rig
+    finally:
+        rig.kill()
+
+
+def bft(*arguments: str, seconds: float = 30.0, cwd: Path | None = None) -> Ended:
+    """Run the `bft` command as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bft.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd or ROOT,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
