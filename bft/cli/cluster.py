@@ -108,10 +108,9 @@ def init(
     if as_json:
         print_json({"cluster": str(folder / CLUSTER_FILE), "id": made.id.hex(), "n": n, "f": made.quorums.f})
         return
-    out = console()
-    out.print(f"{folder / CLUSTER_FILE}: {n} replicas of {service}, of which {made.quorums.f} may be faulty")
-    out.print(f"{folder / 'keys'}: private keys of the replicas and of one client; keep them to their owners")
-    out.print("next: bft cluster up" + ("" if folder == Path("cluster") else f" --dir {folder}"))
+    click.echo(f"{folder / CLUSTER_FILE}: {n} replicas of {service}, of which {made.quorums.f} may be faulty")
+    click.echo(f"{folder / 'keys'}: private keys of the replicas and of one client; keep them to their owners")
+    click.echo("next: bft cluster up" + ("" if folder == Path("cluster") else f" --dir {folder}"))
 
 
 @cluster.command("up", epilog=example("cluster up", "cluster up --dir seven --wait 30"))
@@ -143,7 +142,7 @@ def up(folder: Path, wait_s: float, as_json: bool) -> None:
     else:
         for process, account, start, failure in zip(processes, accounts, started, failures, strict=True):
             what = failure or f"{'started' if start else 'runs already'}, pid {process.pid()}"
-            console().print(f"replica {account.replica} at {account.address}: {what}", markup=False)
+            click.echo(f"replica {account.replica} at {account.address}: {what}")
     if any(failures):
         click.get_current_context().exit(Exit.FAILED)
 
@@ -192,7 +191,7 @@ def down(folder: Path, grace_s: float, as_json: bool) -> None:
         print_json([{"replica": index, "end": end} for index, end in enumerate(ends)])
         return
     for index, end in enumerate(ends):
-        console().print(f"replica {index}: {end}")
+        click.echo(f"replica {index}: {end}")
 
 
 async def _wait_until_up(
@@ -202,7 +201,7 @@ async def _wait_until_up(
     shared = load_cluster(folder / CLUSTER_FILE)
     deadline = time.monotonic() + seconds
     while True:
-        accounts = await probe_all(shared, identity)
+        accounts = await probe_all(shared, identity, seconds=1.0)
         waiting = [
             account
             for process, account in zip(processes, accounts, strict=True)

@@ -6,7 +6,7 @@
 
 A call ends in a result, in a `ServiceError` that the service declares, or in an `OutcomeUnknown`; it executes at most
 once whatever happens. All calls made in one turn of the event loop share one signed envelope. Cancelling a call stops
-the waiting, not the operation: it may still execute.
+the waiting, not the operation: once it was sent, it may still execute.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Literal, TypeVar
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup
 
+from bft.client.links import Links
 from bft.client.proxy import ServiceProxy
 from bft.client.session import (
     Ask,
+    Cancel,
     Completed,
     EventArrived,
+    EventsMissed,
     Flush,
     Lost,
     Session,
@@ -38,21 +39,19 @@ from bft.client.session import (
 from bft.config import Cluster, load_cluster
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer
-from bft.errors import ClientClosed, OutcomeUnknown, Overloaded, ServiceError, SessionExpired, TransportError
+from bft.errors import ClientClosed, OutcomeUnknown, Overloaded, SessionExpired, TransportError
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ClientId, ReplicaId
-from bft.messages import STATUS_OK, Packet, Probe, ProbeReply
-from bft.transport.channel import Channel
-from bft.transport.dial import dial
-from bft.transport.handshake import Identity
+from bft.messages import OPERATION_BYTES_MAX, Probe, ProbeReply
+from bft.services.outcome import require_ok
 from bft.wire.codec import Malformed, decode_packet, encode
 
 Consistency = Literal["linearizable", "weak"]
 OnDone = Callable[[Completed | Lost], None]
 T = TypeVar("T")
 
-RECONNECT_SECONDS = (0.05, 2.0)
-NANOSECOND = 1e-9
+SECONDS = 1e-9
+"""Per nanosecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,8 @@ class Result:
 
     Attributes:
         value: the service's own bytes.
-        seq, index: position of an ordered operation, a fencing token; `index` is -1 for an unordered read.
+        seq, index: position of an ordered operation, a fencing token; `index` is -1 for an unordered read, whose
+            state is not older than slot `seq`.
     """
 
     value: bytes
@@ -83,36 +83,44 @@ class _Waiter:
         self.event.set()
 
 
+class _Probing:
+    """Somebody who waits for a replica's account of itself."""
+
+    __slots__ = ("event", "replica", "report")
+
+    def __init__(self, replica: int) -> None:
+        self.replica = replica
+        self.event = anyio.Event()
+        self.report: dict[str, object] | None = None
+
+
 class Client:
-    """A connected client; made by `connect`.
+    """A connected client; made by `connect`. All methods belong to the event loop that it runs in.
 
     Attributes:
         cluster: the configuration it was given.
         id: its public key.
-        on_event: called with every event that the service emits for this session.
+        on_event: called with every event that the service emits for this session, in order.
+        on_events_missed: called where events were lost; the service knows how to catch up.
     """
 
-    def __init__(self, cluster: Cluster, keys: KeyPair, tasks: TaskGroup) -> None:
+    def __init__(self, cluster: Cluster, keys: KeyPair) -> None:
         self.cluster = cluster
         self.id = keys.public
         self.on_event: Callable[[EventArrived], None] = lambda event: None
+        self.on_events_missed: Callable[[EventsMissed], None] = lambda event: None
         self._quorums = cluster.quorums
-        self._keys = keys
         self._signer = Ed25519Signer(cluster.id, ClientId(keys.public), keys.seed)
-        self._tasks = tasks
-        self._random = Random()
-        self._channels: dict[int, Channel] = {}
+        self._links = Links(cluster, keys, self._on_frames, self._on_change)
         self._connected = anyio.Event()
-        self._outbox: dict[int, list[bytes]] = {}
-        self._encoded: tuple[Packet | None, bytes] = (None, b"")
         self._done: dict[int, OnDone] = {}
         self._ticket = 0
         self._flush = anyio.Event()
-        self._deadline: int | None = None
+        self._wake_at: int | None = None
         self._timer = anyio.Event()
-        self._probes: dict[int, _ProbeWaiter] = {}
+        self._probes: dict[int, _Probing] = {}
         self._closed = False
-        self._session = self._new_session()
+        self._session = self._new_session(above=0)
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
@@ -120,7 +128,7 @@ class Client:
         """Order an operation and return what f + 1 replicas agree it returned.
 
         Args:
-            operation: the service's own bytes.
+            operation: the service's own bytes, at most 1 MiB.
             lane: calls of one lane (1, 2, ...) execute in the order of submission; 0 means no order among calls.
             timeout: seconds to wait; None for as long as it takes.
 
@@ -128,10 +136,12 @@ class Client:
             ServiceError: the service answered with an error.
             OutcomeUnknown: the time ran out, or the session ended first: it may or may not have executed.
             Overloaded: too many calls are waiting; it was not sent.
+            ClientClosed: the client is closed.
+            ValueError: the operation is too long.
         """
         waiter = _Waiter()
         self.submit(operation, waiter, lane=lane)
-        return await self._wait(waiter, timeout)
+        return await self._wait(self._ticket, waiter, timeout)
 
     async def query(
         self, operation: bytes, *, consistency: Consistency = "linearizable", timeout: float | None = None
@@ -145,14 +155,13 @@ class Client:
             timeout: seconds to wait; None for as long as it takes.
 
         Raises:
-            ServiceError, OutcomeUnknown, Overloaded: as `call`.
+            ServiceError, OutcomeUnknown, Overloaded, ClientClosed, ValueError: as `call`.
         """
         waiter = _Waiter()
-        ticket = self._register(waiter)
-        floor = self._session.seq if consistency == "weak" else 0
-        self._do(Ask(ticket, operation, floor, consistency == "linearizable"))
+        ticket = self._register(operation, waiter)
+        self._do(Ask(ticket, operation, 0, consistency == "linearizable"))
         self._flush.set()
-        return await self._wait(waiter, timeout)
+        return await self._wait(ticket, waiter, timeout)
 
     def submit(self, operation: bytes, on_done: OnDone, *, lane: int = 0) -> None:
         """Order an operation and have `on_done` called with its outcome: no task switch per call, for those who count.
@@ -161,43 +170,50 @@ class Client:
 
         Raises:
             ClientClosed: the client is closed.
+            ValueError: the operation is too long.
         """
-        self._do(Submit(self._register(on_done), operation, lane))
+        self._do(Submit(self._register(operation, on_done), operation, lane))
         self._flush.set()
 
     def service(self, service: type[T]) -> ServiceProxy[T]:
         """A typed view of the cluster's service: its commands and queries as async methods."""
         return ServiceProxy(self, service)
 
-    def _register(self, on_done: OnDone) -> int:
+    def _register(self, operation: bytes, on_done: OnDone) -> int:
         if self._closed:
             raise ClientClosed("the client is closed")
+        if len(operation) > OPERATION_BYTES_MAX:
+            raise ValueError(f"an operation has at most {OPERATION_BYTES_MAX} bytes, found {len(operation)}")
         if self._session.expired and not self._done:
-            self._session = self._new_session()
+            self._session = self._new_session(above=self._session.incarnation)
         self._ticket += 1
         self._done[self._ticket] = on_done
         return self._ticket
 
-    async def _wait(self, waiter: _Waiter, timeout: float | None) -> Result:
-        with anyio.move_on_after(timeout):
-            await waiter.event.wait()
+    async def _wait(self, ticket: int, waiter: _Waiter, timeout: float | None) -> Result:
+        try:
+            with anyio.move_on_after(timeout):
+                await waiter.event.wait()
+        finally:
+            if waiter.outcome is None:  # out of time, or cancelled
+                self._done.pop(ticket, None)
+                self._do(Cancel(ticket))
         match waiter.outcome:
             case None:
                 raise OutcomeUnknown(f"no result within {timeout:g} s: {self._reachability()}")
             case Lost(reason="overloaded"):
-                raise Overloaded(f"{self._session.outstanding} calls are waiting")
+                raise Overloaded(f"{self._session.outstanding} calls are waiting: {self._reachability()}")
             case Lost(reason="session-expired"):
                 raise SessionExpired("another session of this key, or eviction, ended this one")
-            case Lost(reason=reason):
-                raise OutcomeUnknown(f"the operation executed, but its result is gone ({reason})")
+            case Lost(reason="result-unavailable"):
+                raise OutcomeUnknown("it has executed, but no replica keeps its result any more")
+            case Lost():
+                raise OutcomeUnknown("the client was closed before the result came")
             case Completed(status=status, value=value, seq=seq, index=index):
-                if status != STATUS_OK:
-                    raise _service_error(value)
-                return Result(value, seq, index)
+                return Result(require_ok(status, value), seq, index)
 
     def _reachability(self) -> str:
-        quorums = self._quorums
-        up = len(self._channels)
+        quorums, up = self._quorums, len(self._links.channels)
         return f"{up} of {quorums.n} replicas reachable, {quorums.strong} needed to order an operation"
 
     # --- state ----------------------------------------------------------------------------------------------------
@@ -205,7 +221,12 @@ class Client:
     @property
     def connected(self) -> tuple[int, ...]:
         """Replicas with a live connection, ascending."""
-        return tuple(sorted(self._channels))
+        return tuple(sorted(self._links.channels))
+
+    @property
+    def failures(self) -> dict[int, str]:
+        """Why replicas cannot be reached, by replica; no entry for one that is connected or not yet tried."""
+        return dict(sorted(self._links.failures.items()))
 
     @property
     def disagreements(self) -> dict[int, int]:
@@ -217,181 +238,135 @@ class Client:
         """Highest slot whose effect this client has seen."""
         return self._session.seq
 
+    @property
+    def outstanding(self) -> int:
+        """Calls without an outcome."""
+        return self._session.outstanding
+
     async def wait_connected(self, timeout: float) -> None:
         """Wait until a quorum that can order is connected.
 
         Raises:
-            TransportError: too few replicas answered in time.
+            TransportError: too few replicas answered within `timeout` seconds.
         """
         with anyio.move_on_after(timeout):
-            while len(self._channels) < self._quorums.strong:
+            while len(self._links.channels) < self._quorums.strong:
                 self._connected = anyio.Event()
                 await self._connected.wait()
             return
         raise TransportError(self._reachability())
 
     async def probe(self, replica: int, timeout: float = 2.0) -> dict[str, object]:
-        """A replica's own account of itself.
+        """A replica's own account of itself: for people and tools, vouched for by nobody else.
 
         Raises:
-            TransportError: it is not connected or does not answer in time.
+            TransportError: it is not connected or does not answer within `timeout` seconds.
         """
-        channel = self._channels.get(replica)
-        if channel is None:
+        if replica not in self._links.channels:
             raise TransportError(f"replica {replica} is not connected")
         self._ticket += 1
         nonce = self._ticket
-        waiter = self._probes[nonce] = _ProbeWaiter(replica)
-        channel.send([encode(Probe(nonce))])
-        with anyio.move_on_after(timeout):
-            await waiter.event.wait()
-        del self._probes[nonce]
-        if waiter.report is None:
+        probing = self._probes[nonce] = _Probing(replica)
+        self._links.channels[replica].send([encode(Probe(nonce))])
+        try:
+            with anyio.move_on_after(timeout):
+                await probing.event.wait()
+        finally:
+            del self._probes[nonce]
+        if probing.report is None:
             raise TransportError(f"replica {replica} did not answer within {timeout:g} s")
-        return waiter.report
+        return probing.report
 
-    def _new_session(self) -> Session:
-        return Session(self.cluster.protocol, self._quorums, self.id, self._signer, time.time_ns())
+    def _new_session(self, *, above: int) -> Session:
+        """A session that follows the one with incarnation `above`; what this client has seen stays seen."""
+        seen = self._session.seq if above else 0
+        incarnation = max(time.time_ns(), above + 1)
+        session = Session(self.cluster.protocol, self._quorums, self.id, self._signer, incarnation)
+        session.seq = seen
+        return session
 
-    # --- the session's world ---------------------------------------------------------------------------------------
+    # --- the session's world --------------------------------------------------------------------------------------
 
     def _do(self, event: SessionInput) -> None:
-        """Step the session; packets wait in the outbox until the flusher's turn."""
+        """Step the session; packets wait for the flusher's turn."""
         for effect in self._session.step(event, time.monotonic_ns()):
             match effect:
-                case Send():
-                    self._outbox.setdefault(int(str(effect.to)), []).append(self._encode(effect.packet))
                 case Completed() | Lost():
                     on_done = self._done.pop(effect.ticket, None)
                     if on_done is not None:
                         on_done(effect)
+                case Send():
+                    assert isinstance(effect.to, int), f"a client sends to replicas, not to {effect.to!r}"
+                    self._links.post(effect.to, effect.packet)
                 case SetTimer():
-                    self._deadline = effect.at_ns
+                    self._wake_at = effect.at_ns
                     self._timer.set()
                 case EventArrived():
                     self.on_event(effect)
+                case EventsMissed():
+                    self.on_events_missed(effect)
 
-    def _encode(self, packet: Packet) -> bytes:
-        """Encode once what goes to several replicas."""
-        if self._encoded[0] is not packet:
-            self._encoded = (packet, encode(packet))
-        return self._encoded[1]
+    def _on_frames(self, replica: int, frames: list[bytes]) -> None:
+        for frame in frames:
+            try:
+                packet = decode_packet(frame)
+            except Malformed:
+                continue
+            if isinstance(packet, ProbeReply):
+                self._on_probe_reply(replica, packet)
+            else:
+                self._do(Deliver(ReplicaId(replica), packet))
+        self._flush.set()
 
-    def _send_outbox(self) -> None:
-        for replica, frames in self._outbox.items():
-            channel = self._channels.get(replica)
-            if channel is not None:
-                channel.send(frames)
-        self._outbox.clear()
+    def _on_change(self, replica: int) -> None:
+        self._connected.set()
+        self._do(Unreachable(replica))
+        self._flush.set()
 
-    async def run_flusher(self) -> None:
+    def _on_probe_reply(self, replica: int, reply: ProbeReply) -> None:
+        probing = self._probes.get(reply.nonce)
+        if probing is None or probing.replica != replica:
+            return
+        try:
+            probing.report = msgspec.json.decode(reply.report, type=dict[str, object])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+        probing.event.set()
+
+    async def run(self) -> None:
+        """Keep connections, send and tick, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run_flusher)
+            tasks.start_soon(self._run_timer)
+            for replica in range(self._quorums.n):
+                tasks.start_soon(self._links.run, replica)
+
+    async def _run_flusher(self) -> None:
         """Send what the calls of this turn of the event loop have put together."""
         while True:
             await self._flush.wait()
             self._flush = anyio.Event()
             self._do(Flush())
-            self._send_outbox()
+            self._links.flush()
 
-    async def run_timer(self) -> None:
-        """Tick the session while it waits for something."""
+    async def _run_timer(self) -> None:
+        """Tick the session when it asked for it; its latest wish counts."""
         while True:
-            await self._timer.wait()
-            self._timer = anyio.Event()
-            while self._deadline is not None:
-                pause = (self._deadline - time.monotonic_ns()) * NANOSECOND
-                self._deadline = None
-                await anyio.sleep(max(pause, 0))
+            pause = None if self._wake_at is None else max((self._wake_at - time.monotonic_ns()) * SECONDS, 0.0)
+            with anyio.move_on_after(pause) as scope:
+                await self._timer.wait()
+                self._timer = anyio.Event()
+            if scope.cancelled_caught:
+                self._wake_at = None
                 self._do(Tick())
-                self._send_outbox()
-
-    async def run_link(self, replica: int) -> None:
-        """Keep a connection to one replica, for ever."""
-        entry = self.cluster.replica[replica]
-        identity = Identity(self.cluster.id, ClientId(self.id), self._keys)
-        pause = RECONNECT_SECONDS[0]
-        while True:
-            try:
-                channel = await dial(
-                    entry.host,
-                    entry.port,
-                    server=ReplicaId(replica),
-                    server_key=self.cluster.replica_keys[replica],
-                    identity=identity,
-                )
-            except TransportError:
-                await anyio.sleep(pause * (0.5 + self._random.random()))
-                pause = min(pause * 2, RECONNECT_SECONDS[1])
-                continue
-            pause = RECONNECT_SECONDS[0]
-            await self._use(replica, channel)
-            await anyio.sleep(pause * (0.5 + self._random.random()))
-
-    async def _use(self, replica: int, channel: Channel) -> None:
-        self._channels[replica] = channel
-        self._connected.set()
-        self._do(Unreachable(replica))
-        self._flush.set()
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(channel.run_writer)
-                await self._read(replica, channel)
-                tasks.cancel_scope.cancel()
-        finally:
-            del self._channels[replica]
-            channel.close()
-        self._do(Unreachable(replica))
-        self._send_outbox()
-
-    async def _read(self, replica: int, channel: Channel) -> None:
-        while True:
-            try:
-                frames = await channel.receive()
-            except TransportError:
-                return
-            for frame in frames:
-                try:
-                    packet = decode_packet(frame)
-                except Malformed:
-                    continue
-                if isinstance(packet, ProbeReply):
-                    self._on_probe_reply(replica, packet)
-                else:
-                    self._do(Deliver(replica, packet))
-            self._flush.set()
-
-    def _on_probe_reply(self, replica: int, reply: ProbeReply) -> None:
-        waiter = self._probes.get(reply.nonce)
-        if waiter is None or waiter.replica != replica:
-            return
-        try:
-            waiter.report = msgspec.json.decode(reply.report, type=dict[str, object])
-        except msgspec.DecodeError:
-            return
-        waiter.event.set()
+                self._flush.set()
 
     def close(self) -> None:
-        """End every waiting call."""
+        """Refuse further calls, and end every waiting one."""
         self._closed = True
-        for ticket, on_done in list(self._done.items()):
+        done, self._done = self._done, {}
+        for ticket, on_done in done.items():
             on_done(Lost(ticket, "closed"))
-        self._done.clear()
-
-
-class _ProbeWaiter:
-    __slots__ = ("event", "replica", "report")
-
-    def __init__(self, replica: int) -> None:
-        self.replica = replica
-        self.event = anyio.Event()
-        self.report: dict[str, object] | None = None
-
-
-def _service_error(value: bytes) -> ServiceError:
-    try:
-        code, detail = msgspec.msgpack.decode(value, type=tuple[str, str])
-    except msgspec.DecodeError:
-        return ServiceError("Failed", value.decode(errors="replace"))
-    return ServiceError(code, detail)
 
 
 @asynccontextmanager
@@ -399,6 +374,8 @@ async def connect(
     cluster: Cluster | str | Path, *, key: KeyPair | str | Path, passphrase: bytes | None = None
 ) -> AsyncIterator[Client]:
     """Connect to a cluster as the holder of a key, under trio or asyncio.
+
+    Returns at once: calls wait for connections (`Client.wait_connected` tells whether there are any).
 
     Args:
         cluster: the cluster file, or what it holds.
@@ -412,11 +389,8 @@ async def connect(
     config = cluster if isinstance(cluster, Cluster) else load_cluster(Path(cluster))
     keys = key if isinstance(key, KeyPair) else load_key(Path(key), passphrase)
     async with anyio.create_task_group() as tasks:
-        client = Client(config, keys, tasks)
-        tasks.start_soon(client.run_flusher)
-        tasks.start_soon(client.run_timer)
-        for replica in range(config.quorums.n):
-            tasks.start_soon(client.run_link, replica)
+        client = Client(config, keys)
+        tasks.start_soon(client.run)
         try:
             yield client
         finally:

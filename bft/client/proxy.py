@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from bft.messages import STATUS_OK
 from bft.services.interface import interface_of
+from bft.services.outcome import result_of
 
 if TYPE_CHECKING:
     from bft.client.client import Client, Consistency
@@ -58,18 +61,25 @@ class ServiceProxy(Generic[T]):
             timeout=self._timeout if timeout is None else timeout,
         )
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+    async def invoke(self, name: str, /, *args: object, **kwargs: object) -> object:
+        """Call the method `name`; what `proxy.name(...)` does, for names known at run time only.
+
+        Raises:
+            AttributeError: the service has no such method.
+            TypeError: the arguments do not fit it, or cannot be encoded.
+            ServiceError, OutcomeUnknown, Overloaded, ClientClosed, ValueError: as `Client.call`.
+        """
         method = self._interface.methods.get(name)
         if method is None:
             raise AttributeError(f"{self._service.__name__} has no command or query named {name!r}")
+        operation = method.encode(args, kwargs)
+        if method.kind == "query":
+            result = await self._client.query(operation, consistency=self._consistency, timeout=self._timeout)
+        else:
+            result = await self._client.call(operation, lane=self._lane, timeout=self._timeout)
+        return result_of(method, STATUS_OK, result.value)
 
-        async def call(*args: object, **kwargs: object) -> object:
-            operation = method.encode(args, kwargs)
-            if method.kind == "query":
-                result = await self._client.query(operation, consistency=self._consistency, timeout=self._timeout)
-            else:
-                result = await self._client.call(operation, lane=self._lane, timeout=self._timeout)
-            return method.result.decode(result.value)
-
-        call.__name__ = name
-        return call
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
+        if name not in self._interface.methods:
+            raise AttributeError(f"{self._service.__name__} has no command or query named {name!r}")
+        return partial(self.invoke, name)

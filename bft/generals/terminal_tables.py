@@ -72,12 +72,12 @@ def boundary_legend(language: Language) -> str:
         return (
             "✓ every behaviour of up to m traitors tried, none violates IC1 or IC2 (number of behaviours)\n"
             "✗ violated: violations/behaviours if all were tried, 1 × if the search stopped at the first\n"
-            "~ sampled, no violation found (number of samples); proves nothing"
+            "~ some sets of traitors only sampled, no violation found; proves nothing"
         )
     return (
         "✓ experimentados todos os comportamentos de até m traidores, sem violação (quantos)\n"
         "✗ violado: violações/comportamentos se experimentados todos, 1 × se a busca parou à primeira\n"
-        "~ por amostragem, sem violação (número de amostras); nada prova"
+        "~ alguns conjuntos de traidores só por amostragem, sem violação; nada prova"
     )
 
 

@@ -1,15 +1,82 @@
-"""Fast unforgeable stand-ins for Ed25519, behind the same ports.
+"""The keys of a simulated world: fast unforgeable stand-ins, or real Ed25519, behind the same ports.
 
-A signature is a keyed hash under a secret that only the world holds; whoever was handed the `Signer` of an identity
-can sign for it, nobody else can. With Ed25519 a key is a capability by mathematics, here by construction.
+A stand-in's signature is a keyed hash under a secret that only the world holds; whoever was handed the `Signer` of an
+identity can sign for it, nobody else can. With Ed25519 a key is a capability by mathematics, here by construction.
+Both pass `tests/conformance/test_signatures.py`.
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Protocol
+
+from bft.crypto.keys import KeyPair
+from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
+from bft.ids import ClientId, ReplicaId
+from bft.ports import Signer, Verifier
 
 ROLE_REPLICA = b"R"
 ROLE_CLIENT = b"C"
+
+
+class Vault(Protocol):
+    """Hands out the identities of one simulated world."""
+
+    def replica_key(self, replica: int) -> bytes:
+        """32-byte public key of a replica."""
+        ...
+
+    def client_key(self, index: int) -> bytes:
+        """32-byte public key of the `index`-th client."""
+        ...
+
+    def replica_signer(self, replica: int) -> Signer:
+        """The capability to sign as a replica."""
+        ...
+
+    def client_signer(self, client: bytes) -> Signer:
+        """The capability to sign as a client."""
+        ...
+
+    def verifier(self, n: int) -> Verifier:
+        """Checks anybody's signatures in a cluster of `n` replicas."""
+        ...
+
+
+class Ed25519Vault:
+    """Real keys, derived from the world's seed: slower by two orders of magnitude, and just what production uses."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._clients: dict[bytes, KeyPair] = {}
+        self._cluster_id = blake2b(str(seed).encode(), digest_size=32, person=b"bft sim cluster").digest()
+
+    def replica_key(self, replica: int) -> bytes:
+        """See `Vault`."""
+        return self._keys(f"replica {replica}").public
+
+    def client_key(self, index: int) -> bytes:
+        """See `Vault`."""
+        keys = self._keys(f"client {index}")
+        self._clients[keys.public] = keys
+        return keys.public
+
+    def replica_signer(self, replica: int) -> Signer:
+        """See `Vault`."""
+        return Ed25519Signer(self._cluster_id, ReplicaId(replica), self._keys(f"replica {replica}").seed)
+
+    def client_signer(self, client: bytes) -> Signer:
+        """See `Vault`; the client must have been named by `client_key` before."""
+        return Ed25519Signer(self._cluster_id, ClientId(client), self._clients[client].seed)
+
+    def verifier(self, n: int) -> Verifier:
+        """See `Vault`."""
+        return Ed25519Verifier(self._cluster_id, [self.replica_key(replica) for replica in range(n)], None)
+
+    def _keys(self, name: str) -> KeyPair:
+        return KeyPair.of_seed(
+            blake2b(f"{self._seed}/{name}".encode(), digest_size=32, person=b"bft sim ed25519").digest()
+        )
 
 
 class KeyVault:
@@ -17,6 +84,14 @@ class KeyVault:
 
     def __init__(self, seed: int) -> None:
         self._secret = blake2b(str(seed).encode(), digest_size=32, person=b"bft sim vault").digest()
+
+    def replica_key(self, replica: int) -> bytes:
+        """A label in the place of a public key."""
+        return blake2b(b"replica %d" % replica, digest_size=32).digest()
+
+    def client_key(self, index: int) -> bytes:
+        """A label in the place of a public key."""
+        return blake2b(b"client %d" % index, digest_size=32).digest()
 
     def replica_signer(self, replica: int) -> StandInSigner:
         """The capability to sign as a replica."""

@@ -9,7 +9,9 @@ from random import Random
 
 from bft.config import MILLISECOND
 from bft.ids import Nanos, Peer
-from bft.sim.scenario import Network
+from bft.messages import CommitCertificate, Packet, Proposal, Signed
+from bft.sim.scenario import Network, Rule
+from bft.wire.codec import Malformed, decode_replica_message
 
 MICROSECOND = 1000
 REGION_LATENCY_MS = (
@@ -50,6 +52,22 @@ class SimulatedNetwork:
         """Global stabilisation: from now on every message arrives, once and soon."""
         self.heal()
         self.calm = True
+
+    def rule_for(self, rules: tuple[Rule, ...], source: int, target: int, packet: Packet) -> Rule | None:
+        """The first rule that applies to a packet; none once the network is calm."""
+        if self.calm:
+            return None
+        kinds, view, seq = _described(packet)
+        for rule in rules:
+            if (
+                (not rule.sources or source in rule.sources)
+                and (not rule.targets or target in rule.targets)
+                and (rule.view is None or rule.view == view)
+                and (not rule.seqs or (seq is not None and rule.seqs[0] <= seq <= rule.seqs[1]))
+                and (not rule.kinds or any(kind in rule.kinds for kind in kinds))
+            ):
+                return rule
+        return None
 
     def arrivals(self, source: Peer, target: Peer, size: int, now: Nanos) -> list[Nanos]:
         """When copies of a frame of `size` bytes sent now arrive; empty if it is lost."""
@@ -93,3 +111,18 @@ class SimulatedNetwork:
         end = begin + size * 8 * 1000 // self._model.bandwidth_mbit
         self._busy_until[source] = end
         return end - now
+
+
+def _described(packet: Packet) -> tuple[tuple[str, ...], int | None, int | None]:
+    """(names of the packet and of what is signed in it, view, slot)."""
+    signed = packet.signed if isinstance(packet, Proposal) else packet
+    message: object = packet
+    if isinstance(signed, Signed):
+        try:
+            message = decode_replica_message(signed.payload)
+        except Malformed:
+            return (type(packet).__name__,), None, None
+    elif not isinstance(packet, CommitCertificate):
+        return (type(packet).__name__,), None, None
+    names = (type(packet).__name__, type(message).__name__)
+    return names, getattr(message, "view", None), getattr(message, "seq", None)

@@ -59,6 +59,25 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     amount: int = 0
 
 
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the network does, before the stabilisation time, to certain messages between replicas: one delivery matrix.
+
+    Attributes:
+        kinds: class names of the packet or of the message signed in it; empty for all.
+        view: only messages of this view (those without a view belong to none); None for all.
+        seqs: only slots `seqs[0] .. seqs[1]`; empty for all.
+        sources, targets: empty for all.
+        late_ms: how late they come; None if never.
+    """
+
+    kinds: tuple[str, ...] = ()
+    view: int | None = None
+    seqs: tuple[int, ...] = ()
+    sources: tuple[int, ...] = ()
+    targets: tuple[int, ...] = ()
+    late_ms: int | None = None
+
+
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the correct clients do: each keeps `outstanding` calls open until it has made `operations`."""
 
@@ -74,7 +93,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """One run.
 
     Attributes:
+        rules: what the network does to single kinds of messages; the first that applies counts.
         corrupted: replica -> strategy expression, as `bft.adversary.parse` reads it.
+        hostile_clients: name -> what that client does, as `bft.adversary.clients` knows it.
         faults: what the environment does, in order of time.
         gst_ms: global stabilisation time: from then on no message is lost or late, and all correct replicas run;
             Byzantine replicas go on.
@@ -86,7 +107,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seed: int
     n: Annotated[int, Meta(ge=4, le=100)] = 4
     network: Network = Network()
+    rules: tuple[Rule, ...] = ()
     corrupted: dict[str, str] = {}
+    hostile_clients: dict[str, str] = {}
     faults: tuple[Fault, ...] = ()
     gst_ms: Annotated[int, Meta(ge=0)] = 3000
     patience_ms: Annotated[int, Meta(ge=1)] = 60_000

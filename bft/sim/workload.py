@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +25,7 @@ class ClientHost:
 
     def __init__(self, world: World, index: int) -> None:
         self._world = world
-        self.client = blake2b(b"client %d" % index, digest_size=32).digest()
+        self.client = world.vault.client_key(index)
         self._random = world.stream(f"client/{index}")
         self._left = world.scenario.workload.operations
         self._ticket = 0

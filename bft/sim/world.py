@@ -21,7 +21,7 @@ from bft.messages import Packet
 from bft.ports import StateMachine
 from bft.sim.history import History
 from bft.sim.host import ReplicaHost
-from bft.sim.keys import KeyVault
+from bft.sim.keys import Ed25519Vault, KeyVault, Vault
 from bft.sim.network import SimulatedNetwork
 from bft.sim.scenario import SIMULATED, Fault, Scenario
 from bft.sim.workload import ClientHost
@@ -34,11 +34,16 @@ EPOCH_NS = 1_700_000_000_000_000_000
 Trace = Callable[[Nanos, str, Peer, Peer, bytes], None]
 
 
+def vault_of(scenario: Scenario) -> Vault:
+    """The keys of a scenario's world."""
+    return Ed25519Vault(scenario.seed) if scenario.real_signatures else KeyVault(scenario.seed)
+
+
 def simulated_cluster(scenario: Scenario) -> Cluster:
-    """The configuration of a scenario's cluster; its keys are labels, since the vault signs."""
+    """The configuration of a scenario's cluster."""
+    vault = vault_of(scenario)
     entries = tuple(
-        ReplicaEntry(index, "simulated", index + 1, blake2b(b"r%d" % index, digest_size=32).hexdigest())
-        for index in range(scenario.n)
+        ReplicaEntry(index, "simulated", index + 1, vault.replica_key(index).hex()) for index in range(scenario.n)
     )
     protocol = msgspec.convert({**SIMULATED, **scenario.protocol}, Protocol)
     return Cluster(name="simulated", protocol=protocol, replica=entries)
@@ -59,7 +64,7 @@ class World:
         self.scenario = scenario
         self.cluster = simulated_cluster(scenario)
         self.quorums = Quorums.of(scenario.n)
-        self.vault = KeyVault(scenario.seed)
+        self.vault = vault_of(scenario)
         self.make_service = make_service
         self.now: Nanos = EPOCH_NS
         self.network = SimulatedNetwork(scenario.network, self.stream("network"))
@@ -150,7 +155,14 @@ class World:
     # --- wire -----------------------------------------------------------------------------------------------------
 
     def send(self, source: Peer, target: Peer, packet: Packet) -> None:
-        """Put one packet on the wire."""
+        """Put one packet on the wire, unless a rule keeps it off or back."""
+        if self.scenario.rules and isinstance(source, int) and isinstance(target, int):
+            rule = self.network.rule_for(self.scenario.rules, source, target, packet)
+            if rule is not None:
+                if rule.late_ms is not None:
+                    frame = encode(packet)
+                    self.at(self.now + rule.late_ms * MILLISECOND, lambda: self.transmit(source, target, frame))
+                return
         self.transmit(source, target, encode(packet))
 
     def transmit(self, source: Peer, target: Peer, frame: bytes) -> None:

@@ -51,7 +51,7 @@ class _Split(Strategy):
         proposed = own_proposal(context, packet)
         if proposed is None or not isinstance(target, int):
             return ((target, packet),)
-        message, batch, body = proposed
+        message, batch, _ = proposed
         groups = self._groups or tuple((replica,) for replica in context.others())
         values = [value for value, group in enumerate(groups) if target in group]
         if self._both:

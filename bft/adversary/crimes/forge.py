@@ -1,14 +1,17 @@
-"""Forgery: messages in other replicas' names, with signatures that cannot be theirs (B19, B22, X13)."""
+"""Forgery: messages in other replicas' and clients' names, with signatures that cannot be theirs (B18, B19, B22)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from bft.adversary.strategy import Context, Strategy
 from bft.digests import batch_digest
+from bft.events import Deliver, Input
 from bft.ids import Peer
-from bft.messages import Commit, Packet, Prepare, Signed
-from bft.wire.codec import encode
+from bft.messages import Checkpoint, Commit, Packet, Prepare, PrePrepare, Request, Signed, SignedRequest, Suspect
+from bft.wire.codec import decode_request, encode
 
 
 class _Forge(Strategy):
@@ -27,6 +30,72 @@ class _Forge(Strategy):
                 yield target, forged
 
 
+class _Impersonate(Strategy):
+    """Everything that it hears voted, it says again in the name of those who have not said it."""
+
+    def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
+        message = event.message
+        if isinstance(message, PrePrepare):
+            message = Prepare(message.epoch, message.view, message.seq, message.digest)
+        if isinstance(message, Prepare | Commit | Checkpoint | Suspect) and not context.random.randrange(3):
+            own = context.sign(message)
+            for victim in context.others():
+                for target in context.others():
+                    if target != victim:
+                        context.send(target, Signed(victim, own.payload, own.signature))
+        return (event,)
+
+
+class _Reflect(Strategy):
+    """Sends others' messages back to them, and copies of them under its own name."""
+
+    def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
+        message = event.message
+        if isinstance(event.packet, Signed) and isinstance(event.peer, int) and not context.random.randrange(2):
+            context.send(event.peer, event.packet)
+            if isinstance(message, Prepare | Commit | Checkpoint | Suspect):
+                for target in context.others():
+                    context.send(target, context.sign(message))
+        return (event,)
+
+
+class _FalseRequest(Strategy):
+    """Passes on requests in clients' names that they never signed: other operations, later numbers, no signature."""
+
+    def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
+        packet = event.packet
+        if isinstance(packet, SignedRequest):
+            request = decode_request(packet.payload)
+            random = context.random
+            false: Request = random.choice(
+                (
+                    msgspec.structs.replace(request, operations=(request.operations[0] + b"\xc0",), after=()),
+                    msgspec.structs.replace(request, number=request.number + 1),
+                    msgspec.structs.replace(request, session=request.session + 1),
+                    msgspec.structs.replace(request, acknowledged=request.number),
+                )
+            )
+            signature = random.choice((packet.signature, random.randbytes(64)))
+            for target in context.others():
+                context.send(target, SignedRequest(packet.client, encode(false), signature))
+        return (event,)
+
+
 def forge(per_tick: int = 1) -> Strategy:
-    """On every tick, send votes in a victim's name under the own signature."""
+    """On every tick, send votes in a victim's name under the own signature (B19)."""
     return _Forge(per_tick)
+
+
+def impersonate() -> Strategy:
+    """Repeat what is voted in the names of all who have not voted so (B22)."""
+    return _Impersonate()
+
+
+def reflect() -> Strategy:
+    """Send messages back to their signers, and sign copies (B22). Expected: the signer's id is in what is signed."""
+    return _Reflect()
+
+
+def false_request() -> Strategy:
+    """Pass on garbage in clients' names (B18). Expected: refused, the client not blamed."""
+    return _FalseRequest()

@@ -1,4 +1,4 @@
-"""Lies of a new primary (P22, P23, P24, P27). Expected: wrong ones are refused and the view fails; two valid are safe."""
+"""Lies of a new primary (P22, P23, P24, P27). Expected: wrong ones are refused, the view fails; two valid are safe."""
 
 from __future__ import annotations
 

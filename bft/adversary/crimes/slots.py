@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bft.adversary.strategy import Context, Strategy
-from bft.adversary.tools import other_digest, own_message, own_proposal, proposal, variant, votes
+from bft.adversary.tools import other_digest, own_proposal, proposal, variant, votes
+from bft.digests import batch_digest
 from bft.ids import Peer
-from bft.messages import Commit, NewView, Packet, Prepare, PrePrepare, Suspect
-from bft.wire.codec import encode
+from bft.messages import Commit, Packet, Prepare, PrePrepare, Suspect
 
 
 class _Shift(Strategy):
@@ -32,19 +32,9 @@ class _Shift(Strategy):
         seq = message.seq + self._by
         if 0 <= seq < 1 << 62:
             body = variant(batch, 1)
-            shifted = proposal(context, message, body, seq=seq)
-            yield target, shifted
-            for vote in votes(context, message.view, seq, shifted_digest(shifted.signed.payload)):
+            yield target, proposal(context, message, body, seq=seq)
+            for vote in votes(context, message.view, seq, batch_digest(body)):
                 yield target, vote
-
-
-def shifted_digest(payload: bytes) -> bytes:
-    """The digest in an encoded PRE-PREPARE."""
-    from bft.wire.codec import decode_replica_message
-
-    message = decode_replica_message(payload)
-    assert isinstance(message, PrePrepare), "made above"
-    return message.digest
 
 
 class _WrongView(Strategy):
@@ -60,21 +50,18 @@ class _WrongView(Strategy):
 
 
 class _ContradictNewView(Strategy):
-    """Follows its NEW-VIEW with other values for the slots that it proposed again."""
+    """Follows every proposal with other values for the slots before it."""
 
     def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
         yield target, packet
-        message = own_message(context, packet)
         proposed = own_proposal(context, packet)
-        if isinstance(message, NewView):
-            context.coalition.notes[f"again-{context.me}"] = (message.view, len(message.pre_prepares))
-        elif proposed is not None:
+        if proposed is not None:
             header, batch, _ = proposed
             for back in range(1, 9):
                 if header.seq > back:
-                    other = proposal(context, header, variant(batch, 1 + back), seq=header.seq - back)
-                    yield target, other
-                    for vote in votes(context, header.view, header.seq - back, shifted_digest(other.signed.payload)):
+                    body = variant(batch, 1 + back)
+                    yield target, proposal(context, header, body, seq=header.seq - back)
+                    for vote in votes(context, header.view, header.seq - back, batch_digest(body)):
                         yield target, vote
 
 
@@ -99,7 +86,6 @@ class _Future(Strategy):
                 case _:
                     message = Commit(0, view, seq, other_digest(context))
             signed = context.sign(message)
-            assert len(encode(signed)) > 0, "encodable"
             for target in context.others():
                 yield target, signed
 

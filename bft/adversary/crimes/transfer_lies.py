@@ -1,0 +1,140 @@
+"""Lies in state transfer and repair (B13, B14, B15, P13). Expected: hashes are checked, another peer helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from bft.adversary.strategy import Context, Strategy
+from bft.digests import page_digest
+from bft.events import Deliver, Input
+from bft.ids import Peer
+from bft.messages import (
+    BatchBody,
+    CheckpointCertificate,
+    CommitCertificate,
+    FetchBatch,
+    FetchManifest,
+    FetchPages,
+    Manifest,
+    ManifestBody,
+    Packet,
+    PageBodies,
+    Proposal,
+    Status,
+)
+from bft.wire.codec import encode
+
+SERVED = (ManifestBody, PageBodies, BatchBody, CommitCertificate, CheckpointCertificate)
+
+
+class _BadPages(Strategy):
+    def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
+        if not isinstance(packet, PageBodies):
+            return ((target, packet),)
+        match context.random.randrange(3):
+            case 0:
+                return ((target, PageBodies(tuple(page[:-1] + b"\xc0" for page in packet.pages))),)
+            case 1:
+                return ((target, PageBodies(packet.pages[:1])),)
+            case _:
+                return ((target, PageBodies((*reversed(packet.pages), b"\xc0" * 1000))),)
+
+
+class _BadManifest(Strategy):
+    """A well-formed manifest of another state, with pages that fit it: nothing but the certified digest tells."""
+
+    def __init__(self) -> None:
+        self._page = encode([("k0", "never written")])
+
+    def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
+        if isinstance(packet, ManifestBody):
+            manifest = msgspec.msgpack.decode(packet.manifest, type=Manifest)
+            service = (page_digest(self._page), *manifest.service[1:])
+            forged = encode(msgspec.structs.replace(manifest, service=service))
+            return ((target, ManifestBody(forged)),)
+        if isinstance(packet, PageBodies):
+            return ((target, PageBodies((self._page, *packet.pages)[:256])),)
+        return ((target, packet),)
+
+    def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
+        if isinstance(event.packet, FetchPages) and page_digest(self._page) in event.packet.digests:
+            context.send(event.peer, PageBodies((self._page,)))
+        return (event,)
+
+
+class _NoHelp(Strategy):
+    def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
+        return () if isinstance(packet, SERVED) else ((target, packet),)
+
+
+class _BadBatch(Strategy):
+    def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
+        if isinstance(packet, BatchBody):
+            return ((target, BatchBody(packet.batch + b"\xc0")),)
+        if isinstance(packet, Proposal) and packet.signed.sender != context.me:
+            return ((target, Proposal(packet.signed, packet.batch[:-1])),)
+        return ((target, packet),)
+
+
+class _StatusStorm(Strategy):
+    """Claims to stand nowhere, and asks everybody for everything, every tick."""
+
+    def __init__(self, per_tick: int) -> None:
+        self._per_tick = per_tick
+
+    def unprompted(self, context: Context) -> Iterable[tuple[Peer, Packet]]:
+        digest = page_digest(context.random.randbytes(4))
+        view = context.random.choice((0, context.view, context.view + 1))
+        asked: tuple[Packet, ...] = (
+            Status(0, view, bool(context.random.randrange(2)), 0, 0, ()),
+            FetchBatch(digest),
+            FetchManifest(8, digest),
+            FetchPages((digest,) * 16),
+        )
+        for _ in range(self._per_tick):
+            for packet in asked:
+                for target in context.others():
+                    yield target, packet
+
+
+class _StatusLie(Strategy):
+    """Claims to be far ahead, so that nobody helps and somebody may ask."""
+
+    def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
+        if isinstance(packet, Status):
+            ahead = 1 << 40
+            lie = msgspec.structs.replace(packet, stable=ahead, executed=ahead, view=packet.view + 1, active=True)
+            return ((target, lie),)
+        return ((target, packet),)
+
+
+def bad_pages() -> Strategy:
+    """Serve pages that are wrong, too few, or not asked for (B13)."""
+    return _BadPages()
+
+
+def bad_manifest() -> Strategy:
+    """Serve the manifest of another state, and pages that fit it (B13)."""
+    return _BadManifest()
+
+
+def no_help() -> Strategy:
+    """Answer no request for what was lost: batches, proofs, manifests, pages (B13)."""
+    return _NoHelp()
+
+
+def bad_batch_body() -> Strategy:
+    """Answer requests for batches, and relay proposals, with other bytes (P13)."""
+    return _BadBatch()
+
+
+def status_storm(per_tick: int = 1) -> Strategy:
+    """Ask for everything all the time (B14, B15). Expected: answered within a budget per peer."""
+    return _StatusStorm(per_tick)
+
+
+def status_lie() -> Strategy:
+    """Claim to be far ahead (B14). Expected: nothing but no help for the liar."""
+    return _StatusLie()
