@@ -28,6 +28,8 @@ ENVELOPE_BYTES_MAX = 2 * 1024 * 1024
 """A REQUEST payload; one operation of the largest size fits."""
 REPLICAS_BOUND = 100
 PAGES_MAX = 1 << 20
+EVENTS_MAX = 1024
+"""Events kept per session for a client that missed some."""
 
 Payload = Annotated[bytes, Meta(max_length=PAYLOAD_BYTES_MAX)]
 Operation = Annotated[bytes, Meta(max_length=OPERATION_BYTES_MAX)]
@@ -363,6 +365,21 @@ class PageBodies(Message, frozen=True, tag=45):
     pages: Annotated[tuple[Payload, ...], Meta(min_length=1, max_length=256)]
 
 
+class FetchEvents(Message, frozen=True, tag=46):
+    """A client asks for the events of its session after number `after`."""
+
+    session: U63
+    after: U63
+
+
+class EventBodies(Message, frozen=True, tag=47):
+    """Events kept for a session; `first` is the number of the oldest one kept, so that an overflow shows as a gap."""
+
+    session: U63
+    first: U63
+    events: Annotated[tuple[Event, ...], Meta(max_length=EVENTS_MAX)]
+
+
 class Manifest(Message, frozen=True, tag=32):
     """A checkpoint: everything that influences later execution. Its digest is the state digest.
 
@@ -416,6 +433,8 @@ Packet = (
     | ManifestBody
     | FetchPages
     | PageBodies
+    | FetchEvents
+    | EventBodies
     | Probe
     | ProbeReply
 )

@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, list[str]] = {
     ],
     "adversary": [*FOUNDATION, "adversary", "core", "wire", "state", "services", "engine", "client", "runtime"],
     "sim": [
-        *FOUNDATION, "sim", "adversary", "core", "wire", "state", "services", "engine", "client", "crypto", "storage"
+        *FOUNDATION, "sim", "adversary", "core", "wire", "state", "services", "engine", "client", "crypto", "storage",
+        "generals",
     ],
 }
 """Part -> the parts it may import. The command line and the package's front may import everything."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import TYPE_CHECKING
 
 from bft.config import MILLISECOND
 from bft.events import Broadcast, Deliver, Effect, Input, Send
@@ -20,6 +21,10 @@ from bft.membership import Quorums
 from bft.messages import Message, Packet, Proposal, ReplicaMessage, Signed, SignedRequest
 from bft.ports import Node, Signer
 from bft.wire.codec import Malformed, decode_replica_message, encode
+
+if TYPE_CHECKING:
+    from bft.engine import Engine
+    from bft.ports import Store
 
 HEARD_MAX = 256
 OUTBOX_MAX = 4096
@@ -51,6 +56,7 @@ class Context:
         seq: highest sequence number seen, likewise.
         heard: packets received lately (bounded), newest last: material for replays.
         crimes: how often the strategy changed, dropped or invented something.
+        make_twin: a second honest replica of this identity with a service and an empty store, if the host offers it.
     """
 
     me: int
@@ -62,6 +68,7 @@ class Context:
     seq: int = 0
     heard: list[tuple[Peer, Packet]] = field(default_factory=list)
     crimes: int = 0
+    make_twin: Callable[[], tuple[Engine, Store]] | None = None
     _outbox: list[tuple[Nanos, Peer, Packet]] = field(default_factory=list)
 
     def send(self, target: Peer, packet: Packet, after_ms: int = 0) -> None:

@@ -16,6 +16,7 @@ from bft.messages import Packet
 
 if TYPE_CHECKING:
     from bft.engine import Engine
+    from bft.ports import Store
 
 
 class _Twins(Strategy):
@@ -23,7 +24,7 @@ class _Twins(Strategy):
 
     def __init__(self, groups: tuple[tuple[int, ...], ...]) -> None:
         self._groups = groups
-        self._twin: Engine | None = None
+        self._twin: tuple[Engine, Store] | None = None
         self._tick_at: Nanos = 0
 
     def _is_seconds(self, context: Context, peer: Peer) -> bool:
@@ -57,7 +58,7 @@ class _Twins(Strategy):
         if self._twin is None:
             self._start(context)
         assert self._twin is not None, "started above"
-        for effect in self._twin.step(event, context.now):
+        for effect in self._twin[0].step(event, context.now):
             self._carry_out(context, effect)
 
     def _carry_out(self, context: Context, effect: Effect) -> None:
@@ -73,7 +74,7 @@ class _Twins(Strategy):
                 self._tick_at = effect.at_ns
             case Persist():
                 assert self._twin is not None, "it has just been stepped"
-                self._twin.store.write([effect.record])
+                self._twin[1].write([effect.record])
             case _:
                 pass
 

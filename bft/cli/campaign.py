@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
 import click
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,7 +22,11 @@ from rich.table import Table
 
 from bft.errors import ConfigError
 from bft.sim.campaign import Job, generators, jobs, run_campaign, run_scenario
+from bft.sim.explore import Explorer
+from bft.sim.report import page
 from bft.sim.results import OUTCOMES, Result, Results, code_version, read_scenario, to_json
+from bft.sim.shrink import RUNS_MAX, shrink, write_out
+from bft.sim.twins_search import search
 
 EXIT_VIOLATION = 1
 EXIT_INCONCLUSIVE = 3
@@ -282,6 +287,88 @@ def speed(seeds: int, as_json: bool) -> None:
 
 def _speed_jobs(seeds: int, n: int) -> list[Job]:
     return jobs(("uniform",), first=0, seeds=seeds, sizes=(n,))
+
+
+@campaign.command()
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("reports/campaign.html"))
+@click.option("--include", "included", type=int, multiple=True, help="Also draw this run; repeatable.")
+@click.option("--diagrams", type=click.IntRange(0, 50), default=12, show_default=True, help="Failures drawn at most.")
+@database_option
+def report(out: Path, included: tuple[int, ...], diagrams: int, database: Path) -> None:
+    """Write one HTML page: tables, coverage, and a space-time diagram of every kind of failure."""
+    with Results(database) as results:
+        html = page(list(results.all()), include=[results.get(run_id) for run_id in included], diagrams_max=diagrams)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(html, encoding="utf-8")
+    click.echo(f"{out}: {len(html) // 1024} KiB")
+
+
+@campaign.command(name="shrink")
+@click.argument("run_id", metavar="ID", type=int)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("reports/shrunk"))
+@click.option("--runs", type=click.IntRange(1), default=RUNS_MAX, show_default=True, help="Simulations at most.")
+@database_option
+def shrink_run(run_id: int, out: Path, runs: int, database: Path) -> None:
+    """Minimise a failing run: a scenario file, a pytest file and a sequence chart."""
+    with Results(database) as results:
+        stored = results.get(run_id)
+        original = run_scenario(stored.scenario, generator=stored.generator, label=stored.label, code=code_version())
+        if not original.violations:
+            raise ConfigError(f"run {run_id} breaks nothing with this code")
+        original = msgspec.structs.replace(original, id=run_id)
+        shrunk = shrink(original, runs_max=runs, tell=lambda step: click.echo(f"  without harm to the bug: {step}"))
+        (stored_as,) = results.add([shrunk.result])
+    click.echo(f"{shrunk.checker} still fires after {len(shrunk.steps)} cuts ({shrunk.runs} runs); run {stored_as}")
+    for path in write_out(shrunk, out):
+        click.echo(str(path))
+
+
+@campaign.command()
+@click.option("--byzantine", is_flag=True, help="The first primary equivocates.")
+@click.option("--timers", type=click.IntRange(0, 3), default=0, show_default=True, help="Timeouts per replica.")
+@click.option("--view-changes", is_flag=True, help="Let complaints about the primary through.")
+@click.option("--states", type=click.IntRange(1), default=2_000_000, show_default=True, help="States at most.")
+@click.option("--depth", type=click.IntRange(1), help="Arrivals at most.")
+@json_option
+def explore(byzantine: bool, timers: int, view_changes: bool, states: int, depth: int | None, as_json: bool) -> None:
+    """Try every order of arrivals of one request at four replicas."""
+    began = time.perf_counter()
+    explorer = Explorer(byzantine=byzantine, timers=timers, view_changes=view_changes)
+    found = explorer.run(states_max=states, depth_max=depth)
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        extent = "every order of arrivals" if found.complete else "as far as the bounds go"
+        click.echo(f"{found.states} states of the cluster, {found.local_states} of single replicas, {extent}")
+        click.echo(f"{found.transitions} steps, at most {found.depth} deep, {time.perf_counter() - began:.1f} s")
+        for name, count in found.sometimes.items():
+            click.echo(f"  {name}: {f'in {count} states' if count else 'never'}")
+        for text in found.violations:
+            click.echo(text)
+    sys.exit(EXIT_VIOLATION if found.violations else 0)
+
+
+@campaign.command()
+@click.option("--rounds", type=click.IntRange(1, 6), default=3, show_default=True, help="Partitions in a row.")
+@click.option("--twin", type=click.IntRange(0, 3), default=0, show_default=True, help="The replica that exists twice.")
+@click.option("--limit", type=click.IntRange(1), help="Schedules at most.")
+@click.option("--stride", type=click.IntRange(1), default=1, show_default=True, help="Only every so many-th schedule.")
+@json_option
+def twins(rounds: int, twin: int, limit: int | None, stride: int, as_json: bool) -> None:
+    """Duplicate one identity of four and try every partition of every round."""
+    began = time.perf_counter()
+    found = search(rounds=rounds, twin=twin, limit=limit, stride=stride)
+    if as_json:
+        click.echo(to_json(found))
+    else:
+        click.echo(f"{found.schedules} schedules of {rounds} rounds in {time.perf_counter() - began:.1f} s")
+        for name, count in found.sometimes.items():
+            click.echo(f"  {name}: in {count} schedules")
+        for schedule, violation in found.violations[:SHOWN_MAX]:
+            click.echo(f"{violation.checker}: {violation.detail}; partitions {schedule}")
+        for schedule in found.stuck[:SHOWN_MAX]:
+            click.echo(f"no progress after healing; partitions {schedule}")
+    sys.exit(EXIT_VIOLATION if found.violations or found.stuck else 0)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
 
-from bft.cli.probe import probe_all, probe_identity
 from bft.cli.terminal import (
     cluster_option,
     default_key,
@@ -66,16 +65,14 @@ class Target:
             try:
                 await client.wait_connected(min(self.timeout_s, CONNECT_SECONDS_MAX))
             except TransportError as error:
-                raise Unreachable(await self._why(cluster, str(error))) from error
+                raise Unreachable(f"{error}; nothing was sent{_reasons(client)}") from error
             return await body(client)
 
-    async def _why(self, cluster: Cluster, text: str) -> str:
-        """What each replica that cannot be reached has to say for itself."""
-        key = default_key(self.cluster_file, self.key_file)
-        identity = probe_identity(cluster, key, required=True, passphrase=passphrase_from_environment())
-        accounts = await probe_all(cluster, identity, seconds=1.0)
-        lines = [f"\n  replica {account.replica}: {account.failure}" for account in accounts if not account.answered]
-        return f"{text}; nothing was sent{''.join(lines)}"
+
+def _reasons(client: Client) -> str:
+    """A line for each replica that cannot be reached."""
+    missing = [replica for replica in range(client.cluster.quorums.n) if replica not in client.connected]
+    return "".join(f"\n  replica {replica}: {client.failures.get(replica, 'no answer')}" for replica in missing)
 
 
 def with_target(function: Callable[Concatenate[Target, P], R]) -> Callable[..., R]:

@@ -59,7 +59,7 @@ class Loading:
         for key, value in self._records:  # one iterator, shared by all workers
             try:
                 await service.put(key, value)
-            except ServiceError as error:
+            except (ServiceError, ValueError) as error:  # ValueError: too large to be sent
                 self.errors.append(f"{key[:60]}: {error}")
             except OutcomeUnknown as error:
                 raise OutcomeUnknown(f"{error}; {self.done} records were stored; loading again is safe") from error

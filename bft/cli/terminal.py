@@ -55,6 +55,8 @@ def friendly(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except (BFTError, BrokenPipeError, KeyboardInterrupt) as error:
             _leave(error)
+        except UnicodeEncodeError as error:
+            fail(f"an argument is not UTF-8: {error.object[:60]!r}", Exit.USAGE)
         except BaseExceptionGroup as group:
             known = group.subgroup((BFTError, BrokenPipeError, KeyboardInterrupt))
             if known is None or group.subgroup(AssertionError) is not None:

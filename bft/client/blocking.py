@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from anyio.abc import BlockingPortal
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from bft.client.client import Client, Consistency, Result, connect
 from bft.client.proxy import ServiceProxy

@@ -299,7 +299,8 @@ class Client:
                     assert isinstance(effect.to, int), f"a client sends to replicas, not to {effect.to!r}"
                     self._links.post(effect.to, effect.packet)
                 case SetTimer():
-                    self._wake_at = effect.at_ns
+                    # A callback above may have stepped the session meanwhile; until the next tick the earliest counts.
+                    self._wake_at = effect.at_ns if self._wake_at is None else min(self._wake_at, effect.at_ns)
                     self._timer.set()
                 case EventArrived():
                     self.on_event(effect)
@@ -356,7 +357,7 @@ class Client:
             with anyio.move_on_after(pause) as scope:
                 await self._timer.wait()
                 self._timer = anyio.Event()
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and self._wake_at is not None and self._wake_at <= time.monotonic_ns():
                 self._wake_at = None
                 self._do(Tick())
                 self._flush.set()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bft.ids import Nanos
 from bft.membership import Quorums
-from bft.messages import QueryReply
+from bft.messages import Query, QueryReply
 
 
 @dataclass(slots=True)
@@ -19,12 +19,13 @@ class Read:
     """A query on its way.
 
     Attributes:
+        query: what was sent.
         needed: how many equal answers it takes.
         answers: by replica, each one's first; None for a replica that refused.
     """
 
     ticket: int
-    operation: bytes
+    query: Query
     needed: int
     deadline: Nanos
     answers: dict[int, QueryReply | None] = field(default_factory=dict)
@@ -65,14 +66,15 @@ class Reads:
         """The earliest deadline; None without reads."""
         return min((read.deadline for read in self._by_nonce.values()), default=None)
 
-    def ask(self, ticket: int, operation: bytes, *, wait: bool, deadline: Nanos) -> int:
-        """Begin a read; returns its nonce."""
+    def ask(self, ticket: int, operation: bytes, floor: int, *, wait: bool, deadline: Nanos) -> Query:
+        """Begin a read; returns what to send to all replicas."""
         assert ticket not in self._nonces, f"ticket {ticket} is in use"
         self._nonce += 1
         needed = self._quorums.strong if wait else self._quorums.weak
-        self._by_nonce[self._nonce] = Read(ticket, operation, needed, deadline)
+        query = Query(self._nonce, floor, wait, operation)
+        self._by_nonce[self._nonce] = Read(ticket, query, needed, deadline)
         self._nonces[ticket] = self._nonce
-        return self._nonce
+        return query
 
     def answer(self, replica: int, nonce: int, reply: QueryReply | None) -> Answer | Read | None:
         """Count a replica's answer, or its refusal (None).
@@ -96,6 +98,10 @@ class Reads:
             self._forget(read)
             return read
         return None
+
+    def unanswered_by(self, replica: int) -> list[Query]:
+        """What a replica has been asked and not answered."""
+        return [read.query for read in self._by_nonce.values() if replica not in read.answers]
 
     def cancel(self, ticket: int) -> bool:
         """Forget a read; False if there is none of this ticket."""

@@ -16,8 +16,6 @@ backup that knew of it would suspect the primary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from bft.client.inbox import Inbox
 from bft.client.reads import Answer, Read, Reads
 from bft.client.seam import Ask as Ask
@@ -33,46 +31,26 @@ from bft.client.seam import SessionInput as SessionInput
 from bft.client.seam import Submit as Submit
 from bft.client.seam import Unreachable as Unreachable
 from bft.client.tally import Tally
+from bft.client.window import Envelope, Window
 from bft.config import MILLISECOND, Protocol
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Nanos, Peer, ReplicaId
 from bft.membership import Quorums
 from bft.messages import (
-    ENVELOPE_BYTES_MAX,
     OPERATION_BYTES_MAX,
-    OPERATIONS_MAX,
     Message,
     Packet,
-    Query,
     QueryReply,
     Refusal,
     Reply,
-    Request,
     SignedRequest,
 )
 from bft.ports import Signer
 from bft.wire.codec import Malformed, decode_bundle, encode
 
 BACKOFF_EXPONENT_MAX = 4
-OPERATION_OVERHEAD_BYTES = 16
-"""Length header of an operation and its entry in `after`, rounded up."""
-ENVELOPE_OVERHEAD_BYTES = 64
 RESEND_BYTES_MAX = 4 * 1024 * 1024
 """Retransmitted per tick, oldest first; the rest follows a little later."""
-
-
-@dataclass(slots=True)
-class _Envelope:
-    """An envelope on its way; `left` operations have no outcome yet."""
-
-    first: int
-    sent_at: Nanos
-    deadline: Nanos = 0
-    attempts: int = 0
-    left: int = 0
-    is_unavailable: bool = False
-    packet: SignedRequest | None = None
-    refusals: dict[str, set[int]] = field(default_factory=dict)
 
 
 class Session:
@@ -112,24 +90,17 @@ class Session:
         self._client = client
         self._quorums = quorums
         self._signer = signer
-        self._window = protocol.session_window
-        self._operations_max = min(protocol.batch_operations_max, OPERATIONS_MAX)
-        self._envelope_bytes_max = min(protocol.batch_bytes_max, ENVELOPE_BYTES_MAX)
+        self._window = Window(protocol)
+        self._reads_max = protocol.session_window
         self._retry_ns = retry_ns or protocol.request_timeout_ms * MILLISECOND // 4
         self._latency_ns = 0
         self._everybody = [ReplicaId(index) for index in range(quorums.n)]
         self._views = [0] * quorums.n
-        self._waiting: dict[int, tuple[bytes, int]] = {}
-        self._next = 1
-        self._acknowledged = 1
-        self._open: dict[int, tuple[int, int, _Envelope]] = {}
-        self._envelopes: dict[int, _Envelope] = {}
-        self._late = 0
-        self._lanes: dict[int, int] = {}
-        self._tally = Tally(quorums, self._window)
+        self._tally = Tally(quorums, protocol.session_window)
         self._reads = Reads(quorums)
         self._read_floor = 0
         self._ordered_reads: dict[int, int] = {}
+        self._bodiless: dict[int, Nanos] = {}
         self._inbox = Inbox(4 * self._retry_ns)
         self._timer_at: Nanos | None = None
         self._now = 0
@@ -143,7 +114,7 @@ class Session:
     @property
     def outstanding(self) -> int:
         """Operations and reads without an outcome."""
-        return len(self._waiting) + len(self._open) + len(self._reads)
+        return len(self._window) + len(self._reads)
 
     def wants(self, peer: Peer, packet: Packet, message: Message | None = None, /) -> bool:
         """True for the packets that a session listens to, from replicas."""
@@ -163,10 +134,10 @@ class Session:
             case Ask():
                 self._ask(event)
             case Cancel():
-                _ = self._waiting.pop(event.ticket, None) or self._reads.cancel(event.ticket)
+                if not self._reads.cancel(event.ticket) and self._window.cancel(event.ticket):
+                    self._ordered_reads.pop(event.ticket, None)
             case Unreachable():
-                if event.replica == self.primary:
-                    self._resend()
+                self._resend(event.replica)
             case Tick():
                 self._tick()
         out, self._out = self._out, []
@@ -174,57 +145,26 @@ class Session:
 
     # --- operations out -------------------------------------------------------------------------------------------
 
-    def _submit(self, ticket: int, operation: bytes, lane: int) -> None:
+    def _submit(self, ticket: int, operation: bytes, lane: int = 0) -> bool:
         assert len(operation) <= OPERATION_BYTES_MAX, f"an operation of {len(operation)} bytes"
-        assert ticket not in self._waiting, f"ticket {ticket} is in use"
         if self.expired:
             self._out.append(Lost(ticket, "session-expired"))
-        elif len(self._waiting) >= self._window:
+            return False
+        is_taken = self._window.add(ticket, operation, lane)
+        if not is_taken:
             self._out.append(Lost(ticket, "overloaded"))
-        else:
-            self._waiting[ticket] = (operation, lane)
+        return is_taken
 
     def _flush(self) -> None:
-        while self._waiting and self._next < self._acknowledged + self._window:
-            self._send_envelope()
+        while self._window.may_send:
+            envelope, request = self._window.seal(self.incarnation, self._now)
+            payload = encode(request)
+            envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
+            self._send(envelope, to_all=self._window.late > 0)
 
-    def _send_envelope(self) -> None:
-        """Number, sign and send the front of what waits, as much as limits permit and at least one operation."""
-        limit = min(self._operations_max, self._acknowledged + self._window - self._next)
-        room = self._envelope_bytes_max - ENVELOPE_OVERHEAD_BYTES
-        envelope = _Envelope(self._next, self._now)
-        operations: list[bytes] = []
-        tickets: list[int] = []
-        after: list[int] = []
-        for ticket, (operation, lane) in self._waiting.items():
-            room -= len(operation) + OPERATION_OVERHEAD_BYTES
-            if len(operations) == limit or (operations and room < 0):
-                break
-            after.append(self._follow(lane, self._next) if lane else 0)
-            self._open[self._next] = (ticket, lane, envelope)
-            self._next += 1
-            operations.append(operation)
-            tickets.append(ticket)
-        for ticket in tickets:
-            del self._waiting[ticket]
-        lanes = tuple(after) if any(after) else ()
-        request = Request(self.incarnation, envelope.first, self._acknowledged, tuple(operations), lanes)
-        payload = encode(request)
-        envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
-        envelope.left = len(operations)
-        self._envelopes[envelope.first] = envelope
-        self._send(envelope, to_all=self._late > 0)
-
-    def _follow(self, lane: int, number: int) -> int:
-        """The unfinished predecessor of `number` in its lane, 0 if there is none."""
-        before = self._lanes.get(lane, 0)
-        self._lanes[lane] = number
-        return before if before in self._open else 0
-
-    def _send(self, envelope: _Envelope, *, to_all: bool) -> None:
-        assert envelope.packet is not None, f"envelope {envelope.first} is not signed"
+    def _send(self, envelope: Envelope, *, to_all: bool) -> None:
         for replica in self._everybody if to_all else (self.primary,):
-            self._out.append(Send(replica, envelope.packet))
+            self._out.append(Send(replica, envelope.signed))
         envelope.deadline = self._now + (self._patience << min(envelope.attempts, BACKOFF_EXPONENT_MAX))
         self._wake_at(envelope.deadline)
 
@@ -259,8 +199,9 @@ class Session:
             return
         if content:
             self._believe(reply.seq, content)
-        else:
-            self._hurry()
+        elif reply.seq not in self._bodiless:
+            self._bodiless[reply.seq] = self._now + self._patience // 4
+            self._wake_at(self._bodiless[reply.seq])
 
     def _believe(self, seq: int, content: bytes) -> None:
         """Report the results and events of a bundle that a correct replica sent."""
@@ -268,6 +209,7 @@ class Session:
             bundle = decode_bundle(content)
         except Malformed:
             return  # weak replicas agree on bytes of another version: not ours to judge
+        self._bodiless.pop(seq, None)
         self.seq = max(self.seq, seq)
         self._out += self._inbox.add(bundle.events, self._now)
         if self._inbox.deadline is not None:
@@ -276,48 +218,42 @@ class Session:
             ticket = self._close(result.number)
             if ticket is not None:
                 self._out.append(Completed(ticket, result.status, result.value, seq, result.index))
+                if self._ordered_reads and self._ordered_reads.pop(ticket, 0) == self._read_floor:
+                    self._read_floor = 0  # an ordered read is no older than anything seen before it was sent
         self._acknowledge()
 
     def _close(self, number: int) -> int | None:
         """An operation has its outcome: forget it; returns its ticket, None if it had one before."""
-        entry = self._open.pop(number, None)
-        if entry is None:
+        closed = self._window.close(number)
+        if closed is None:
             return None
-        ticket, lane, envelope = entry
-        if lane and self._lanes.get(lane) == number:
-            del self._lanes[lane]
-        if self._ordered_reads and self._ordered_reads.pop(ticket, 0) == self._read_floor:
-            self._read_floor = 0  # what an ordered read returned is no older than anything seen before it was sent
-        envelope.left -= 1
-        if envelope.left == 0:
-            del self._envelopes[envelope.first]
-            if envelope.attempts:
-                self._late -= 1
-            else:
-                self._latency_ns = (7 * self._latency_ns + self._now - envelope.sent_at) // 8
+        ticket, envelope = closed
+        if envelope.left == 0 and not envelope.attempts:
+            self._latency_ns = (7 * self._latency_ns + self._now - envelope.sent_at) // 8
         return ticket
 
     def _acknowledge(self) -> None:
         """Move the window; send what waited for it."""
-        is_full = self._next >= self._acknowledged + self._window
-        while self._acknowledged < self._next and self._acknowledged not in self._open:
-            self._acknowledged += 1
-        if is_full and self._waiting:
+        was_full = self._window.is_full
+        self._window.acknowledge()
+        if was_full:
             self._flush()
 
     def _hurry(self) -> None:
-        """A digest is believed and nobody sent its bytes: ask everybody soon. Which envelope it answers is unknown."""
-        soon = self._now + self._patience // 8
-        for envelope in self._envelopes.values():
-            envelope.deadline = min(envelope.deadline, soon)
-        self._wake_at(soon)
+        """A digest is believed and its bytes are overdue: ask everybody. Which envelope it answers is unknown."""
+        overdue = [seq for seq, at in self._bodiless.items() if at <= self._now]
+        for seq in overdue:
+            since = self._bodiless.pop(seq) - self._patience // 4
+            for envelope in self._window.envelopes.values():
+                if envelope.sent_at <= since:
+                    envelope.deadline = min(envelope.deadline, self._now)
 
     def _on_refusal(self, replica: int, refusal: Refusal) -> None:
         """A hint, believed from `weak` replicas; a single one only ends its sender's say in a read."""
         if refusal.session == 0:
             self._on_answer(self._reads.answer(replica, refusal.number, None))
             return
-        envelope = self._envelopes.get(refusal.number)
+        envelope = self._window.envelopes.get(refusal.number)
         if refusal.session != self.incarnation or envelope is None:
             return
         if refusal.reason not in ("session-expired", "result-unavailable"):
@@ -333,28 +269,19 @@ class Session:
 
     def _expire(self) -> None:
         self.expired = True
-        for ticket, _, _ in self._open.values():
-            self._out.append(Lost(ticket, "session-expired"))
-        for ticket in self._waiting:
-            self._out.append(Lost(ticket, "session-expired"))
-        self._open.clear()
-        self._envelopes.clear()
-        self._waiting.clear()
-        self._lanes.clear()
+        self._out += [Lost(ticket, "session-expired") for ticket in self._window.drop_all()]
         self._ordered_reads.clear()
-        self._late = 0
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
     def _ask(self, event: Ask) -> None:
         assert len(event.operation) <= OPERATION_BYTES_MAX, f"an operation of {len(event.operation)} bytes"
-        if len(self._reads) >= self._window:
+        if len(self._reads) >= self._reads_max:
             self._out.append(Lost(event.ticket, "overloaded"))
             return
         floor = event.floor if event.wait else max(event.floor, self.seq, self._read_floor)
         deadline = self._now + self._patience
-        nonce = self._reads.ask(event.ticket, event.operation, wait=event.wait, deadline=deadline)
-        query = Query(nonce, floor, event.wait, event.operation)
+        query = self._reads.ask(event.ticket, event.operation, floor, wait=event.wait, deadline=deadline)
         for replica in self._everybody:
             self._out.append(Send(replica, query))
         self._wake_at(deadline)
@@ -372,9 +299,8 @@ class Session:
 
     def _order(self, read: Read) -> None:
         """No agreement without ordering: send the read as an ordinary operation."""
-        if self._read_floor:
+        if self._submit(read.ticket, read.query.operation) and self._read_floor:
             self._ordered_reads[read.ticket] = self._read_floor
-        self._submit(read.ticket, read.operation, 0)
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -393,8 +319,10 @@ class Session:
             self._order(read)
         if overdue:
             self._flush()
+        self._hurry()
         self._retransmit()
-        deadlines = [envelope.deadline for envelope in self._envelopes.values()]
+        deadlines = [*self._bodiless.values()]
+        deadlines += [envelope.deadline for envelope in self._window.envelopes.values()]
         deadlines += [at for at in (self._reads.deadline, self._inbox.deadline) if at is not None]
         if deadlines:
             self._wake_at(max(min(deadlines), self._now + self._patience // 8))
@@ -402,7 +330,7 @@ class Session:
     def _retransmit(self) -> None:
         """Send what is overdue to everybody, the same bytes, oldest first."""
         room = RESEND_BYTES_MAX
-        for envelope in list(self._envelopes.values()):
+        for envelope in list(self._window.envelopes.values()):
             if envelope.deadline > self._now:
                 continue
             if envelope.is_unavailable:
@@ -410,22 +338,27 @@ class Session:
                 continue
             if room <= 0:
                 break
-            assert envelope.packet is not None, f"envelope {envelope.first} is not signed"
-            room -= len(envelope.packet.payload)
-            self._late += envelope.attempts == 0
+            room -= len(envelope.signed.payload)
+            self._window.late += envelope.attempts == 0
             envelope.attempts += 1
             self._send(envelope, to_all=True)
 
-    def _resend(self) -> None:
-        """The primary may have lost what it was sent: send what went to nobody else to everybody."""
-        for envelope in self._envelopes.values():
-            if not envelope.attempts:
+    def _resend(self, replica: int) -> None:
+        """A replica may have lost what it was sent. If it is the primary, nobody else may have it."""
+        for query in self._reads.unanswered_by(replica):
+            self._out.append(Send(ReplicaId(replica), query))
+        room = RESEND_BYTES_MAX
+        for envelope in self._window.envelopes.values():
+            if envelope.attempts and room > 0:
+                room -= len(envelope.signed.payload)
+                self._out.append(Send(ReplicaId(replica), envelope.signed))
+            elif not envelope.attempts and replica == self.primary:
                 envelope.deadline = self._now
         self._retransmit()
 
-    def _abandon(self, envelope: _Envelope, reason: LostReason) -> None:
+    def _abandon(self, envelope: Envelope, reason: LostReason) -> None:
         """Report what is left of an envelope as lost. Its numbers count as acknowledged: nobody waits for them."""
-        for number in [number for number, entry in self._open.items() if entry[2] is envelope]:
+        for number in self._window.numbers(envelope):
             ticket = self._close(number)
             assert ticket is not None, f"operation {number} is open"
             self._out.append(Lost(ticket, reason))

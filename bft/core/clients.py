@@ -17,7 +17,7 @@ import msgspec
 from bft.config import MILLISECOND, Protocol
 from bft.digests import bundle_digest, page_digest
 from bft.events import OperationCall
-from bft.messages import ENVELOPE_BYTES_MAX, Bundle, Event, Request, Result
+from bft.messages import ENVELOPE_BYTES_MAX, EVENTS_MAX, Bundle, Event, EventBodies, Request, Result
 from bft.wire.codec import encode
 
 CLOCK_SLACK_NS = 3_600_000 * MILLISECOND
@@ -25,7 +25,6 @@ CLOCK_SLACK_NS = 3_600_000 * MILLISECOND
 
 Incarnations are clock readings; without a bound one hostile client could push the table's floor beyond all others.
 """
-EVENTS_KEPT_MAX = 1024
 
 
 def envelope_flaw(request: Request, payload_bytes: int, window: int) -> str | None:
@@ -62,6 +61,13 @@ class _Held(msgspec.Struct, array_like=True):
     operation: bytes
 
 
+class _KeptEvent(msgspec.Struct, array_like=True):
+    """An event kept for a client that missed its bundle."""
+
+    number: int
+    payload: bytes
+
+
 class _Page(msgspec.Struct, array_like=True):
     """Encoding of a session in a checkpoint."""
 
@@ -73,6 +79,7 @@ class _Page(msgspec.Struct, array_like=True):
     kept: list[_Kept]
     held: list[_Held]
     next_event: int
+    events: list[_KeptEvent]
 
 
 class _TablePage(msgspec.Struct, array_like=True):
@@ -96,6 +103,7 @@ class Session:
         done: number -> slot of every executed operation above `low`.
         kept: slot -> bundle, ascending.
         held: number -> operation that waits for its lane's predecessor.
+        events: the latest events emitted for the session, oldest first.
     """
 
     client: bytes
@@ -108,6 +116,8 @@ class Session:
     held: dict[int, _Held] = field(default_factory=dict)
     held_bytes: int = 0
     next_event: int = 1
+    events: list[_KeptEvent] = field(default_factory=list)
+    event_bytes: int = 0
 
     def finished(self, number: int) -> bool:
         """True if the operation needs no more ordering: executed, forgotten, or held back by its lane."""
@@ -138,6 +148,22 @@ class Session:
             self.kept_bytes -= len(old.bundle)
             old.bundle = b""
 
+    def emit(self, payload: bytes, bytes_max: int) -> Event:
+        """Number an event and keep it; beyond the bounds the oldest go, which the client will see as a gap."""
+        event = Event(self.next_event, payload)
+        self.next_event += 1
+        self.events.append(_KeptEvent(event.number, payload))
+        self.event_bytes += len(payload)
+        while len(self.events) > 1 and (len(self.events) > EVENTS_MAX or self.event_bytes > bytes_max):
+            self.event_bytes -= len(self.events.pop(0).payload)
+        return event
+
+    def events_after(self, number: int) -> EventBodies:
+        """The kept events above `number`, and where the kept ones begin."""
+        first = self.events[0].number if self.events else self.next_event
+        later = tuple(Event(event.number, event.payload) for event in self.events if event.number > number)
+        return EventBodies(self.incarnation, first, later)
+
     def encoded(self) -> bytes:
         """The session's page in a checkpoint."""
         return encode(
@@ -150,6 +176,7 @@ class Session:
                 list(self.kept.values()),
                 [self.held[number] for number in sorted(self.held)],
                 self.next_event,
+                self.events,
             )
         )
 
@@ -168,6 +195,8 @@ class Session:
             held={held.number: held for held in value.held},
             held_bytes=sum(len(held.operation) for held in value.held),
             next_event=value.next_event,
+            events=value.events,
+            event_bytes=sum(len(event.payload) for event in value.events),
         )
 
 
@@ -291,8 +320,7 @@ class SessionTable:
             if session is None:
                 continue
             entry = gathered.setdefault(client, ([], []))
-            entry[1].append(Event(session.next_event, payload))
-            session.next_event += 1
+            entry[1].append(session.emit(payload, self._protocol.session_reply_bytes_max))
             self._pages.pop(client, None)
         return [self._bundle(seq, client, *entry) for client, entry in gathered.items()]
 

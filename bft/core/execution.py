@@ -11,7 +11,7 @@ from bft.core import checkpoint, ordering, queries
 from bft.core.state import State
 from bft.digests import NULL_DIGEST, chain_digest, seed_digest
 from bft.events import Committed, Execute, Executed
-from bft.messages import Refusal, Reply
+from bft.messages import FetchEvents, Refusal, Reply
 
 REPLY_BYTES_FROM_ALL = 8192
 """A larger bundle is sent by one replica, the others send its digest; a retransmission brings it from everybody."""
@@ -78,6 +78,13 @@ def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, b
 def refuse(state: State, client: bytes, session: int, number: int) -> None:
     """Tell a client that this session is over; a hint that it believes from a weak quorum only."""
     state.send(client, Refusal(session, number, "session-expired"))
+
+
+def send_events(state: State, client: bytes, message: FetchEvents) -> None:
+    """Send a client the events that it missed."""
+    session = state.sessions.get(client, message.session)
+    if session is not None:
+        state.send(client, session.events_after(message.after))
 
 
 def resend(state: State, client: bytes, session_number: int, first: int, count: int) -> None:

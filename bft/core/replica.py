@@ -36,6 +36,7 @@ from bft.messages import (
     Commit,
     CommitCertificate,
     FetchBatch,
+    FetchEvents,
     FetchManifest,
     FetchPages,
     ManifestBody,
@@ -139,6 +140,8 @@ class Replica:
                 return isinstance(peer, int) and ordering.wants_batch_body(state, packet)
             case Query():
                 return True
+            case FetchEvents():
+                return isinstance(peer, bytes)
             case _:
                 return isinstance(peer, int)
 
@@ -187,6 +190,8 @@ class Replica:
                 checkpoint.adopt(state, packet)
             case Query():
                 queries.on_query(state, peer, packet)
+            case FetchEvents() if isinstance(peer, bytes):
+                execution.send_events(state, peer, packet)
             case _ if isinstance(peer, int):
                 self._deliver_repair(peer, packet)
             case _:

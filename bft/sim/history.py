@@ -52,6 +52,7 @@ class History:
         committed: certificates reported by correct replicas.
         signed: every message that a correct replica signed and let out, arrived or not: the soundness log.
         batches: batches proposed by anybody, by digest, as correct replicas opened them.
+        stable: (replica, slot, correct replicas whose snapshot of it was durable by then) per advance of a watermark.
         issued: payloads of envelopes that correct clients signed.
         summaries: largest value of every size in the replicas' summaries.
     """
@@ -67,6 +68,7 @@ class History:
     batches: dict[bytes, OpenedBatch] = field(default_factory=dict)
     issued: dict[tuple[bytes, int, int], bytes] = field(default_factory=dict)
     checkpoints: list[tuple[int, int, bytes]] = field(default_factory=list)
+    stable: list[tuple[int, int, int]] = field(default_factory=list)
     accusations: list[tuple[int, Evidence]] = field(default_factory=list)
     rejections: dict[str, int] = field(default_factory=dict)
     rejected_honest: list[tuple[int, Rejected]] = field(default_factory=list)

@@ -27,6 +27,7 @@ from bft.events import (
     Persist,
     Progress,
     Record,
+    Recovered,
     Rejected,
     Send,
     SetTimer,
@@ -36,10 +37,11 @@ from bft.events import (
 )
 from bft.ids import Nanos, Peer
 from bft.messages import Message, Packet, Proposal, Signed
-from bft.ports import Node
+from bft.ports import Node, Store
 from bft.sim.disk import SimulatedDisk
 from bft.sim.history import Execution
 from bft.sim.scenario import Fault
+from bft.storage.memory import MemoryStore
 from bft.wire.admission import Admission, Limits
 
 if TYPE_CHECKING:
@@ -119,7 +121,7 @@ class ReplicaHost:
         if self._strategy is not None:
             if self._context is None:
                 random = world.stream(f"adversary/{self.index}")
-                self._context = Context(self.index, world.quorums, random, world.coalition)
+                self._context = Context(self.index, world.quorums, random, world.coalition, make_twin=self._make_twin)
             node = Corrupted(node, self._strategy, self._context)
         protocol = world.cluster.protocol
         self._engine = Engine(_Observed(node, self), world.make_service(), self._disk.durable)
@@ -128,6 +130,13 @@ class ReplicaHost:
         self.up = True
         self.life += 1
         self._step(Start())
+
+    def _make_twin(self) -> tuple[Engine, Store]:
+        """A second replica of this identity, for a strategy that runs two."""
+        world = self._world
+        store = MemoryStore()
+        node = Replica(world.cluster, self.index, world.vault.replica_signer(self.index), Recovered())
+        return Engine(node, world.make_service(), store), store
 
     def stop(self, *, lose_unsynced: bool) -> None:
         """The process ends at once; what it had not handed to the operating system is gone."""
@@ -278,11 +287,18 @@ class ReplicaHost:
                     key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
                     history.transitions[key] = history.transitions.get(key, 0) + 1
                     if effect.what == "stable":
-                        self._note_sizes()
+                        self._note_stable(effect.seq)
                 case Rejected():
                     self._note_rejected(effect)
                 case _:
                     pass
+
+    def _note_stable(self, seq: int) -> None:
+        """A low watermark advances: sizes are largest now, and enough others must be able to serve the state."""
+        history = self._world.history
+        holders = {replica for replica, at, _ in history.checkpoints if at == seq}
+        history.stable.append((self.index, seq, len(holders)))
+        self._note_sizes()
 
     def _note_sizes(self) -> None:
         sizes = self._world.history.sizes

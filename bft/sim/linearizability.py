@@ -108,7 +108,7 @@ def check_register_history(operations: Sequence[Operation]) -> str | None:
         completed = NEVER
         if operation.completed is not None:
             completed = operation.completed
-            answer = _answer(method, msgspec.msgpack.decode(operation.value) if operation.value else None)
+            answer = _answer(method, _decoded(operation.value) if operation.value else None)
         elif method == "get":
             continue
         by_key.setdefault(key, []).append(Call(operation.invoked, completed, (method, *rest), answer))
@@ -156,12 +156,24 @@ def check_against_log(operations: Sequence[Operation], log: Sequence[tuple[Posit
     return _check_reads(operations, ordered, _versions(log))
 
 
+def _decoded(data: bytes) -> object:
+    """MessagePack, or the bytes themselves if they are none: a lie that was believed must not stop the checker."""
+    try:
+        return msgspec.msgpack.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return data
+
+
 def _versions(log: Sequence[tuple[Position, bytes]]) -> dict[str, list[tuple[Position, object]]]:
     """Per key, its values in order: (position that wrote it, value)."""
     values: dict[str, object] = {}
     versions: dict[str, list[tuple[Position, object]]] = {}
     for position, operation in log:
-        method, key, *rest = msgspec.msgpack.decode(operation)
+        match _decoded(operation):
+            case ["put" | "cas" as method, str(key), *rest] if rest:
+                pass
+            case _:
+                continue  # a hostile client's nonsense writes nothing
         if method == "put" or (method == "cas" and values.get(key) == rest[0]):
             values[key] = rest[-1]
             versions.setdefault(key, [((0, -1), None)]).append((position, rest[-1]))
@@ -181,7 +193,7 @@ def _check_reads(
         lowest = max((position for completed, position in placed if completed < read.invoked), default=(0, -1))
         highest = min((item.position for item in ordered if item.invoked > read.completed), default=(1 << 62, 0))
         key = msgspec.msgpack.decode(read.operation)[1]
-        value = msgspec.msgpack.decode(read.value)
+        value = _decoded(read.value)
         history = versions.get(key, [((0, -1), None)])
         found = None
         for index, (position, written) in enumerate(history):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bft.adversary.clients import Hostile, hostile_behaviour
 from bft.client.session import Ask, Completed, Flush, Lost, Session, SessionEffect, Submit
 from bft.config import MILLISECOND
 from bft.events import Deliver, Send, SetTimer, Tick
@@ -104,3 +105,43 @@ class ClientHost:
                 self._call()
             case _:
                 pass
+
+
+HOSTILE_PAUSE_MS = 25
+HOSTILE_ROUNDS = 60
+HOSTILE_INDEX = 1000
+"""Keys of hostile clients are numbered from here, those of correct ones from 0."""
+
+
+class HostileClientHost:
+    """The process of a hostile client: misbehaves at intervals for a while, and ignores every answer.
+
+    Args:
+        name: tells it from others that do the same.
+        behaviour: what it does, a name of `bft.adversary.clients`.
+    """
+
+    is_done = True
+
+    def __init__(self, world: World, name: str, behaviour: str) -> None:
+        self._world = world
+        index = sorted(world.scenario.hostile_clients).index(name)
+        self.client = world.vault.client_key(HOSTILE_INDEX + index)
+        self._behaviour = hostile_behaviour(behaviour)
+        signer = world.vault.client_signer(self.client)
+        stream = world.stream(f"hostile/{name}")
+        self._hostile = Hostile(self.client, signer, world.scenario.n, stream, world.now, world.now)
+        self._rounds = 0
+
+    def start(self) -> None:
+        """Do it once, and again later."""
+        world = self._world
+        self._hostile.now = world.now
+        for replica, packet in self._behaviour(self._hostile):
+            world.send(self.client, replica, packet)
+        self._rounds += 1
+        if self._rounds < HOSTILE_ROUNDS:
+            world.at(world.now + HOSTILE_PAUSE_MS * MILLISECOND, self.start)
+
+    def deliver(self, source: Peer, frame: bytes) -> None:
+        """It does not listen."""

@@ -24,7 +24,7 @@ from bft.sim.host import ReplicaHost
 from bft.sim.keys import Ed25519Vault, KeyVault, Vault
 from bft.sim.network import SimulatedNetwork
 from bft.sim.scenario import SIMULATED, Fault, Scenario
-from bft.sim.workload import ClientHost
+from bft.sim.workload import ClientHost, HostileClientHost
 from bft.wire.codec import encode
 
 EVENTS_MAX = 2_000_000
@@ -78,9 +78,11 @@ class World:
         )
         self.coalition = Coalition({replica: self.vault.replica_signer(replica) for replica in corrupted})
         self.replicas = [ReplicaHost(self, index) for index in range(scenario.n)]
-        self.clients = {
-            host.client: host for host in (ClientHost(self, index) for index in range(scenario.workload.clients))
-        }
+        hosts: list[ClientHost | HostileClientHost] = [
+            ClientHost(self, index) for index in range(scenario.workload.clients)
+        ]
+        hosts += [HostileClientHost(self, name, does) for name, does in sorted(scenario.hostile_clients.items())]
+        self.clients = {host.client: host for host in hosts}
 
     def stream(self, name: str) -> Random:
         """A stream of chance of its own, so that drawing in one place does not shift another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -69,10 +70,8 @@ async def _throw_junk(port: int, dice: random.Random) -> int:
             held.append(sock)
             opened += 1
             await trio.sleep(0.01)
-            try:
+            with suppress(OSError):
                 sock.send(dice.choice((b"\x16\x03\x01", b"")) + dice.randbytes(dice.randrange(1, 2000)))
-            except OSError:
-                pass
             if len(held) > 50:
                 held.pop(dice.randrange(len(held))).close()
     for sock in held:

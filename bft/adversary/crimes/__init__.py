@@ -22,7 +22,9 @@ from bft.adversary.crimes import (
     transfer_lies,
     view_change_lies,
 )
+from bft.adversary.puppet import puppet
 from bft.adversary.strategy import Strategy
+from bft.adversary.twins import twins
 
 CRIMES: dict[str, Callable[..., Strategy]] = {
     "bad_batch_body": transfer_lies.bad_batch_body,
@@ -66,6 +68,7 @@ CRIMES: dict[str, Callable[..., Strategy]] = {
     "partial_new_view": silent.partial_new_view,
     "primary_prepares": support.primary_prepares,
     "propose_twice": equivocate.propose_twice,
+    "puppet": puppet,
     "reflect": forge.reflect,
     "refuse_clients": lie.refuse_clients,
     "reorder": censor.reorder,
@@ -85,6 +88,7 @@ CRIMES: dict[str, Callable[..., Strategy]] = {
     "support": support.support,
     "suspect_storm": suspicion.suspect_storm,
     "time_warp": batches.time_warp,
+    "twins": twins,
     "two_new_views": new_view_lies.two_new_views,
     "two_view_changes": view_change_lies.two_view_changes,
     "view_change_spam": view_change_lies.view_change_spam,

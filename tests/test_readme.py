@@ -1,0 +1,64 @@
+"""The README's example and commands run as they are pasted."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from bft.cli.ports import reserve_ports
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def test_readme_example_runs_and_prints_what_its_comments_say(tmp_path: Path) -> None:
+    """The first screen is true."""
+    (example,) = _blocks("python")
+    script = tmp_path / "example.py"
+    script.write_text(example)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=30, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    promised = re.findall(r"^ *print\(.*\)  # (.*)$", example, re.MULTILINE)
+    assert promised
+    assert done.stdout.split("\n")[:-1] == promised
+
+
+def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
+    """Only the ports are changed, since other tests run on this machine too."""
+    (commands,) = _blocks("sh")
+    script = commands.replace("bft cluster init", f"bft cluster init --base-port {reserve_ports(4)}", 1)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    try:
+        done = subprocess.run(
+            ["sh", "-e", "-c", script],
+            capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment, check=False,
+        )  # fmt: skip
+    finally:
+        subprocess.run(["bft", "cluster", "down"], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "hello" in lines and "3" in lines
+    assert lines[-4:] == [f"replica {replica}: stopped" for replica in range(4)]
+
+
+def test_readme_links_lead_to_files() -> None:
+    """No link of the README or of the folders' own READMEs is dead."""
+    for path in (ROOT / "README.md", ROOT / "clients" / "README.md", ROOT / "keys" / "README.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_readme_quotes_no_figure_outside_its_section_on_performance() -> None:
+    """Speeds and times are quoted from files, in one place."""
+    before, _, after = README.partition("## Performance")
+    rest = before + after.partition("## ")[2]
+    assert not re.search(r"\d[\d ,]* ?(ops?/s|operations/s|ms|op/s)\b", rest)

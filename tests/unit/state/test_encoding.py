@@ -1,0 +1,47 @@
+"""One encoding per value, whatever the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from bft.state.encoding import encode
+
+
+@dataclass
+class Holder:
+    inner: object
+
+
+class Record(msgspec.Struct):
+    inner: object
+
+
+def test_sets_and_text_dicts_are_sorted() -> None:
+    """Order of insertion and of hashing leave no trace."""
+    assert encode({"b": 1, "a": 2}) == encode({"a": 2, "b": 1})
+    script = "from bft.state.encoding import encode; print(encode({'names': {'x','y','z','w'}}).hex())"
+    outputs = set()
+    for seed in ("1", "2", "3"):
+        ran = subprocess.run(
+            [sys.executable, "-c", script], env={"PYTHONHASHSEED": seed, "PATH": ""}, capture_output=True, check=True
+        )
+        outputs.add(ran.stdout)
+    assert len(outputs) == 1
+
+
+def test_other_dicts_keep_their_order() -> None:
+    """Integer keys stay in order of insertion, and decode in it."""
+    assert list(msgspec.msgpack.decode(encode({3: "a", 1: "b"}))) == [3, 1]
+
+
+@pytest.mark.parametrize("wrap", [list, lambda s: {5: s}, lambda s: {"a": Record(s)}, Holder, lambda s: (s,)])
+def test_sets_beside_unsortable_dicts_are_refused(wrap) -> None:
+    """No order would be left to rely on."""
+    inner = {"x", "y"} if wrap is not list else [{"x"}]
+    with pytest.raises(TypeError):
+        encode([{1: 2}, wrap(inner)])
