@@ -27,6 +27,8 @@ from bft.ports import Node, StateMachine, Store
 from bft.state.executor import Executor
 
 PAGES_PACKET_BYTES = 4 * 1024 * 1024
+PAGES_ANSWER_BYTES = 4 * PAGES_PACKET_BYTES
+"""One request brings about this much; who asked asks again for the rest. Else 256 large pages would fill the memory."""
 
 
 class Engine:
@@ -74,11 +76,17 @@ class Engine:
         return out
 
     def _page_packets(self, effect: SendPages) -> list[Effect]:
-        """Group the stored pages into packets of bounded size."""
+        """Group the stored pages into packets of bounded size, up to a bounded number of bytes."""
         packets: list[Effect] = []
         group: list[bytes] = []
-        size = 0
-        for page in self._store.read_pages(effect.digests):
+        size = total = 0
+        for digest in dict.fromkeys(effect.digests):
+            (page,) = self._store.read_pages((digest,)) or (None,)
+            if page is None:
+                continue
+            total += len(page)
+            if total > PAGES_ANSWER_BYTES and total > len(page):
+                break
             if group and size + len(page) > PAGES_PACKET_BYTES:
                 packets.append(Send(effect.to, PageBodies(tuple(group))))
                 group, size = [], 0

@@ -141,7 +141,9 @@ class Bench:
         payload = encode(message)
         return Signed(sender, payload, self.vault.replica_signer(sender).sign(payload))
 
-    def request(self, number: int = 1, *operations: list[object], session: int = EPOCH_NS, **fields: object) -> SignedRequest:
+    def request(
+        self, number: int = 1, *operations: list[object], session: int = EPOCH_NS, **fields: object
+    ) -> SignedRequest:
         """An envelope of the test's client; by default one `put`."""
         calls = operations or ([("put"), f"k{number}", f"v{number}"],)
         values = {"acknowledged": 1, "after": (), **fields}
@@ -168,7 +170,9 @@ class Bench:
         """Signatures of several replicas under one message."""
         return tuple(Endorsement(replica, self.signed(replica, message).signature) for replica in replicas)
 
-    def prepared_certificate(self, seq: int, digest: bytes, view: int = 0, backups: list[int] | None = None) -> PreparedCertificate:
+    def prepared_certificate(
+        self, seq: int, digest: bytes, view: int = 0, backups: list[int] | None = None
+    ) -> PreparedCertificate:
         """A valid prepared certificate (unless the backups named make it invalid)."""
         primary = self.quorums.primary(view)
         chosen = backups
@@ -183,7 +187,9 @@ class Bench:
         message = Commit(0, view, seq, digest)
         return CommitCertificate(0, view, seq, digest, self.endorse(message, list(range(self.quorums.strong))))
 
-    def checkpoint_certificate(self, seq: int, digest: bytes, replicas: list[int] | None = None) -> CheckpointCertificate:
+    def checkpoint_certificate(
+        self, seq: int, digest: bytes, replicas: list[int] | None = None
+    ) -> CheckpointCertificate:
         """A certificate of a checkpoint; stable if the replicas are a strong quorum."""
         chosen = list(range(self.quorums.strong)) if replicas is None else replicas
         return CheckpointCertificate(0, seq, digest, self.endorse(Checkpoint(0, seq, digest), chosen))

@@ -100,7 +100,7 @@ def one_backup(hostile: Hostile) -> Sends:
 
 def flood(hostile: Hostile) -> Sends:
     """Valid requests, many at a time (C06)."""
-    for _ in range(8):
+    for _ in range(4):
         yield from hostile.to_all(hostile.envelope(hostile.random.randint(1, 8)))
 
 

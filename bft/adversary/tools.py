@@ -37,6 +37,11 @@ def own_message(context: Context, packet: Packet) -> ReplicaMessage | None:
     return opened_message(packet)
 
 
+def is_colleague(context: Context, event: Deliver) -> bool:
+    """True if another member of the coalition sent it: reacting to each other, colluders would drown in echoes."""
+    return event.peer in context.coalition.signers
+
+
 def own_proposal(context: Context, packet: Packet) -> tuple[PrePrepare, Batch, bytes] | None:
     """(PRE-PREPARE, batch, its bytes) of a proposal of this replica's own."""
     if not isinstance(packet, Proposal) or packet.signed.sender != context.me:

@@ -18,7 +18,7 @@ from bft.services.loading import load_class
 
 @click.command(
     "call",
-    epilog=example('call put greeting "hello"', "call scan gre", "call deposit alice 5 --cluster cluster/bank/cluster.toml"),
+    epilog=example('call put greeting "hello"', "call scan gre", "call balance alice --cluster bank/cluster.toml"),
 )
 @click.argument("method")
 @click.argument("arguments", nargs=-1)

@@ -226,13 +226,14 @@ def _print_replay(before: Result, again: Result, same_code: bool) -> None:
     console.print(f"{escape(_title(again))}: [{COLOURS[again.outcome]}]{again.outcome}[/]")
     for found in again.violations:
         console.print(f"  [red]{found.checker}[/]: {escape(found.detail)}")
-    console.print(f"{again.counters['delivered']} messages, digest {again.digest}")
+    console.print(f"{again.counters['delivered']} messages, digest {again.digest}", soft_wrap=True)
     if again.digest == before.digest:
-        console.print("the same digest as before: every message alike")
+        text = "the same digest as before: every message alike"
     elif same_code:
-        console.print(f"[red]the digest was {before.digest} with the same code: the simulator is broken[/]")
+        text = f"[red]the digest was {before.digest} with the same code: the simulator is broken[/]"
     else:
-        console.print(f"[yellow]the digest was {before.digest} with code {before.code}; now {again.code}[/]")
+        text = f"[yellow]the digest was {before.digest} with code {before.code}; now {again.code}[/]"
+    console.print(text, soft_wrap=True)
 
 
 @campaign.command(name="list")

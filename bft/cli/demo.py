@@ -148,7 +148,7 @@ async def _read_back(client: Client, load: Load, view: View) -> Comparison:
     async for page in scan_pages(client.service(KeyValue)):
         found.update(page)
     view.say(f"{len(found)} records read back and compared")
-    return compare(load.records[: load.taken], found)
+    return compare(load.stored, found)
 
 
 async def _settle(director: Director, view: View) -> None:

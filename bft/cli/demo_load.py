@@ -46,6 +46,8 @@ def read_records(path: Path) -> list[Record]:
 class Load:
     """Stores records from a list until enough are stored and whoever disturbs the cluster is done.
 
+    Where replicas are so fast that the list ends before the faults do, it begins again from its first record.
+
     Attributes:
         records: all there are, in order.
         at_least: store this many whatever happens.
@@ -73,12 +75,14 @@ class Load:
     @property
     def goal(self) -> int:
         """How many will be stored, as far as is known now."""
-        return self.at_least if self.done < self.at_least else (self.taken if self.released else len(self.records))
+        if self.done < self.at_least:
+            return self.at_least
+        return self.taken if self.released else max(self.taken, len(self.records))
 
     @property
-    def is_over(self) -> bool:
-        """True when no record is in flight and none will be taken."""
-        return self.ended > 0.0
+    def stored(self) -> Sequence[Record]:
+        """The records of which at least one copy was taken."""
+        return self.records[: self.taken]
 
     async def run(self, client: Client, concurrency: int) -> None:
         """Store records through `concurrency` calls at a time."""
@@ -90,8 +94,8 @@ class Load:
 
     async def _work(self, client: Client) -> None:
         service = client.service(KeyValue)
-        while self.taken < len(self.records) and not (self.released and self.taken >= self.at_least):
-            key, value = self.records[self.taken]
+        while not (self.released and self.taken >= self.at_least):
+            key, value = self.records[self.taken % len(self.records)]
             self.taken += 1
             began = time.perf_counter()
             await service.put(key, value)

@@ -53,6 +53,7 @@ def figures(load: Load, director: Director, comparison: Comparison, seconds: flo
     return {
         "data": SOURCE,
         "replicas": director.cluster.quorums.n,
+        "records": len(load.stored),
         "operations": load.done,
         "load_seconds": round(span, 3),
         "operations_per_second": round(load.done / span),
@@ -105,6 +106,7 @@ def verdict_table(result: Mapping[str, object], verdict: Mapping[str, bool]) -> 
     rejected = result["messages_rejected"]
     assert isinstance(rejected, dict), "figures() makes a table of rejected messages"
     for name, value in (
+        ("records", f"{result['records']} stored, read back and compared"),
         ("operations", f"{result['operations']} in {result['load_seconds']} s"),
         ("throughput", f"{result['operations_per_second']} operations/s"),
         ("latency", ", ".join(f"{name} {value} ms" for name, value in latency.items())),

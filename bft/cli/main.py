@@ -17,6 +17,7 @@ COMMANDS = {
     "campaign": ("bft.cli.campaign:campaign", "Attack simulated clusters, many seeds at a time."),
     "cluster": ("bft.cli.cluster:cluster", "Make, start, watch and stop a cluster on this machine."),
     "demo": ("bft.cli.demo:demo", "Load real data while a replica lies and the primary is killed."),
+    "evidence": ("bft.cli.evidence:evidence", "List, show and verify evidence of misbehaviour."),
     "generals": ("bft.cli.generals:generals", "Fight, search and explain the Byzantine generals."),
     "keys": ("bft.cli.keys:keys", "Make and show private keys."),
     "kv": ("bft.cli.kv:kv", "Use the replicated key-value service."),

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from bft.client.client import Client, Consistency, Result, connect
@@ -66,6 +67,7 @@ class Blocking:
         self._running: tuple[BlockingPortal, Client] | None = None
 
     def __enter__(self) -> Blocking:
+        _require_no_event_loop()
         cluster, key, passphrase = self._arguments
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal("trio"))
@@ -120,6 +122,14 @@ class Blocking:
         return self._running
 
 
+def _require_no_event_loop() -> None:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return
+    raise RuntimeError("an event loop runs in this thread, which blocking calls would stop: use bft.connect")
+
+
 def connect_blocking(
     cluster: Cluster | str | Path,
     *,
@@ -129,6 +139,7 @@ def connect_blocking(
 ) -> Blocking:
     """A client for a `with` statement, without async; arguments as of `bft.connect`.
 
-    Every call ends within `timeout` seconds (None: waits for as long as it takes). Entering raises as `connect` does.
+    Every call ends within `timeout` seconds (None: waits for as long as it takes). Entering raises as `connect` does,
+    and `RuntimeError` in a thread that runs an event loop.
     """
     return Blocking(cluster, key, passphrase, timeout)

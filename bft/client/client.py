@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import anyio
-import msgspec
 
 from bft.client.links import Links
+from bft.client.probes import Probes
 from bft.client.proxy import ServiceProxy
 from bft.client.session import (
     Ask,
@@ -42,9 +42,9 @@ from bft.crypto.signatures import Ed25519Signer
 from bft.errors import ClientClosed, OutcomeUnknown, Overloaded, SessionExpired, TransportError
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ClientId, ReplicaId
-from bft.messages import OPERATION_BYTES_MAX, Probe, ProbeReply
+from bft.messages import OPERATION_BYTES_MAX, ProbeReply
 from bft.services.outcome import require_ok
-from bft.wire.codec import Malformed, decode_packet, encode
+from bft.wire.codec import Malformed, decode_packet
 
 Consistency = Literal["linearizable", "weak"]
 OnDone = Callable[[Completed | Lost], None]
@@ -83,17 +83,6 @@ class _Waiter:
         self.event.set()
 
 
-class _Probing:
-    """Somebody who waits for a replica's account of itself."""
-
-    __slots__ = ("event", "replica", "report")
-
-    def __init__(self, replica: int) -> None:
-        self.replica = replica
-        self.event = anyio.Event()
-        self.report: dict[str, object] | None = None
-
-
 class Client:
     """A connected client; made by `connect`. All methods belong to the event loop that it runs in.
 
@@ -118,7 +107,7 @@ class Client:
         self._flush = anyio.Event()
         self._wake_at: int | None = None
         self._timer = anyio.Event()
-        self._probes: dict[int, _Probing] = {}
+        self._probes = Probes()
         self._closed = False
         self._session = self._new_session(above=0)
 
@@ -262,20 +251,10 @@ class Client:
         Raises:
             TransportError: it is not connected or does not answer within `timeout` seconds.
         """
-        if replica not in self._links.channels:
+        channel = self._links.channels.get(replica)
+        if channel is None:
             raise TransportError(f"replica {replica} is not connected")
-        self._ticket += 1
-        nonce = self._ticket
-        probing = self._probes[nonce] = _Probing(replica)
-        self._links.channels[replica].send([encode(Probe(nonce))])
-        try:
-            with anyio.move_on_after(timeout):
-                await probing.event.wait()
-        finally:
-            del self._probes[nonce]
-        if probing.report is None:
-            raise TransportError(f"replica {replica} did not answer within {timeout:g} s")
-        return probing.report
+        return await self._probes.ask(replica, channel, timeout)
 
     def _new_session(self, *, above: int) -> Session:
         """A session that follows the one with incarnation `above`; what this client has seen stays seen."""
@@ -314,7 +293,7 @@ class Client:
             except Malformed:
                 continue
             if isinstance(packet, ProbeReply):
-                self._on_probe_reply(replica, packet)
+                self._probes.on_reply(replica, packet)
             else:
                 self._do(Deliver(ReplicaId(replica), packet))
         self._flush.set()
@@ -323,16 +302,6 @@ class Client:
         self._connected.set()
         self._do(Unreachable(replica))
         self._flush.set()
-
-    def _on_probe_reply(self, replica: int, reply: ProbeReply) -> None:
-        probing = self._probes.get(reply.nonce)
-        if probing is None or probing.replica != replica:
-            return
-        try:
-            probing.report = msgspec.json.decode(reply.report, type=dict[str, object])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
-        probing.event.set()
 
     async def run(self) -> None:
         """Keep connections, send and tick, until cancelled."""
@@ -389,11 +358,16 @@ async def connect(
     """
     config = cluster if isinstance(cluster, Cluster) else load_cluster(Path(cluster))
     keys = key if isinstance(key, KeyPair) else load_key(Path(key), passphrase)
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         client = Client(config, keys)
         tasks.start_soon(client.run)
         try:
             yield client
+        except Exception as error:
+            failure = error  # raised below, where the task group does not wrap it into an exception group
         finally:
             client.close()
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

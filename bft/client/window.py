@@ -16,6 +16,8 @@ from bft.messages import ENVELOPE_BYTES_MAX, OPERATIONS_MAX, Request, SignedRequ
 OPERATION_OVERHEAD_BYTES = 16
 """Length header of an operation and its entry in `after`, rounded up."""
 ENVELOPE_OVERHEAD_BYTES = 64
+BACKLOG_WINDOWS = 16
+"""Operations that may wait for the window, in multiples of it: a burst of calls is no overload."""
 
 
 @dataclass(slots=True)
@@ -95,9 +97,9 @@ class Window:
         return self._next >= self._acknowledged + self._size
 
     def add(self, ticket: int, operation: bytes, lane: int) -> bool:
-        """Let an operation wait; False if as many wait already as the window holds."""
+        """Let an operation wait; False if too many wait already."""
         assert ticket not in self._waiting, f"ticket {ticket} is in use"
-        if len(self._waiting) >= self._size:
+        if len(self._waiting) >= BACKLOG_WINDOWS * self._size:
             return False
         self._waiting[ticket] = (operation, lane)
         return True
@@ -131,10 +133,10 @@ class Window:
         return envelope, Request(session, envelope.first, self._acknowledged, tuple(operations), lanes)
 
     def _follow(self, lane: int) -> int:
-        """Put the next number into a lane; returns the number that it follows, 0 for none."""
-        before = self._lanes.get(lane, 0)
+        """Put the next number into a lane; returns the unfinished number that it follows, 0 for none."""
+        before = self._lanes.get(lane, 0)  # `close` removes a lane whose last operation is finished
         self._lanes[lane] = self._next
-        return before if before in self._open else 0
+        return before
 
     def close(self, number: int) -> tuple[int, Envelope] | None:
         """An operation has its outcome; returns its ticket and envelope, None if it had one before."""

@@ -9,7 +9,7 @@ its kept replies, the clocks and the chain. Nothing local (views, timers) is in 
 
 from __future__ import annotations
 
-from bft.core import ordering, transfer
+from bft.core import ordering, transfer, viewchange
 from bft.core.proofs import checkpoint_certificate_flaw
 from bft.core.state import State
 from bft.digests import state_digest
@@ -132,4 +132,5 @@ def make_stable(state: State, certificate: CheckpointCertificate) -> None:
     state.timing.backoff = max(0, state.timing.backoff - 1)
     state.next_seq = max(state.next_seq, seq + 1)
     state.progress("stable", seq)
+    viewchange.vote_for_proposals(state)
     ordering.propose(state)

@@ -10,14 +10,13 @@ Every decision here depends on replicated state only, so it is the same on every
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import msgspec
 
 from bft.config import MILLISECOND, Protocol
+from bft.core.session import BUNDLE_BYTES_MAX, Kept, Session, part_bytes_max
 from bft.digests import bundle_digest, page_digest
 from bft.events import OperationCall
-from bft.messages import ENVELOPE_BYTES_MAX, EVENTS_MAX, Bundle, Event, EventBodies, Request, Result
+from bft.messages import ENVELOPE_BYTES_MAX, Bundle, Event, Request, Result
 from bft.wire.codec import encode
 
 CLOCK_SLACK_NS = 3_600_000 * MILLISECOND
@@ -44,160 +43,13 @@ def envelope_flaw(request: Request, payload_bytes: int, window: int) -> str | No
     return None
 
 
-class _Kept(msgspec.Struct, array_like=True):
-    """A bundle kept for retransmission: bytes until the byte cap takes them, digest until acknowledged."""
-
-    seq: int
-    last: int
-    digest: bytes
-    bundle: bytes
-
-
-class _Held(msgspec.Struct, array_like=True):
-    """A lane's operation that waits for its predecessor."""
-
-    number: int
-    after: int
-    operation: bytes
-
-
-class _KeptEvent(msgspec.Struct, array_like=True):
-    """An event kept for a client that missed its bundle."""
-
-    number: int
-    payload: bytes
-
-
-class _Page(msgspec.Struct, array_like=True):
-    """Encoding of a session in a checkpoint."""
-
-    client: bytes
-    incarnation: int
-    used: int
-    low: int
-    done: list[tuple[int, int]]
-    kept: list[_Kept]
-    held: list[_Held]
-    next_event: int
-    events: list[_KeptEvent]
-
-
 class _TablePage(msgspec.Struct, array_like=True):
     """Encoding of what the table has beside sessions."""
 
     floor: int
 
 
-_page_decoder = msgspec.msgpack.Decoder(_Page)
 _table_decoder = msgspec.msgpack.Decoder(_TablePage)
-
-
-@dataclass(slots=True)
-class Session:
-    """One live session of one client key.
-
-    Attributes:
-        incarnation: a higher one of the same key replaces this one.
-        used: slot that last touched the session; decides eviction.
-        low: every operation up to it is finished and forgotten.
-        done: number -> slot of every executed operation above `low`.
-        kept: slot -> bundle, ascending.
-        held: number -> operation that waits for its lane's predecessor.
-        events: the latest events emitted for the session, oldest first.
-    """
-
-    client: bytes
-    incarnation: int
-    used: int = 0
-    low: int = 0
-    done: dict[int, int] = field(default_factory=dict)
-    kept: dict[int, _Kept] = field(default_factory=dict)
-    kept_bytes: int = 0
-    held: dict[int, _Held] = field(default_factory=dict)
-    held_bytes: int = 0
-    next_event: int = 1
-    events: list[_KeptEvent] = field(default_factory=list)
-    event_bytes: int = 0
-
-    def finished(self, number: int) -> bool:
-        """True if the operation needs no more ordering: executed, forgotten, or held back by its lane."""
-        return number <= self.low or number in self.done or number in self.held
-
-    def acknowledge(self, acknowledged: int) -> None:
-        """The client has the results of everything below `acknowledged`: forget them."""
-        if acknowledged - 1 <= self.low:
-            return
-        for number in range(self.low + 1, acknowledged):
-            self.done.pop(number, None)
-            held = self.held.pop(number, None)
-            if held is not None:
-                self.held_bytes -= len(held.operation)
-        self.low = acknowledged - 1
-        for seq in [seq for seq, kept in self.kept.items() if kept.last <= self.low]:
-            self.kept_bytes -= len(self.kept.pop(seq).bundle)
-
-    def keep(self, kept: _Kept, bytes_max: int) -> None:
-        """Keep a bundle for retransmission; beyond the cap the oldest shrink to their digest."""
-        self.kept[kept.seq] = kept
-        self.kept_bytes += len(kept.bundle)
-        if self.kept_bytes <= bytes_max:
-            return
-        for old in self.kept.values():
-            if self.kept_bytes <= bytes_max or old is kept:
-                return
-            self.kept_bytes -= len(old.bundle)
-            old.bundle = b""
-
-    def emit(self, payload: bytes, bytes_max: int) -> Event:
-        """Number an event and keep it; beyond the bounds the oldest go, which the client will see as a gap."""
-        event = Event(self.next_event, payload)
-        self.next_event += 1
-        self.events.append(_KeptEvent(event.number, payload))
-        self.event_bytes += len(payload)
-        while len(self.events) > 1 and (len(self.events) > EVENTS_MAX or self.event_bytes > bytes_max):
-            self.event_bytes -= len(self.events.pop(0).payload)
-        return event
-
-    def events_after(self, number: int) -> EventBodies:
-        """The kept events above `number`, and where the kept ones begin."""
-        first = self.events[0].number if self.events else self.next_event
-        later = tuple(Event(event.number, event.payload) for event in self.events if event.number > number)
-        return EventBodies(self.incarnation, first, later)
-
-    def encoded(self) -> bytes:
-        """The session's page in a checkpoint."""
-        return encode(
-            _Page(
-                self.client,
-                self.incarnation,
-                self.used,
-                self.low,
-                sorted(self.done.items()),
-                list(self.kept.values()),
-                [self.held[number] for number in sorted(self.held)],
-                self.next_event,
-                self.events,
-            )
-        )
-
-    @classmethod
-    def decoded(cls, page: bytes) -> Session:
-        """Rebuild a session from its (verified) page."""
-        value = _page_decoder.decode(page)
-        return cls(
-            client=value.client,
-            incarnation=value.incarnation,
-            used=value.used,
-            low=value.low,
-            done=dict(value.done),
-            kept={kept.seq: kept for kept in value.kept},
-            kept_bytes=sum(len(kept.bundle) for kept in value.kept),
-            held={held.number: held for held in value.held},
-            held_bytes=sum(len(held.operation) for held in value.held),
-            next_event=value.next_event,
-            events=value.events,
-            event_bytes=sum(len(event.payload) for event in value.events),
-        )
 
 
 class SessionTable:
@@ -205,7 +57,9 @@ class SessionTable:
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
+        self._bytes_max = part_bytes_max(protocol)
         self._sessions: dict[bytes, Session] = {}
+        self._idle: list[tuple[int, bytes]] = []
         self._floor = 0
         self._pages: dict[bytes, bytes] = {}
 
@@ -231,7 +85,8 @@ class SessionTable:
                 continue
             session.used = seq
             self._pages.pop(client, None)
-            session.acknowledge(request.acknowledged)
+            freed = session.acknowledge(request.acknowledged, self._protocol.session_window)
+            self._release(session, freed, seq, calls)
             if request.after:
                 self._select_lanes(session, request, seq, calls)
             else:
@@ -249,7 +104,7 @@ class SessionTable:
             done[number] = seq
             calls.append(OperationCall(session.client, session.incarnation, number, len(calls), operation))
             if session.held:
-                self._release(session, number, seq, calls)
+                self._release(session, sorted(session.followers.pop(number, ())), seq, calls)
 
     def _select_lanes(self, session: Session, request: Request, seq: int, calls: list[OperationCall]) -> None:
         """Hold an operation back until its predecessor has executed.
@@ -262,25 +117,21 @@ class SessionTable:
             if session.finished(number):
                 continue
             if after > session.low and after not in session.done:
-                if session.held_bytes + len(operation) <= self._protocol.session_reply_bytes_max:
-                    session.held[number] = _Held(number, after, operation)
-                    session.held_bytes += len(operation)
+                if session.held_bytes + len(operation) <= self._bytes_max:
+                    session.hold(number, after, operation)
                 continue
             session.done[number] = seq
             calls.append(OperationCall(session.client, session.incarnation, number, len(calls), operation))
-            self._release(session, number, seq, calls)
+            self._release(session, sorted(session.followers.pop(number, ())), seq, calls)
 
-    def _release(self, session: Session, number: int, seq: int, calls: list[OperationCall]) -> None:
-        """Execute what waited for `number`, and what waited for that, in order of number."""
-        ready = [number]
-        while ready:
-            before = ready.pop(0)
-            for waiting in sorted(held.number for held in session.held.values() if held.after == before):
-                held = session.held.pop(waiting)
-                session.held_bytes -= len(held.operation)
-                session.done[waiting] = seq
-                calls.append(OperationCall(session.client, session.incarnation, waiting, len(calls), held.operation))
-                ready.append(waiting)
+    def _release(self, session: Session, ready: list[int], seq: int, calls: list[OperationCall]) -> None:
+        """Execute held operations, and what waited for those, in order of number; `ready` grows on the way."""
+        for number in ready:
+            held = session.held.pop(number)
+            session.held_bytes -= len(held.operation)
+            session.done[number] = seq
+            calls.append(OperationCall(session.client, session.incarnation, number, len(calls), held.operation))
+            ready += sorted(session.followers.pop(number, ()))
 
     def _open(self, client: bytes, incarnation: int, seq: int, time_ns: int) -> Session | None:
         session = self._sessions.get(client)
@@ -289,17 +140,33 @@ class SessionTable:
         if self.is_expired(client, incarnation) or incarnation > time_ns + CLOCK_SLACK_NS:
             return None
         if session is None and len(self._sessions) >= self._protocol.sessions_max:
-            self._evict()
+            self._evict(seq)
         session = Session(client, incarnation, used=seq)
         self._sessions[client] = session
         return session
 
-    def _evict(self) -> None:
+    def _evict(self, seq: int) -> None:
         """Drop the least recently used session; the floor is its tombstone, so nothing of it executes again."""
-        oldest = min(self._sessions.values(), key=lambda session: (session.used, session.client))
+        oldest = self._oldest(seq)
         self._floor = max(self._floor, oldest.incarnation)
         del self._sessions[oldest.client]
         self._pages.pop(oldest.client, None)
+
+    def _oldest(self, seq: int) -> Session:
+        """The session with the lowest (slot of last use, client), sorted once per many evictions.
+
+        What is not in the sorted list, or was used since, was used later than all that is in it: the first entry that
+        still holds is the minimum, however long ago it was sorted.
+        """
+        if not self._idle:
+            entries = [(session.used, session.client) for session in self._sessions.values() if session.used < seq]
+            self._idle = sorted(entries, reverse=True)
+        while self._idle:
+            used, client = self._idle.pop()
+            session = self._sessions.get(client)
+            if session is not None and session.used == used:
+                return session
+        return min(self._sessions.values(), key=lambda session: (session.used, session.client))
 
     def record(
         self,
@@ -308,31 +175,37 @@ class SessionTable:
         results: list[tuple[int, bytes]],
         events: list[tuple[bytes, int, bytes]],
     ) -> list[tuple[Session, bytes, bytes]]:
-        """Keep the results of a slot; returns (session, bundle digest, bundle bytes) in order of first mention."""
-        gathered: dict[bytes, tuple[list[Result], list[Event]]] = {}
+        """Keep the results of a slot; returns (session, bundle digest, bundle bytes) in order of first mention.
+
+        A session that ended within the slot, replaced or evicted, has nobody left to answer; its results must not
+        pass for those of the same client's next one (`test_restarted_clients_results_do_not_mix`).
+        """
+        gathered: dict[tuple[bytes, int], tuple[list[Result], list[Event]]] = {}
         for call, (status, value) in zip(calls, results, strict=True):
-            entry = gathered.get(call.client)
+            entry = gathered.get((call.client, call.session))
             if entry is None:
-                entry = gathered[call.client] = ([], [])
+                entry = gathered[call.client, call.session] = ([], [])
             entry[0].append(Result(call.number, call.index, status, value))
         for client, incarnation, payload in events:
             session = self.get(client, incarnation)
             if session is None:
                 continue
-            entry = gathered.setdefault(client, ([], []))
-            entry[1].append(session.emit(payload, self._protocol.session_reply_bytes_max))
+            entry = gathered.setdefault((client, incarnation), ([], []))
+            entry[1].append(session.emit(payload, self._bytes_max))
             self._pages.pop(client, None)
-        return [self._bundle(seq, client, *entry) for client, entry in gathered.items()]
+        live = ((self.get(*name), entry) for name, entry in gathered.items())
+        return [self._bundle(seq, session, *entry) for session, entry in live if session is not None]
 
     def _bundle(
-        self, seq: int, client: bytes, results: list[Result], events: list[Event]
+        self, seq: int, session: Session, results: list[Result], events: list[Event]
     ) -> tuple[Session, bytes, bytes]:
-        session = self._sessions[client]
         bundle = encode(Bundle(tuple(results), tuple(events)))
         digest = bundle_digest(bundle)
+        if len(bundle) > BUNDLE_BYTES_MAX:
+            bundle = b""
         last = max((result.number for result in results), default=session.low)
         if results:
-            session.keep(_Kept(seq, last, digest, bundle), self._protocol.session_reply_bytes_max)
+            session.keep(Kept(seq, last, digest, bundle), self._bytes_max)
         return session, digest, bundle
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
@@ -356,6 +229,7 @@ class SessionTable:
         """Replace the table by verified pages, in the order that `checkpoint` gave."""
         self._floor = _table_decoder.decode(pages[0]).floor
         self._sessions = {}
+        self._idle = []
         self._pages = {}
         for page in pages[1:]:
             session = Session.decoded(page)

@@ -104,11 +104,12 @@ def on_proposal(state: State, peer: Peer, signed: Signed, message: PrePrepare, b
         state.accuse(signed.sender, "two-pre-prepares", accepted[1], signed)
         viewchange.suspect(state, "equivocation")
         return
-    if state.proposed_again.get(message.seq, message.digest) != message.digest:
+    again = state.proposed_again.get(message.seq)
+    if again is not None and again[0] != message.digest:
         # Beyond the window when the view began, hence not in `accepted`, but bound by the NEW-VIEW all the same.
         viewchange.suspect(state, "contradicts-new-view")
         return
-    if accepted is None and message.seq not in state.proposed_again and not _time_is_acceptable(state, peer, batch):
+    if accepted is None and again is None and not _time_is_acceptable(state, peer, batch):
         return
     state.log.keep_batch(batch, message.seq)
     _mark_proposed(state, batch, message.seq)
@@ -307,9 +308,16 @@ def on_commit_certificate(state: State, certificate: CommitCertificate, peer: Pe
 
 
 def decide(state: State, slot: Slot, certificate: CommitCertificate) -> None:
-    """The slot's batch is committed; execute as far as the decided prefix goes."""
+    """The slot's batch is committed; execute as far as the decided prefix goes.
+
+    The batch may be here for an earlier slot's sake only: without being kept for this one, it would be dropped with
+    that one (`test_batch_of_a_later_slot_survives_the_checkpoint_of_an_earlier_one`).
+    """
     slot.committed = certificate
-    if not state.log.has_batch(certificate.digest):
+    batch = state.log.batch(certificate.digest)
+    if batch is not None:
+        state.log.keep_batch(batch, slot.seq)
+    elif not state.log.has_batch(certificate.digest):
         want_batch(state, certificate.digest, slot.seq, certificate.commits[0].replica)
     execution.execute_ready(state)
 

@@ -14,6 +14,8 @@ from bft.messages import Request, SignedRequest
 CLIENT_BYTES_MAX = 16 * 1024 * 1024
 POOL_BYTES_MAX = 256 * 1024 * 1024
 CLIENT_ENVELOPES_MAX = 4096
+ENVELOPE_OVERHEAD_BYTES = 1024
+"""What the smallest envelope costs here; without it, tiny ones of many clients would fill the memory unseen."""
 
 Key = tuple[bytes, int, int]
 """(client, session, first number): what an envelope is known by. Never its digest: a client may sign two."""
@@ -75,7 +77,7 @@ class Pool:
     def add(self, pending: Pending) -> bool:
         """Add an envelope not yet there; False if the client or the pool is over its limit."""
         client = pending.signed.client
-        size = len(pending.signed.payload)
+        size = len(pending.signed.payload) + ENVELOPE_OVERHEAD_BYTES
         queue = self._queues.get(client)
         held = self._sizes.get(client, 0)
         if self._bytes + size > POOL_BYTES_MAX or held + size > CLIENT_BYTES_MAX:
@@ -96,7 +98,7 @@ class Pool:
         pending = queue.pop(key, None) if queue is not None else None
         if queue is None or pending is None:
             return
-        size = len(pending.signed.payload)
+        size = len(pending.signed.payload) + ENVELOPE_OVERHEAD_BYTES
         self._bytes -= size
         self._sizes[key[0]] -= size
         self._unproposed -= pending.proposed == 0
@@ -109,7 +111,7 @@ class Pool:
         taken: list[Pending] = []
         operations = size = 0
         queues = [
-            (client, iter([pending for pending in queue.values() if pending.proposed == 0]))
+            (client, (pending for pending in queue.values() if pending.proposed == 0))
             for client, queue in self._queues.items()
         ]
         while queues:

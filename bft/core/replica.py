@@ -109,6 +109,7 @@ class Replica:
         self._recovered = None
         state.timing.active_since = state.timing.progressed = state.timing.opened = state.now
         repair.send_status(state)
+        viewchange.vote_for_proposals(state)
         execution.execute_ready(state)
         state.out.append(SetTimer(state.now + self._tick_ns))
 
@@ -125,6 +126,12 @@ class Replica:
     def wants(self, peer: Peer, packet: Packet, message: Message | None, /) -> bool:
         """Cheap filter before signatures are checked; see `bft.ports.Node`."""
         state = self._state
+        if not isinstance(peer, int):
+            match packet:
+                case SignedRequest():
+                    return isinstance(message, Request) and requests.wants_request(state, packet, message)
+                case _:
+                    return isinstance(packet, Query | FetchEvents)
         match packet:
             case Signed():
                 return packet.sender != state.me and self._wants_signed(packet.sender, message)
@@ -137,13 +144,11 @@ class Replica:
             case CheckpointCertificate():
                 return checkpoint.wants_certificate(state, packet)
             case BatchBody():
-                return isinstance(peer, int) and ordering.wants_batch_body(state, packet)
-            case Query():
-                return True
+                return ordering.wants_batch_body(state, packet)
             case FetchEvents():
-                return isinstance(peer, bytes)
+                return False
             case _:
-                return isinstance(peer, int)
+                return True
 
     def _wants_signed(self, sender: int, message: Message | None) -> bool:
         state = self._state

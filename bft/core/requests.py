@@ -82,9 +82,11 @@ def spread(state: State) -> None:
 
 
 def _has_late_slot(state: State, timeout: int) -> bool:
-    """A slot that was accepted but is not executed for too long is a grievance too, even with an empty pool."""
-    open_slots = [seq for seq, slot in state.log.slots.items() if seq > state.executed and slot.accepted]
-    if not open_slots:
+    """A slot that was accepted but is not executed for too long is a grievance too, even with an empty pool.
+
+    Accepted in this view: what an older one left behind, the present primary need not know of.
+    """
+    if not any(seq > state.executed and state.view in slot.accepted for seq, slot in state.log.slots.items()):
         state.timing.opened = state.now
         return False
     since = max(state.timing.progressed, state.timing.active_since, state.timing.opened)

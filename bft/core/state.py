@@ -103,7 +103,8 @@ class State:
         view, active: the present view, and whether this replica takes part in it (False while changing).
         view_change, new_view: the exact signed messages that brought it there.
         view_floor: checkpoint from which the present view began; slots at or below it are closed in this view.
-        proposed_again: slot -> digest of what the present view's NEW-VIEW proposed; nothing else may stand there.
+        proposed_again: slot -> (digest, PRE-PREPARE) of what the present view's NEW-VIEW proposed, above the low
+            watermark; nothing else may stand there.
         next_seq: the next slot that this replica, as primary, will propose.
         max_commit_sent: highest slot for which it sent COMMIT; reads wait for it.
         executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
@@ -116,6 +117,7 @@ class State:
         suspects: per sender, the view it suspects.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
+        waiting_load: per client, how many of those queries are its own, and their bytes.
     """
 
     me: int
@@ -133,7 +135,7 @@ class State:
     view_change: Signed | None = None
     new_view: Signed | None = None
     view_floor: int = 0
-    proposed_again: dict[int, bytes] = field(default_factory=dict)
+    proposed_again: dict[int, tuple[bytes, Signed]] = field(default_factory=dict)
     next_seq: int = 1
     max_commit_sent: int = 0
     executed: int = 0
@@ -151,6 +153,7 @@ class State:
     suspects: dict[int, int] = field(default_factory=dict)
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
+    waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
     out: list[Effect] = field(default_factory=list)
 

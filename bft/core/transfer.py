@@ -11,7 +11,7 @@ wrong replies. Any peer may lie or be silent: it is passed over on the next turn
 
 from __future__ import annotations
 
-from bft.core import checkpoint, execution, ordering
+from bft.core import checkpoint, execution, ordering, queries
 from bft.core.state import Fetching, State
 from bft.digests import page_digest, state_digest
 from bft.events import InstallState, LoadPages, Pages, PagesLoaded, Snapshot
@@ -108,6 +108,7 @@ def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
     fetching.progressed = state.now
     fetching.manifest_bytes = message.manifest
     digests = dict.fromkeys((*manifest.service, *manifest.sessions))
+    fetching.pages = {digest: page for digest, page in fetching.pages.items() if digest in digests}
     fetching.missing = {digest: None for digest in digests if digest not in fetching.pages}
     state.out.append(LoadPages(tuple(fetching.missing)))
 
@@ -169,4 +170,5 @@ def _install(state: State, fetching: Fetching, manifest: Manifest) -> None:
     checkpoint.make_stable(state, certificate)
     for seq in sorted(state.log.slots):
         ordering.vote(state, state.log.slots[seq])
+    queries.serve_waiting(state)
     execution.execute_ready(state)

@@ -13,10 +13,12 @@ Prepared certificates of older views stay until a newer one replaces them or the
 from __future__ import annotations
 
 from bft.core import checkpoint, ordering
+from bft.core.evidence import hides
 from bft.core.newview import select
 from bft.core.proofs import opened, opened_pre_prepare
 from bft.core.state import State
-from bft.messages import CheckpointCertificate, NewView, PrePrepare, Signed, Suspect, ViewChange
+from bft.messages import CheckpointCertificate, Commit, NewView, PrePrepare, Signed, Suspect, ViewChange
+from bft.wire.codec import encode
 
 # --- suspicion ----------------------------------------------------------------------------------------------------
 
@@ -74,6 +76,7 @@ def start(state: State, view: int) -> None:
     state.view = view
     state.active = False
     state.new_view = None
+    state.proposed_again = {}
     state.view_change = state.sign(message)
     state.persist_view()
     state.broadcast(state.view_change)
@@ -97,9 +100,22 @@ def on_view_change(state: State, signed: Signed, message: ViewChange) -> None:
         return
     if not wants_view_change(state, signed.sender, message):
         return
+    _accuse_of_hiding(state, signed, message)
     _store(state, signed, message)
     _join(state)
     _consider(state)
+
+
+def _accuse_of_hiding(state: State, signed: Signed, message: ViewChange) -> None:
+    """Hold the VIEW-CHANGE against the COMMITs of its sender that are still here."""
+    for _, slot in sorted(state.log.slots.items()):
+        vote = slot.commits.get(signed.sender)
+        if vote is None:
+            continue
+        commit = Commit(message.epoch, vote[0], slot.seq, vote[1])
+        if hides(commit, message):
+            state.accuse(signed.sender, "hidden-certificate", Signed(signed.sender, encode(commit), vote[2]), signed)
+            return
 
 
 def _store(state: State, signed: Signed, message: ViewChange) -> None:
@@ -193,37 +209,53 @@ def enter(state: State, signed: Signed, message: NewView) -> None:
 
 def _apply(state: State, message: NewView) -> None:
     """Adopt the NEW-VIEW's checkpoint and vote for its proposals, executed here or not: others need the votes."""
-    headers = install_proposals(state, message)
+    install_proposals(state, message)
     stable = _stable_of(message)
     if stable is not None:
         checkpoint.adopt(state, stable)
-    for header in headers:
-        if state.log.within(header.seq):
-            ordering.vote(state, state.log.slot(header.seq))
+    vote_for_proposals(state)
 
 
-def install_proposals(state: State, message: NewView) -> list[PrePrepare]:
+def install_proposals(state: State, message: NewView) -> None:
     """Note what the view proposes again, without voting; also used when a replica restarts inside the view."""
     stable = _stable_of(message)
     state.view_floor = stable.seq if stable is not None else 0
     state.proposed_again = {}
-    headers = []
     for signed in message.pre_prepares:
         header = opened_pre_prepare(signed)
         assert header is not None, "admission checked the NEW-VIEW"
-        headers.append(header)
-        state.proposed_again[header.seq] = header.digest
-        if not state.log.within(header.seq):
-            continue
-        state.log.slot(header.seq).accepted.setdefault(message.view, (header.digest, signed))
-        batch = state.log.batch(header.digest)
-        if batch is not None:
-            state.log.keep_batch(batch, header.seq)
-            for client, request in batch.requests:
-                state.pool.mark_proposed((client, request.session, request.number), header.seq)
-    last = headers[-1].seq if headers else state.view_floor
+        state.proposed_again[header.seq] = (header.digest, signed)
+    last = max(state.proposed_again, default=state.view_floor)
     state.next_seq = max(last, state.log.low) + 1
-    return headers
+    _accept_proposals(state)
+
+
+def _accept_proposals(state: State) -> None:
+    for seq, (digest, signed) in state.proposed_again.items():
+        if not state.log.within(seq):
+            continue
+        state.log.slot(seq).accepted.setdefault(state.view, (digest, signed))
+        batch = state.log.batch(digest)
+        if batch is not None:
+            state.log.keep_batch(batch, seq)
+            for client, request in batch.requests:
+                state.pool.mark_proposed((client, request.session, request.number), seq)
+
+
+def vote_for_proposals(state: State) -> None:
+    """Accept and vote for what the view proposes again, as far as the window reaches.
+
+    Also whenever the low watermark advances: slots beyond the window when the view began come from nowhere else, since a
+    null slot has no batch for peers to send, and a primary is not sent its own (`test_window_reaches_proposals_later`).
+    Safe: accepted is what the NEW-VIEW says, the one digest that may stand there; `vote` makes it durable first.
+    """
+    if not state.active:
+        return
+    state.proposed_again = {seq: again for seq, again in state.proposed_again.items() if seq > state.log.low}
+    _accept_proposals(state)
+    for seq in state.proposed_again:
+        if state.log.within(seq):
+            ordering.vote(state, state.log.slot(seq))
 
 
 def _stable_of(message: NewView) -> CheckpointCertificate | None:

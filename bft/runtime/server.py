@@ -24,6 +24,7 @@ from bft.messages import ENVELOPE_BYTES_MAX
 from bft.ports import StateMachine, Store
 from bft.runtime.assembly import Assembly, NodeWrapper, assemble, load_replica_key, open_store
 from bft.runtime.driver import Driver
+from bft.runtime.evidence import EvidenceKeeper
 from bft.runtime.links import LinkLimits, Links
 from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
 from bft.transport.channel import Channel, ChannelClosed
@@ -202,7 +203,8 @@ class ReplicaServer:
         self._log.info("stopped")
 
     def _make_driver(self, parts: Assembly, store: Store) -> Driver:
-        reporter = Reporter(self._me, self.stats, self._on_report)
+        keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
+        reporter = Reporter(self._me, self.stats, self._on_report, keeper)
         return Driver(
             self._me,
             len(self._cluster.replica),

@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from bft.errors import TransportError
 from bft.events import Committed, Evidence, Progress, Rejected, Report
 from bft.ids import Nanos, ReplicaId, peer_name
+from bft.runtime.evidence import EvidenceKeeper
 
 NANOS_PER_SECOND = 1_000_000_000
 REPORT_BYTES_MAX = 1 << 16
@@ -55,8 +56,15 @@ class Reporter:
     At most `LINES_PER_SECOND_MAX` lines a second are logged: a peer that provokes reports must not fill the disk.
     """
 
-    def __init__(self, me: ReplicaId, stats: Stats, listener: Callable[[Report], None] | None = None) -> None:
-        """Report for replica `me`; `listener` gets every report as well."""
+    def __init__(
+        self,
+        me: ReplicaId,
+        stats: Stats,
+        listener: Callable[[Report], None] | None = None,
+        keeper: EvidenceKeeper | None = None,
+    ) -> None:
+        """Report for replica `me`; `listener` gets every report as well, `keeper` all evidence."""
+        self._keeper = keeper
         self._log = logging.getLogger(f"bft.{peer_name(me)}")
         self._stats = stats
         self._listener = listener
@@ -69,6 +77,8 @@ class Reporter:
             case Rejected():
                 self._stats.rejected[report.reason] += 1
             case Evidence():
+                if self._keeper is not None:
+                    self._keeper.keep(report)
                 if self._may_log(now):
                     self._log.warning("evidence against r%d: %s", report.accused, report.kind)
             case Progress():

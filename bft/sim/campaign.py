@@ -6,13 +6,17 @@ come back in whatever order they end; nothing of them depends on it.
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from multiprocessing import get_context
+from types import FrameType
 
 import msgspec
 
@@ -28,6 +32,9 @@ from bft.sim.world import World
 
 CHUNK = 8
 """Jobs handed to a process at once: a run takes some tens of milliseconds."""
+RUN_SECONDS_MAX = 30.0
+"""A run that takes more processor time is ended and counts as broken by "simulator": one runaway (two strategies that
+answer each other without end) must not hold up a campaign."""
 AHEAD = 3
 """Chunks in flight per process: bounds what a stop on the first violation throws away."""
 
@@ -166,7 +173,8 @@ def run_jobs(chunk: list[Job], code: str) -> list[Result]:
 def _run_job(job: Job, code: str) -> Result:
     label, scenario = generators()[job.generator](job)
     try:
-        return run_scenario(scenario, generator=job.generator, label=label, code=code)
+        with _patience(RUN_SECONDS_MAX):
+            return run_scenario(scenario, generator=job.generator, label=label, code=code)
     # The edge of a worker: a strategy, checker or simulator that raises must cost its own run, not a night's campaign;
     # the run is a violation of "simulator" and keeps the campaign from passing.
     except Exception:
@@ -181,6 +189,29 @@ def _run_job(job: Job, code: str) -> Result:
             milliseconds=0.0,
             code=code,
         )
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Interrupt what takes longer than it may, where the platform and the thread allow an alarm.
+
+    Raises:
+        TimeoutError: inside the block, when the time is over.
+    """
+    if not hasattr(signal, "ITIMER_VIRTUAL") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the run took more than {seconds:.0f} s of processor time")
+
+    before = signal.signal(signal.SIGVTALRM, expire)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def run_campaign(work: list[Job], *, workers: int, code: str = "") -> Generator[list[Result], None, None]:

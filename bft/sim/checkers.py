@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bft.core.proofs import opened
 from bft.ids import peer_name
+from bft.membership import Quorums
 from bft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, ViewChange
 from bft.sim.history import History
 from bft.sim.linearizability import check_against_log, check_register_history
@@ -167,6 +168,57 @@ def certificates(history: History) -> Iterator[str]:
             yield f"slot {certificate.seq}: a certificate counts a signer twice"
 
 
+def prepared_once(history: History) -> Iterator[str]:
+    """In one view, all correct replicas that COMMIT a slot commit to one digest: shows a fork before anyone executes.
+
+    Two prepared certificates of one view and slot would share a correct replica that voted twice.
+    """
+    first: dict[tuple[int, int], tuple[bytes, int]] = {}
+    for replica in history.correct:
+        for signed in history.signed.get(replica, []):
+            message = opened(signed)
+            if not isinstance(message, Commit):
+                continue
+            known = first.setdefault((message.view, message.seq), (message.digest, replica))
+            if known[0] != message.digest:
+                yield f"slot {message.seq}: r{known[1]} and r{replica} prepared two digests in view {message.view}"
+
+
+def decided_binds(history: History) -> Iterator[str]:
+    """Once a slot is decided in a view, no correct replica votes for anything else there in a later one [CL99 4.5.1].
+
+    The heart of the view change: the decided digest is what every later NEW-VIEW must propose again.
+    """
+    decided_in: dict[int, tuple[int, bytes]] = {}
+    for _, committed in history.committed:
+        certificate = committed.certificate
+        known = decided_in.get(certificate.seq)
+        if known is None or certificate.view < known[0]:
+            decided_in[certificate.seq] = (certificate.view, certificate.digest)
+    for replica in history.correct:
+        for signed in history.signed.get(replica, []):
+            message = opened(signed)
+            if isinstance(message, Prepare | Commit) and message.seq in decided_in:
+                view, digest = decided_in[message.seq]
+                if message.view > view and message.digest != digest:
+                    yield (
+                        f"slot {message.seq} was decided in view {view}, r{replica} votes for another digest "
+                        f"in view {message.view}"
+                    )
+
+
+def stable_is_held(history: History) -> Iterator[str]:
+    """When a low watermark advances, a weak quorum of replicas at least holds the state: it can still be fetched.
+
+    A strong quorum signed; the corrupted among them may lie.
+    """
+    strong = Quorums.of(history.n).strong
+    needed = strong - (history.n - len(history.correct))
+    for replica, seq, holders in history.stable:
+        if holders < needed:
+            yield f"r{replica} dropped its log up to {seq}, whose state {holders} correct replicas hold, not {needed}"
+
+
 def no_contradiction(history: History) -> Iterator[str]:
     """No correct replica ever let out two signed messages that exclude each other, restarts included.
 
@@ -259,6 +311,9 @@ CHECKERS: dict[str, Checker] = {
     "linearizability": linearizability,
     "checkpoint-consistency": checkpoint_consistency,
     "certificates": certificates,
+    "prepared-once": prepared_once,
+    "decided-binds": decided_binds,
+    "stable-is-held": stable_is_held,
     "no-contradiction": no_contradiction,
     "no-false-accusation": no_false_accusation,
     "no-honest-rejection": no_honest_rejection,

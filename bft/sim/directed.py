@@ -1,10 +1,259 @@
-"""Directed scenarios: fixed schedules, named after the entries of the adversary catalogue that they show."""
+"""Directed scenarios: fixed schedules, named after the entries of the adversary catalogue that they show.
+
+Random search finds most crimes' consequences by itself; these are for the ones it meets too rarely, and so that every
+family of the catalogue runs in every campaign.
+"""
 
 from __future__ import annotations
 
-from bft.sim.scenario import Scenario
+from bft.adversary.clients import HOSTILE
+from bft.sim.scenario import Fault, Network, Rule, Scenario, Workload
+
+QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_interval_ms": 30}
+CALM = Network(delay_us=(100, 500))
+SMALL = Workload(clients=2, operations=12, outstanding=3, keys=2)
+COMMITS = ("Commit", "CommitCertificate")
+
+PRIMARY = {
+    "P01": "equivocate() & support()",
+    "P02": "split()",
+    "P03": "silent_after(3)",
+    "P04": "silent() & to((3,))",
+    "P05": "in_the_dark(2)",
+    "P06": "slow_primary(90)",
+    "P07": "censor()",
+    "P08": "reorder(2)",
+    "P10": "replay_batch()",
+    "P11": "bad_client_signature()",
+    "P11b": "bad_client_signature(tampered=True)",
+    "P12": "malformed_batch()",
+    "P12b": "envelope_twice()",
+    "P13": "withhold_body()",
+    "P14": "skip_sequence()",
+    "P15": "far_sequence(16)",
+    "P15b": "far_sequence(200)",
+    "P15c": "far_sequence(-9)",
+    "P17": "time_warp(900)",
+    "P17b": "time_warp(100000)",
+    "P17c": "time_warp(-40000)",
+    "P19": "primary_prepares()",
+    "P20": "wrong_view(4)",
+    "P28": "ignore_forwarded()",
+    "P29": "silent_after(6)",
+}
+"""What replica 0 does in the first view."""
+SECOND_PRIMARY = {
+    "P21": "contradict_new_view()",
+    "P22": 'bad_quorum("repeated")',
+    "P22b": 'bad_quorum("few")',
+    "P22c": 'bad_quorum("forged")',
+    "P23": 'wrong_proposals("null")',
+    "P23b": 'wrong_proposals("drop")',
+    "P23c": 'wrong_proposals("other")',
+    "P23d": 'wrong_proposals("extra")',
+    "P24": "two_new_views() & support()",
+    "P25": "partial_new_view(1)",
+    "P26": "partial_new_view(0)",
+    "P27": "least_new_view()",
+}
+"""What replica 1 does in a view change that replica 0's crash brings about."""
+BACKUP = {
+    "B01": "silent()",
+    "B02": "double_vote()",
+    "B03": "commit_other()",
+    "B04": "future_spam()",
+    "B05": "view_change_spam()",
+    "B06": "hide_prepared()",
+    "B07": "stale_stable()",
+    "B07b": "outside_window()",
+    "B08": 'forged_certificate("invented")',
+    "B08b": 'forged_certificate("mixed")',
+    "B08c": 'forged_certificate("repeated")',
+    "B08d": 'forged_certificate("stable")',
+    "B10": "two_view_changes()",
+    "B11": "early_checkpoint()",
+    "B12": "bad_checkpoint()",
+    "B14": "status_storm()",
+    "B14b": "status_lie()",
+    "B16": "wrong_reply()",
+    "B16b": "early_reply()",
+    "B16c": "refuse_clients()",
+    "B17": "stale_read()",
+    "B18": "false_request()",
+    "B19": "forge()",
+    "B20": "replay() & hoard()",
+    "B21": "suspect_storm()",
+    "B22": "reflect() & impersonate()",
+    "X05": "depose()",
+    "X07": "early_reply() & wrong_reply()",
+    "X09": "echo_checkpoint()",
+    "N02": "repeat()",
+    "N06": "deaf()",
+    "N09": "flip()",
+    "D10": "twins()",
+}
+"""What replica 3 does, with a crash of the primary in the middle so that views change and something must be fetched."""
+TRANSFER = {
+    "B13": "bad_pages()",
+    "B13b": "bad_manifest()",
+    "B13c": "no_help()",
+    "B13d": "bad_batch_body()",
+}
+"""What replica 3 does while replica 2 catches up by state transfer."""
 
 
 def catalogue() -> dict[str, Scenario]:
     """All of them, by name."""
-    return {}
+    found: dict[str, Scenario] = {}
+    for name, crime in PRIMARY.items():
+        found[name] = _scenario({"0": crime})
+    for name, crime in SECOND_PRIMARY.items():
+        found[name] = _scenario({"1": crime}, *_pause(0, 25, 700), gst_ms=900, rules=_half_prepared())
+    for name, crime in BACKUP.items():
+        found[name] = _scenario({"3": crime}, *_pause(0, 60, 500), gst_ms=700)
+    for name, crime in TRANSFER.items():
+        found[name] = _lagging(2, {"3": crime})
+    for name in HOSTILE:
+        found[f"C-{name}"] = _scenario({}, hostile_clients={"mallory": name})
+    found.update(_hunts())
+    found.update(_environment())
+    return found
+
+
+def _scenario(
+    corrupted: dict[str, str],
+    *faults: Fault,
+    gst_ms: int = 400,
+    rules: tuple[Rule, ...] = (),
+    hostile_clients: dict[str, str] | None = None,
+    workload: Workload = SMALL,
+    n: int = 4,
+    protocol: dict[str, int] = QUICK,
+    network: Network = CALM,
+) -> Scenario:
+    return Scenario(
+        seed=1,
+        n=n,
+        network=network,
+        rules=rules,
+        corrupted=corrupted,
+        hostile_clients=hostile_clients or {},
+        faults=tuple(sorted(faults, key=lambda fault: fault.at_ms)),
+        gst_ms=gst_ms,
+        workload=workload,
+        protocol=protocol,
+    )
+
+
+def _pause(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
+    return (
+        Fault(at_ms=from_ms, kind="crash", replica=replica),
+        Fault(at_ms=until_ms, kind="restart", replica=replica),
+    )
+
+
+def _half_prepared() -> tuple[Rule, ...]:
+    """In the first view, slots from 3 on prepare at replica 2 alone: the view change has something to carry."""
+    return (
+        Rule(kinds=("Prepare",), view=0, seqs=(3, 99), targets=(0, 1, 3)),
+        Rule(kinds=COMMITS, view=0, seqs=(3, 99)),
+    )
+
+
+def _lagging(replica: int, corrupted: dict[str, str]) -> Scenario:
+    """A replica is cut off for more than a window, so that only a state transfer brings it back."""
+    others = tuple(other for other in range(4) if other != replica)
+    cut = Fault(at_ms=10, kind="partition", groups=((replica,), others))
+    workload = Workload(clients=2, operations=60, outstanding=2, keys=3)
+    return _scenario(corrupted, cut, Fault(at_ms=600, kind="heal"), gst_ms=700, workload=workload)
+
+
+def _hunts() -> dict[str, Scenario]:
+    """Schedules of several views, in which one certain message decides."""
+    one = Workload(clients=1, operations=6, outstanding=1, keys=1)
+    lose_commits = Rule(kinds=COMMITS, view=0, targets=(0, 2, 3))
+    found = {
+        # A executes at replica 1 only; view 1 carries it but prepares nowhere; view 2 must still know it.
+        "X01-two-view-changes": _scenario(
+            {"3": "support() & hide_prepared()"},
+            gst_ms=900,
+            workload=one,
+            rules=(lose_commits, Rule(kinds=("Prepare", *COMMITS), view=1)),
+        ),
+        # A certificate of view 0 that only the liar holds meets one of view 1.
+        "B09-old-certificate": _scenario(
+            {"3": "old_certificate() & support(False)"},
+            gst_ms=900,
+            workload=one,
+            rules=(
+                Rule(kinds=("Prepare",), view=0, targets=(0, 1, 2)),
+                Rule(kinds=COMMITS, view=1, targets=(0, 2, 3)),
+            ),
+        ),
+        "X03-hoarded-certificate": _scenario(
+            {"3": "hoard_certificate() & during(view=2)"},
+            gst_ms=900,
+            workload=one,
+            rules=(Rule(kinds=("Prepare",), view=0, targets=(0, 1, 2)), Rule(kinds=COMMITS, view=1, targets=(0, 2, 3))),
+        ),
+        # Slot 1 prepares nowhere, slot 2 everywhere: view 1 must fill the gap with null.
+        "P14-gap": _scenario(
+            {},
+            gst_ms=600,
+            workload=Workload(clients=2, operations=6, outstanding=2, keys=1),
+            rules=(Rule(kinds=("PrePrepare", "Prepare"), view=0, seqs=(1, 1)), Rule(kinds=COMMITS, view=0)),
+        ),
+        # Every replica's VIEW-CHANGE is lost once, at first.
+        "N01-view-changes-lost": _scenario(
+            {"0": "silent()"},
+            gst_ms=190,
+            rules=(Rule(kinds=("ViewChange",)),),
+        ),
+    }
+    for n, primaries in ((4, 1), (7, 2)):
+        # The first primaries say nothing: requests must wait for the first that works, and be spread again to it.
+        found[f"P03-silent-primaries-{n}"] = _scenario({str(index): "silent()" for index in range(primaries)}, n=n)
+        # Equivocation with the missing votes on both sides.
+        split = "split((2, 3), (1,)) & support()" if n == 4 else "split((2, 3, 4), (5, 6)) & support()"
+        found[f"X02-supported-split-{n}"] = _scenario(
+            {str(index): split if not index else "support() & hide_prepared()" for index in range(primaries)}, n=n
+        )
+    return found
+
+
+def _environment() -> dict[str, Scenario]:
+    """Crashes, slow networks, lagging replicas: no liar needed."""
+    everybody = tuple(range(4))
+    found = {f"D01-crash-{at_ms}": _scenario({}, *_pause(0, at_ms, at_ms + 150)) for at_ms in (5, 15, 30, 60)}
+    for at_ms in (8, 20, 45):
+        stop = [Fault(at_ms=at_ms, kind="power-loss", replica=replica) for replica in everybody]
+        back = [Fault(at_ms=at_ms + 40, kind="restart", replica=replica) for replica in everybody]
+        found[f"D03-power-loss-{at_ms}"] = _scenario({}, *stop, *back)
+    # A power loss after the vote, with a primary that then proposes something else.
+    found["D02-vote-then-other"] = _scenario(
+        {"0": "propose_twice((2, 3), (1,)) & support()"},
+        *(
+            Fault(at_ms=at_ms + shift, kind=kind, replica=1 + at_ms % 3)  # type: ignore[arg-type]
+            for at_ms in range(6, 60, 7)
+            for shift, kind in ((0, "power-loss"), (3, "restart"))
+        ),
+        network=Network(delay_us=(100, 12_000)),
+    )
+    # Delays above the first timeouts, also after stabilisation: only back-off gets a new view through.
+    found["N04-slow-network"] = _scenario(
+        {"0": "silent()"},
+        network=Network(delay_us=(1000, 5000), regions=True),
+        protocol={"request_timeout_ms": 30, "view_change_timeout_ms": 30, "status_interval_ms": 20},
+    )
+    for replica in (1, 2):
+        found[f"N05-lagging-{replica}"] = _lagging(replica, {})
+        # The one that caught up is needed for every quorum afterwards, and old requests are ordered again.
+        found[f"D12-lagging-then-needed-{replica}"] = _lagging(replica, {"0": "replay_batch() & silent_after(40)"})
+    # Writes complete with a weak quorum of replies while the readers' replicas lag behind.
+    found["X08-stale-reads"] = _scenario(
+        {"3": "stale_read()"},
+        gst_ms=900,
+        rules=(Rule(kinds=COMMITS, targets=(0, 2), late_ms=40),),
+        workload=Workload(clients=3, operations=20, outstanding=1, keys=1, query_permille=500),
+    )
+    return found

@@ -108,7 +108,7 @@ class ClientHost:
 
 
 HOSTILE_PAUSE_MS = 25
-HOSTILE_ROUNDS = 60
+HOSTILE_ROUNDS = 24
 HOSTILE_INDEX = 1000
 """Keys of hostile clients are numbered from here, those of correct ones from 0."""
 

@@ -173,9 +173,7 @@ def test_slots_execute_in_order_of_sequence_number(bench):
 def test_reply_goes_to_the_client_after_commit(bench):
     """The reply carries the result of the execution. [CL99 4.1]"""
     bench.order(1, bench.batch(bench.request(1, ["get", "nothing"])))
-    replies = [
-        effect for effect in bench.out if isinstance(effect, Send) and isinstance(effect.packet, Reply)
-    ]
+    replies = [effect for effect in bench.out if isinstance(effect, Send) and isinstance(effect.packet, Reply)]
     bench.deliver(bytes(range(32)), bench.request(1, ["get", "nothing"]))
     again = [effect for effect in bench.out if isinstance(effect, Send) and isinstance(effect.packet, Reply)]
     assert len(again) == 1, "a retransmission is answered from the table"
@@ -197,9 +195,7 @@ def test_an_operation_executes_once_though_ordered_twice(bench):
 def _take_eight_slots(bench) -> bytes:
     for seq in range(1, 9):
         bench.order(seq, bench.batch(bench.request(seq)))
-    own = [
-        effect.record for effect in bench.out if isinstance(effect, Persist) and hasattr(effect.record, "manifest")
-    ]
+    own = [effect.record for effect in bench.out if isinstance(effect, Persist) and hasattr(effect.record, "manifest")]
     return own[0].digest if own else bench.store.load().votes[0].payload
 
 

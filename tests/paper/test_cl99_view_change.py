@@ -292,9 +292,7 @@ def _broken_certificates(bench):
     yield "too few prepares", "wrong-quorum", replace(good, prepares=good.prepares[:1])
     yield "a signer twice", "signers-not-ascending", replace(good, prepares=(good.prepares[0], good.prepares[0]))
     yield "the primary as preparer", "prepare-by-primary", bench.prepared_certificate(1, A, backups=[0, 2])
-    yield "a stranger", "not-a-member", replace(
-        good, prepares=(good.prepares[0], replace(good.prepares[1], replica=9))
-    )
+    yield "a stranger", "not-a-member", replace(good, prepares=(good.prepares[0], replace(good.prepares[1], replica=9)))
     yield "mixed digests", "bad-signature", replace(good, prepares=bench.prepared_certificate(1, B).prepares)
     yield "no pre-prepare", "no-pre-prepare", replace(good, pre_prepare=bench.signed(0, Prepare(0, 1, 1, A)))
     yield "beyond the window", "prepared-outside-the-window", bench.prepared_certificate(17, A)

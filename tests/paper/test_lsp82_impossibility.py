@@ -46,8 +46,7 @@ def test_lieutenant_cannot_tell_the_two_scenarios_apart() -> None:
     twins = twin_scenarios()
     assert twins is not None
     inboxes = [
-        [(f.sender, f.message.value) for f in outcome.inbox(twins.witness)]
-        for outcome in (twins.first, twins.second)
+        [(f.sender, f.message.value) for f in outcome.inbox(twins.witness)] for outcome in (twins.first, twins.second)
     ]
     assert inboxes[0] == inboxes[1]
     assert GeneralId(0) in twins.second.traitor_ids

@@ -42,10 +42,7 @@ def om(
             return received[i] if told == "(honest)" and len(below) == length + 1 else told
 
         obtained[i] = om(plan, m - 1, (*path, i), others, relayed)
-    return {
-        i: majority([received[i], *(obtained[j][i] for j in lieutenants if j != i)], plan)
-        for i in lieutenants
-    }
+    return {i: majority([received[i], *(obtained[j][i] for j in lieutenants if j != i)], plan) for i in lieutenants}
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 1), (5, 1), (6, 2), (7, 2), (5, 3)])
@@ -61,9 +58,7 @@ def test_unfolded_tree_equals_the_recursion_of_the_paper(n: int, m: int) -> None
         space = exhaustive.make_space(plan, [G(t) for t in traitors])
         lies = next(exhaustive.random_lies(space, dice, 1))
 
-        def said(
-            path: Path, to: GeneralId, traitors: tuple[int, ...] = traitors, plan: Plan = plan
-        ) -> Order | None:
+        def said(path: Path, to: GeneralId, traitors: tuple[int, ...] = traitors, plan: Plan = plan) -> Order | None:
             if path[-1] in traitors:
                 return lies.get((path, to), plan.default)  # noqa: B023 - called within this turn only
             return plan.order if len(path) == 1 else "(honest)"

@@ -56,9 +56,7 @@ def test_three_generals_cope_with_one_traitor() -> None:
 
     [LSP82 4, Figure 5]
     """
-    outcome = fight(
-        SIGNED, Plan(n=3, m=1), {G(0): two_orders()}, notary=Ed25519Notary.from_seed(bytes(32), 3)
-    )
+    outcome = fight(SIGNED, Plan(n=3, m=1), {G(0): two_orders()}, notary=Ed25519Notary.from_seed(bytes(32), 3))
     assert outcome.verdict.holds
     for lieutenant in outcome.loyal_lieutenants:
         assert sorted(outcome.collected(lieutenant)) == ["attack", "retreat"]
@@ -80,11 +78,7 @@ def test_traitors_may_forge_each_other() -> None:
     [LSP82 4]
     """
     outcome = fight(SIGNED, Plan(n=5, m=2), {G(0): late(), G(4): late()})
-    chains = [
-        flight
-        for flight in outcome.flights
-        if flight.sender == 4 and flight.round == 2 and not flight.truthful
-    ]
+    chains = [flight for flight in outcome.flights if flight.sender == 4 and flight.round == 2 and not flight.truthful]
     assert any(flight.path == (0, 4) and flight.fault is None for flight in chains)
     assert outcome.verdict.holds
 

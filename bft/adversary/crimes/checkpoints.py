@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import msgspec
 
 from bft.adversary.strategy import Context, Strategy
-from bft.adversary.tools import other_digest, own_message
+from bft.adversary.tools import is_colleague, other_digest, own_message
 from bft.events import Deliver, Input
 from bft.ids import Peer
-from bft.messages import Checkpoint, CheckpointCertificate, CommitCertificate, Endorsement, Packet, Signed
+from bft.messages import Checkpoint, CheckpointCertificate, CommitCertificate, Endorsement, Packet
 
 INTERVAL = 8
 """The simulated cluster's checkpoint interval; another one only makes these lies ill formed."""
@@ -44,7 +44,7 @@ class _Echo(Strategy):
     """Signs every checkpoint digest that anybody claims, at once and for the whole coalition."""
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
-        if isinstance(event.message, Checkpoint) and isinstance(event.packet, Signed):
+        if isinstance(event.message, Checkpoint) and not is_colleague(context, event):
             for member in sorted(context.coalition.signers):
                 for target in context.others():
                     context.send(target, context.sign(event.message, member))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bft.adversary.strategy import Context, Strategy
+from bft.adversary.tools import is_colleague
 from bft.digests import batch_digest
 from bft.events import Deliver, Input
 from bft.ids import Peer
@@ -35,6 +36,8 @@ class _Impersonate(Strategy):
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
         message = event.message
+        if is_colleague(context, event):
+            return (event,)
         if isinstance(message, PrePrepare):
             message = Prepare(message.epoch, message.view, message.seq, message.digest)
         if isinstance(message, Prepare | Commit | Checkpoint | Suspect) and not context.random.randrange(3):
@@ -51,7 +54,9 @@ class _Reflect(Strategy):
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
         message = event.message
-        if isinstance(event.packet, Signed) and isinstance(event.peer, int) and not context.random.randrange(2):
+        if is_colleague(context, event) or context.random.randrange(2):
+            return (event,)
+        if isinstance(event.packet, Signed) and isinstance(event.peer, int):
             context.send(event.peer, event.packet)
             if isinstance(message, Prepare | Commit | Checkpoint | Suspect):
                 for target in context.others():
@@ -64,7 +69,7 @@ class _FalseRequest(Strategy):
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
         packet = event.packet
-        if isinstance(packet, SignedRequest):
+        if isinstance(packet, SignedRequest) and not is_colleague(context, event):
             request = decode_request(packet.payload)
             random = context.random
             false: Request = random.choice(

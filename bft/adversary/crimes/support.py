@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bft.adversary.strategy import Context, Strategy, opened_message
-from bft.adversary.tools import other_digest, own_message, own_proposal, votes
+from bft.adversary.tools import is_colleague, other_digest, own_message, own_proposal, votes
 from bft.events import Deliver, Input
 from bft.ids import Peer
-from bft.messages import Commit, Packet, Prepare, PrePrepare, Proposal, Signed
+from bft.messages import Commit, Packet, Prepare, PrePrepare, Proposal
+
+GIVEN_MAX = 128
 
 
 class _Support(Strategy):
@@ -20,18 +22,21 @@ class _Support(Strategy):
 
     def __init__(self, early: bool) -> None:
         self._early = early
+        self._given: dict[tuple[int, int, bytes, int, bool], None] = {}
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
         message = event.message
-        signed = event.packet
-        if isinstance(message, Prepare | Commit) and isinstance(signed, Signed):
-            wanted = Commit if isinstance(message, Commit) else (Prepare, Commit) if self._early else Prepare
-            for vote in votes(context, message.view, message.seq, message.digest):
-                if isinstance(opened_message(vote), wanted):
-                    context.send(signed.sender, vote)
-        elif isinstance(message, PrePrepare) and self._early:
-            for vote in votes(context, message.view, message.seq, message.digest):
-                for target in context.others():
+        if is_colleague(context, event) or not isinstance(message, PrePrepare | Prepare | Commit):
+            return (event,)
+        assert isinstance(event.peer, int), "clients send no votes"
+        wanted = Commit if isinstance(message, Commit) else (Prepare, Commit) if self._early else Prepare
+        key = (message.view, message.seq, message.digest, event.peer, isinstance(message, Commit))
+        if key in self._given or (isinstance(message, PrePrepare) and not self._early):
+            return (event,)
+        self._given = {**dict(list(self._given.items())[-GIVEN_MAX:]), key: None}
+        for vote in votes(context, message.view, message.seq, message.digest):
+            if isinstance(opened_message(vote), wanted):
+                for target in context.others() if isinstance(message, PrePrepare) else (event.peer,):
                     context.send(target, vote)
         return (event,)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bft.adversary.strategy import Context, Strategy
+from bft.adversary.tools import is_colleague
 from bft.events import Deliver, Input
 from bft.ids import Peer
 from bft.messages import Packet, Suspect, ViewChange
@@ -22,7 +23,7 @@ class _Depose(Strategy):
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
         message = event.message
-        if isinstance(message, Suspect):
+        if isinstance(message, Suspect) and not is_colleague(context, event):
             for member in sorted(context.coalition.signers):
                 for target in context.others():
                     context.send(target, context.sign(Suspect(0, message.view, message.reason), member))

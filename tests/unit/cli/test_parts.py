@@ -277,15 +277,18 @@ def test_demo_data_are_many_and_come_back_from_their_file(tmp_path: Path) -> Non
     assert records[0] == ("000020", "SPACE;Zs")
 
 
-def test_demo_load_has_no_goal_beyond_its_records() -> None:
-    """Until the faults are over the goal is everything; then what was taken."""
+def test_demo_load_goes_on_until_the_faults_are_over() -> None:
+    """First the goal is the number asked for, then everything, and after the faults what was taken."""
     load = Load([("a", "1")] * 10, at_least=4)
     assert load.goal == 4
     load.latencies = [0.1] * 5
     load.taken = 6
     assert load.goal == 10
+    load.taken = 12
+    assert load.goal == 12 and len(load.stored) == 10
+    load.taken = 6
     load.released = True
-    assert load.goal == 6
+    assert load.goal == 6 and len(load.stored) == 6
 
 
 def test_comparison_counts_lost_wrong_and_invented_records() -> None:

@@ -87,9 +87,9 @@ def test_replies_come_with_the_state(bench, source):
         lambda packet: ManifestBody(packet.manifest + b"x") if isinstance(packet, ManifestBody) else packet,
         lambda packet: ManifestBody(b"") if isinstance(packet, ManifestBody) else packet,
         lambda packet: PageBodies((b"lies",)) if isinstance(packet, PageBodies) else packet,
-        lambda packet: PageBodies(packet.pages[:-1] + (packet.pages[-1] + b"x",))
-        if isinstance(packet, PageBodies)
-        else packet,
+        lambda packet: (
+            PageBodies(packet.pages[:-1] + (packet.pages[-1] + b"x",)) if isinstance(packet, PageBodies) else packet
+        ),
     ],
 )
 def test_nothing_unverified_is_installed(bench, source, corrupt):

@@ -239,7 +239,9 @@ steps = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(steps, steps)
-def test_restored_service_goes_on_like_the_original(before: list[tuple[object, ...]], after: list[tuple[object, ...]]) -> None:
+def test_restored_service_goes_on_like_the_original(
+    before: list[tuple[object, ...]], after: list[tuple[object, ...]]
+) -> None:
     """restore(checkpoint) and the same suffix give the same results and the same next digest [PROTOCOL 12]."""
     original = ServiceMachine(Bank())
     for step in before:
@@ -347,7 +349,9 @@ def test_service_without_methods_is_refused() -> None:
 def test_method_encodes_calls() -> None:
     """Positional, keyword and default arguments give one operation; misfits are refused before anything is sent."""
     deposit = interface_of(Bank).methods["deposit"]
-    assert deposit.encode(("a", 5), {}) == deposit.encode((), {"cents": 5, "account": "a"}) == operation("deposit", "a", 5)
+    assert (
+        deposit.encode(("a", 5), {}) == deposit.encode((), {"cents": 5, "account": "a"}) == operation("deposit", "a", 5)
+    )
     assert deposit.encode(("a",), {}) == operation("deposit", "a", 1)
     with pytest.raises(TypeError):
         deposit.encode((), {})

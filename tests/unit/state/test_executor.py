@@ -26,7 +26,9 @@ class Recorder:
         if operation == b"emit":
             context.emit(context.client, context.session, b"event")
         position = (context.seq, context.index, context.number)
-        self.seen.append((operation, *position, context.time_ns, context.lease_ns, context.seed, context.random().random()))
+        self.seen.append(
+            (operation, *position, context.time_ns, context.lease_ns, context.seed, context.random().random())
+        )
         return 0, operation
 
     def query(self, operation: bytes, /) -> tuple[int, bytes]:

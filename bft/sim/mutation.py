@@ -1,0 +1,223 @@
+"""Mutation score: does the default campaign notice when the protocol is broken on purpose?
+
+A mutant is a few textual patches. Each is applied to a scratch copy of the package in a temporary directory, never to
+the tree, and hunted in a process of its own until a checker fires or the time is up. The mutants are declared in
+`tests/mutants/mutants.toml`; survivors are reported as such.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from statistics import median
+from types import FrameType
+
+import msgspec
+
+from bft.errors import ConfigError
+
+PACKAGE = Path(__file__).parent.parent
+RUN_SECONDS_MAX = 8
+"""A run that takes longer is put aside as inconclusive: some mutants make messages multiply without end."""
+NO_FIND = "survived"
+
+
+class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Replace `old`, which occurs exactly once in the file `bft/<file>`, by `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+class Mutant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One broken protocol.
+
+    Attributes:
+        id: `M01` .. as in the catalogue, `O01` .. for our own.
+        title: what is broken, for people.
+        job: the run known to kill it, `generator/n/seed` or `directed/name`; empty if it survives.
+        checkers: those that fire in that run.
+    """
+
+    id: str
+    title: str
+    patch: tuple[Patch, ...]
+    job: str = ""
+    checkers: tuple[str, ...] = ()
+
+
+class Kill(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hunt ended.
+
+    Attributes:
+        checkers: those that fired, the first in the order of `CHECKERS` first; empty if the mutant survived.
+        schedules: runs needed.
+    """
+
+    mutant: str
+    checkers: tuple[str, ...]
+    job: str
+    schedules: int
+    seconds: float
+
+
+class _Declared(msgspec.Struct, forbid_unknown_fields=True):
+    mutant: tuple[Mutant, ...]
+
+
+def load(path: Path) -> list[Mutant]:
+    """The mutants that a file declares.
+
+    Raises:
+        ConfigError: the file is no list of mutants, or an id occurs twice.
+    """
+    try:
+        declared = msgspec.convert(tomllib.loads(path.read_text()), _Declared).mutant
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    names = [mutant.id for mutant in declared]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}: a mutant's id occurs twice")
+    return list(declared)
+
+
+def patched(mutant: Mutant, root: Path) -> None:
+    """Break the copy of the package below `root`.
+
+    Raises:
+        ConfigError: a patch does not fit exactly once: the code has moved on, or the patch is ambiguous.
+    """
+    for patch in mutant.patch:
+        path = root / "bft" / patch.file
+        text = path.read_text()
+        found = text.count(patch.old)
+        if found != 1:
+            raise ConfigError(f"mutant {mutant.id}: {patch.file} has {found} places like {patch.old!r}, expected one")
+        path.write_text(text.replace(patch.old, patch.new))
+
+
+@contextmanager
+def scratch(mutant: Mutant) -> Iterator[Path]:
+    """A directory with a broken copy of the package; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=f"bft-{mutant.id}-") as name:
+        root = Path(name)
+        shutil.copytree(PACKAGE, root / "bft", ignore=shutil.ignore_patterns("__pycache__"))
+        patched(mutant, root)
+        yield root
+
+
+def hunt(mutant: Mutant, *, seconds: float, first: int = 0, job: str = "") -> Kill:
+    """Run the default campaign against a mutant until a checker fires or the time is up; only `job` if it is given.
+
+    Raises:
+        ConfigError: a patch does not fit.
+        RuntimeError: the broken package could not even be started.
+    """
+    with scratch(mutant) as root:
+        environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "bft.sim.mutation", mutant.id, str(seconds), str(first), job]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"mutant {mutant.id} did not run: {done.stderr[-2000:]}")
+    return msgspec.convert(json.loads(done.stdout), Kill)
+
+
+def score(mutants: Sequence[Mutant], *, seconds: float, starts: Sequence[int] = (0,)) -> Iterator[list[Kill]]:
+    """Hunt every mutant from several first seeds; yields its kills as they come."""
+    for mutant in mutants:
+        yield [hunt(mutant, seconds=seconds, first=start) for start in starts]
+
+
+def row(mutant: Mutant, kills: Sequence[Kill]) -> str:
+    """One line of the table: id, killed by, median number of schedules, seconds, title."""
+    killed = [kill for kill in kills if kill.checkers]
+    by = ", ".join(killed[0].checkers[:2]) if killed else NO_FIND
+    schedules = int(median(kill.schedules for kill in killed)) if killed else sum(kill.schedules for kill in kills)
+    took = sum(kill.seconds for kill in kills) / len(kills)
+    share = f"{len(killed)}/{len(kills)}"
+    return f"{mutant.id:4} {share:5} {schedules:6} {took:7.1f}s  {by:40} {mutant.title}"
+
+
+# --- in the broken package's own process --------------------------------------------------------------------------
+
+
+def mix(first: int) -> Iterator[str]:
+    """The default campaign as names of runs: every generator in turn, small clusters more often than large ones."""
+    from bft.sim.directed import catalogue
+
+    names = list(catalogue())
+    for step in count():
+        seed = first + step
+        if step < len(names):
+            yield f"directed/{names[(first * 7 + step) % len(names)]}"
+        yield f"structured/4/{seed}"
+        yield f"uniform/4/{seed}"
+        if step % 2:
+            yield f"structured/7/{seed}"
+        if step % 4 == 3:
+            yield f"uniform/7/{seed}"
+
+
+def violated(job: str) -> tuple[str, ...]:
+    """Names of the checkers that fire in one run; `exception` if the run itself fails, nothing if it takes too long."""
+    from bft.sim import generate
+    from bft.sim.checkers import check
+    from bft.sim.service import Registers
+    from bft.sim.world import World
+
+    generator, _, rest = job.partition("/")
+    if generator == "directed":
+        scenario = generate.directed()[rest]
+    else:
+        n, _, seed = rest.partition("/")
+        make = generate.structured if generator == "structured" else generate.scenario
+        scenario = make(int(seed), int(n))
+    signal.setitimer(signal.ITIMER_REAL, RUN_SECONDS_MAX)
+    try:
+        found = check(World(scenario, Registers).run())
+    except TimeoutError:
+        return ()
+    # A broken replica may fail in any way; that it does is what we want to know.
+    except Exception:
+        return ("exception",)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return tuple(dict.fromkeys(violation.checker for violation in found))
+
+
+def _too_long(number: int, frame: FrameType | None) -> None:
+    raise TimeoutError("a run takes too long")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Hunt in this process: `mutant seconds first job`; prints the `Kill` as JSON."""
+    mutant, seconds, first, job = arguments
+    signal.signal(signal.SIGALRM, _too_long)
+    began = time.monotonic()
+    schedules = 0
+    checkers: tuple[str, ...] = ()
+    name = ""
+    for name in (job,) if job else mix(int(first)):
+        schedules += 1
+        checkers = violated(name)
+        if checkers or time.monotonic() - began > float(seconds):
+            break
+    took = time.monotonic() - began
+    kill = Kill(mutant=mutant, checkers=checkers, job=name if checkers else "", schedules=schedules, seconds=took)
+    sys.stdout.write(msgspec.json.encode(kill).decode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

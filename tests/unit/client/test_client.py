@@ -1,0 +1,254 @@
+"""The client against a real cluster on loopback: trio, asyncio, threads, and replicas that are away."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+import trio
+
+import bft
+from bft.client.client import Client, connect
+from bft.client.seam import Completed, EventArrived, Lost
+from bft.config import Cluster
+from bft.crypto.keys import KeyPair
+from bft.errors import ClientClosed, ConfigError, KeyFileError, OutcomeUnknown, ServiceError, SessionExpired
+from bft.runtime.local import LocalCluster, local_cluster
+from bft.services.interface import interface_of
+from bft.services.kv import KeyValue
+from bft.services.kv_client import KeyValueClient
+
+
+class Bell(bft.Service):
+    """Rings back, and counts."""
+
+    def __init__(self) -> None:
+        self.order: list[int] = []
+
+    @bft.command
+    def ring(self, note: str) -> int:
+        context = bft.context()
+        context.emit(context.client, context.session, note.encode())
+        return context.seq
+
+    @bft.command
+    def line_up(self, number: int) -> None:
+        self.order.append(number)
+
+    @bft.query
+    def line(self) -> list[int]:
+        return self.order
+
+
+PUT = interface_of(KeyValue).methods["put"].encode
+
+
+async def test_calls_queries_and_proxies() -> None:
+    """One client, all ways to call: bytes, typed proxy, typed client, callback."""
+    async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as client:
+        first = await client.call(PUT(("a", "1"), {}), timeout=20)
+        second = await client.call(PUT(("a", "2"), {}), timeout=20)
+        assert (second.seq, second.index) > (first.seq, first.index) and second.index >= 0
+        kv = client.service(KeyValue).within(20)
+        assert await kv.get("a") == "2"
+        assert await kv.weak().get("a") == "2"
+        assert await kv.put(key="b", value="3") is None
+        assert await kv.lane(1).increment("n", by=4) == 4
+        typed = KeyValueClient(kv)
+        assert await typed.scan() == [("a", "2"), ("b", "3"), ("n", "4")]
+        assert client.position >= second.seq
+        with pytest.raises(ServiceError) as caught:
+            await kv.put("", "x")
+        assert caught.value.code == "KeyTooLong"
+        with pytest.raises(AttributeError, match="no command or query"):
+            kv.nonsense  # noqa: B018
+        with pytest.raises(TypeError):
+            await kv.get()
+        with pytest.raises(ServiceError, match="UnknownMethod"):
+            await client.call(b"\x91\xa4nope", timeout=20)
+        with pytest.raises(ServiceError, match="NotAQuery"):
+            await client.query(PUT(("a", "9"), {}), timeout=20)
+        outcomes: list[Completed | Lost] = []
+        client.submit(PUT(("c", "4"), {}), outcomes.append)
+        with trio.fail_after(20):
+            while not outcomes:
+                await trio.sleep(0.01)
+        assert isinstance(outcomes[0], Completed)
+        with pytest.raises(ValueError, match="at most"):
+            await client.call(bytes(2**20 + 1))
+        assert client.outstanding == 0 and client.disagreements == {}
+
+
+async def test_concurrent_calls_share_envelopes() -> None:
+    """A hundred calls of one turn of the loop leave under few signatures."""
+    async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as client:
+        await client.wait_connected(20)
+        signer = client._session._signer
+        count = 0
+
+        class Counting:
+            def sign(self, payload: bytes, /) -> bytes:
+                nonlocal count
+                count += 1
+                return signer.sign(payload)
+
+        client._session._signer = Counting()
+        kv = client.service(KeyValue).within(20)
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(kv.increment, "n", number)
+        assert count <= 3
+        assert await kv.get("n") == str(sum(range(100)))
+
+
+async def test_events_and_lanes_through_the_whole_stack() -> None:
+    """Events arrive in order; a lane's operations execute in order of submission."""
+    async with local_cluster(Bell) as cluster, connect(cluster.cluster, key=cluster.client) as client:
+        events: list[EventArrived] = []
+        client.on_event = events.append
+        bell = client.service(Bell).within(20)
+        for note in ("do", "re", "mi"):
+            await bell.ring(note)
+        assert [(event.number, event.payload) for event in events] == [(1, b"do"), (2, b"re"), (3, b"mi")]
+        line_up = interface_of(Bell).methods["line_up"].encode
+        done: list[Completed | Lost] = []
+        for number in range(40):
+            client.submit(line_up((number,), {}), done.append, lane=7)
+            if number % 9 == 0:
+                await trio.sleep(0)
+        with trio.fail_after(20):
+            while len(done) < 40:
+                await trio.sleep(0.01)
+        assert await bell.line() == list(range(40))
+
+
+async def test_call_says_how_many_replicas_answer_when_too_few_do() -> None:
+    """3 of 4 down: OutcomeUnknown, with a text for people; the call completes once they are back."""
+    async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as client:
+        kv = client.service(KeyValue)
+        await kv.within(20).put("a", "1")
+        for replica in (0, 1, 2):
+            await cluster.stop(replica)
+        with pytest.raises(OutcomeUnknown, match=r"1 of 4 replicas reachable, 3 needed to order"):
+            await kv.within(0.5).put("a", "2")
+        with pytest.raises(OutcomeUnknown):
+            await kv.within(0.5).get("a")
+        assert sorted(client.failures) == [0, 1, 2] and client.connected == (3,)
+        for replica in (0, 1, 2):
+            await cluster.start(replica)
+        assert await kv.within(30).put("a", "3") == "2", "what was sent executed, once"
+
+
+async def test_cancelled_call_raises_cancelled_and_leaves_the_client_usable() -> None:
+    """A deadline by cancel scope; the operation may still execute."""
+    async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as client:
+        kv = client.service(KeyValue)
+        with trio.move_on_after(0) as scope:
+            await kv.put("a", "1")
+        assert scope.cancelled_caught
+        await kv.within(20).put("b", "1")
+        assert client._done == {}
+
+
+async def test_second_session_of_one_key_replaces_the_first() -> None:
+    """Two processes may use a key only through sessions of their own; the older one is told."""
+    async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as old:
+        await old.service(KeyValue).within(20).put("a", "1")
+        async with connect(cluster.cluster, key=cluster.client) as new:
+            await new.service(KeyValue).within(20).put("a", "2")
+            with pytest.raises(SessionExpired):
+                await old.service(KeyValue).within(20).put("a", "3")
+            assert await new.service(KeyValue).within(20).get("a") == "2"
+
+
+async def test_closed_client_refuses_and_ends_calls() -> None:
+    """What waited ends with OutcomeUnknown, what comes later with ClientClosed."""
+    cluster = await nobody_there()
+    outcomes: list[Completed | Lost] = []
+    async with connect(cluster, key=KeyPair.generate()) as client:
+        client.submit(b"x", outcomes.append)
+        with pytest.raises(bft.TransportError, match="0 of 4 replicas reachable"):
+            await client.wait_connected(0.05)
+    assert outcomes == [Lost(1, "closed")]
+    with pytest.raises(ClientClosed):
+        client.submit(b"x", outcomes.append)
+
+
+async def nobody_there() -> Cluster:
+    """The configuration of a cluster that has stopped."""
+    async with local_cluster() as cluster:
+        return cluster.cluster
+
+
+async def test_client_runs_under_asyncio_and_in_threads() -> None:
+    """The same client under asyncio, and the blocking facade from two threads."""
+
+    async def use(cluster: LocalCluster) -> object:
+        async with connect(cluster.cluster, key=KeyPair.generate()) as client:
+            kv = client.service(KeyValue).within(20)
+            await kv.put("asyncio", "1")
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    tasks.start_soon(kv.increment, "asyncio")
+            return await kv.get("asyncio")
+
+    def script(cluster: LocalCluster) -> list[object]:
+        with bft.connect_blocking(cluster.cluster, key=cluster.client_key, timeout=20) as client:
+            client.wait_connected(20)
+            kv = client.service(KeyValue)
+            found = [kv.put("b", "1"), kv.lane(1).increment("b"), kv.weak().get("b"), kv.within(20).size()]
+            with pytest.raises(ServiceError):
+                kv.put("", "")
+            with pytest.raises(AttributeError):
+                kv.nonsense  # noqa: B018
+            get = interface_of(KeyValue).methods["get"].encode(("b",), {})
+            found += [client.call(PUT(("c", "x"), {})).value, client.query(get).value]
+            assert len(client.client.connected) >= 3
+        with pytest.raises(ClientClosed):
+            client.call(b"x")
+        return found
+
+    async with local_cluster() as cluster:
+        in_thread: Callable[[Callable[[], object]], Awaitable[object]] = trio.to_thread.run_sync
+        assert await in_thread(partial(anyio.run, use, cluster, backend="asyncio")) == "21"
+        assert await in_thread(partial(script, cluster)) == [None, 2, "2", 2, b"\xc0", b"\xa12"]
+
+
+async def test_connect_refuses_missing_files(tmp_path: Path) -> None:
+    """With the errors that say which; blocking or not."""
+    missing = tmp_path / "missing"
+    cluster = await nobody_there()
+
+    def enter(where: Cluster | Path) -> None:
+        with bft.connect_blocking(where, key=missing):
+            pass
+
+    for error, where in ((ConfigError, missing), (KeyFileError, cluster)):
+        with pytest.raises(error, match="no such"):
+            async with connect(where, key=missing):
+                pass
+        with pytest.raises(error, match="no such"):
+            await trio.to_thread.run_sync(enter, where)
+    with pytest.raises(RuntimeError, match=r"use bft\.connect"):
+        enter(cluster)
+
+
+async def test_errors_of_the_block_come_out_as_they_are() -> None:
+    """Not wrapped into an exception group by the client's own tasks."""
+    async with local_cluster() as cluster:
+        with pytest.raises(ServiceError):
+            async with connect(cluster.cluster, key=cluster.client) as client:
+                await client.service(KeyValue).within(20).put("", "")
+
+
+async def test_probe_returns_a_replicas_own_account() -> None:
+    """From the replica that was asked."""
+    async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as client:
+        await client.wait_connected(20)
+        assert isinstance(await client.probe(client.connected[0], timeout=20), dict)
+        with pytest.raises(bft.TransportError):
+            await client.probe(77)
+        assert isinstance(client, Client)

@@ -1,0 +1,174 @@
+"""Reads without ordering: quorums, floors, and the ordered read behind them [PROTOCOL 16]."""
+
+from __future__ import annotations
+
+from bft.client.seam import Cancel, Completed, Lost
+from tests.unit.client.bench import RETRY, Bench, bundle
+
+
+def ordered(bench: Bench, ticket: int, number: int = 1, seq: int = 50) -> Completed:
+    """The read was ordered; answer it."""
+    requests = bench.take_requests()
+    assert [request.operations for _, request in requests] == [(b"q",)]
+    for replica in (0, 1):
+        bench.reply(replica, seq, bundle(number))
+    return Completed(ticket, 0, b"ok%d" % number, seq, 0)
+
+
+def test_linearizable_read_needs_a_strong_quorum_of_equal_answers() -> None:
+    """2f + 1 of one epoch; the slots may differ, the position is one that all have passed."""
+    bench = Bench()
+    ticket = bench.ask()
+    queries = bench.take_queries()
+    assert [to for to, _ in queries] == [0, 1, 2, 3]
+    assert all(query.wait and query.operation == b"q" and query.floor == 0 for _, query in queries)
+    bench.answer(0, 1, b"v", seq=7)
+    bench.answer(0, 1, b"v", seq=7)
+    bench.answer(1, 1, b"v", seq=9)
+    assert bench.finished() == []
+    bench.answer(3, 1, b"v", seq=8)
+    assert bench.finished() == [Completed(ticket, 0, b"v", 7, -1)]
+    bench.answer(2, 1, b"w")
+    assert bench.finished() == [] and bench.session.seq == 7
+
+
+def test_strong_quorum_is_the_general_one() -> None:
+    """n = 5 needs 4, not 2f + 1 = 3."""
+    bench = Bench(n=5)
+    bench.ask()
+    for replica in (0, 1, 2):
+        bench.answer(replica, 1, b"v")
+    assert bench.finished() == []
+    bench.answer(4, 1, b"v")
+    assert len(bench.finished()) == 1
+
+
+def test_weak_read_needs_a_weak_quorum() -> None:
+    """f + 1 equal answers."""
+    bench = Bench()
+    ticket = bench.ask(wait=False)
+    assert not bench.take_queries()[0][1].wait
+    bench.answer(2, 1, b"lie")
+    bench.answer(1, 1, b"v", seq=5)
+    bench.answer(0, 1, b"v", seq=6)
+    assert bench.finished() == [Completed(ticket, 0, b"v", 5, -1)]
+
+
+def test_answers_of_different_epochs_or_status_do_not_match() -> None:
+    """A quorum is of one epoch."""
+    bench = Bench()
+    bench.ask(wait=False)
+    bench.answer(0, 1, b"v", epoch=0)
+    bench.answer(1, 1, b"v", epoch=1)
+    bench.answer(2, 1, b"v", status=1)
+    assert bench.finished() == []
+
+
+def test_read_is_ordered_when_answers_cannot_agree_any_more() -> None:
+    """At once, not at the timeout; the ticket is the same."""
+    bench = Bench()
+    ticket = bench.ask()
+    bench.take()
+    bench.answer(0, 1, b"v")
+    bench.answer(1, 1, b"w")
+    assert bench.take() == []
+    bench.answer(2, 1, b"w")
+    assert bench.take() == [], "three w are still possible"
+    bench.answer(3, 1, b"x")
+    outcome = ordered(bench, ticket)
+    assert bench.finished() == [outcome]
+
+
+def test_read_is_ordered_after_its_timeout() -> None:
+    """Silent replicas cannot hold it up [PROTOCOL 16.2]."""
+    bench = Bench()
+    ticket = bench.ask()
+    bench.take()
+    bench.answer(0, 1, b"v")
+    bench.wait(RETRY)
+    outcome = ordered(bench, ticket)
+    assert bench.finished() == [outcome]
+    for replica in (1, 2, 3):
+        bench.answer(replica, 1, b"v")
+    assert bench.finished() == []
+
+
+def test_busy_replicas_count_as_silent_ones() -> None:
+    """A refusal ends its sender's say, and only its own."""
+    bench = Bench()
+    ticket = bench.ask()
+    bench.take()
+    bench.refuse(0, 1, "busy", session=0)
+    bench.refuse(0, 1, "busy", session=0)
+    bench.answer(0, 1, b"v")
+    assert bench.take() == []
+    bench.refuse(1, 1, "busy", session=0)
+    outcome = ordered(bench, ticket)
+    assert bench.finished() == [outcome]
+
+
+def test_weak_reads_never_go_backwards() -> None:
+    """The floor is the latest slot that a correct replica may have answered from, or that the session has seen."""
+    bench = Bench()
+    bench.submit(b"a")
+    for replica in (0, 1):
+        bench.reply(replica, 30, bundle(1))
+    bench.take()
+    bench.ask(wait=False)
+    assert bench.take_queries()[0][1].floor == 30
+    bench.answer(0, 1, b"v", seq=40)
+    bench.answer(1, 1, b"v", seq=33)
+    bench.ask(wait=False)
+    assert bench.take_queries()[0][1].floor == 40
+    bench.ask(wait=False, floor=60)
+    assert bench.take_queries()[0][1].floor == 60
+    bench.ask()
+    assert bench.take_queries()[0][1].floor == 0, "a linearizable read needs none"
+
+
+def test_liar_that_inflates_the_floor_costs_one_ordered_read() -> None:
+    """Then the floor is what ordered operations have reached."""
+    bench = Bench()
+    bench.ask(wait=False)
+    bench.answer(0, 1, b"v", seq=10)
+    bench.answer(3, 1, b"v", seq=2**62)
+    assert bench.session.seq == 10
+    bench.finished()
+    ticket = bench.ask(wait=False)
+    assert bench.take_queries()[-1][1].floor == 2**62
+    bench.wait(RETRY)
+    outcome = ordered(bench, ticket)
+    assert bench.finished() == [outcome]
+    bench.ask(wait=False)
+    assert bench.take_queries()[0][1].floor == 50
+
+
+def test_reads_are_bounded() -> None:
+    """As many as the session's window."""
+    bench = Bench(protocol={"session_window": 3})
+    for _ in range(3):
+        bench.ask()
+    assert bench.finished() == []
+    ticket = bench.ask()
+    assert bench.finished() == [Lost(ticket, "overloaded")]
+
+
+def test_cancelled_read_is_forgotten() -> None:
+    """Its answers and its timeout have no effect."""
+    bench = Bench()
+    ticket = bench.ask()
+    bench.take()
+    bench.do(Cancel(ticket))
+    for replica in range(3):
+        bench.answer(replica, 1, b"v")
+    bench.wait(2 * RETRY)
+    assert bench.finished() == [] and bench.take() == [] and bench.session.outstanding == 0
+
+
+def test_answers_to_unknown_nonces_are_ignored() -> None:
+    """A flood of made-up answers keeps nothing."""
+    bench = Bench()
+    for nonce in range(1000):
+        bench.answer(3, nonce, b"v")
+        bench.refuse(3, nonce, "busy", session=0)
+    assert bench.session.outstanding == 0 and bench.finished() == []
