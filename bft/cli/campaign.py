@@ -21,11 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bft.errors import ConfigError
-from bft.sim.campaign import Job, generators, jobs, run_campaign, run_scenario
+from bft.sim.campaign import Job, generators, jobs, judge, run_campaign
+from bft.sim.diagram import chart
 from bft.sim.explore import Explorer
 from bft.sim.report import page
 from bft.sim.results import OUTCOMES, Result, Results, code_version, read_scenario, to_json
 from bft.sim.shrink import RUNS_MAX, shrink, write_out
+from bft.sim.trace import record
 from bft.sim.twins_search import search
 
 EXIT_VIOLATION = 1
@@ -195,9 +197,10 @@ def _print_summary(done: list[Result], seconds: float, database: Path) -> None:
 @campaign.command()
 @click.argument("run_id", metavar="ID", type=int, required=False)
 @click.option("--scenario", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Scenario file.")
+@click.option("--chart", "with_chart", is_flag=True, help="Print the run message by message.")
 @database_option
 @json_option
-def replay(run_id: int | None, file: Path | None, database: Path, as_json: bool) -> None:
+def replay(run_id: int | None, file: Path | None, with_chart: bool, database: Path, as_json: bool) -> None:
     """Repeat a run and compare every message, by its trace digest.
 
     A scenario file has no digest to compare with: it is run twice.
@@ -205,17 +208,19 @@ def replay(run_id: int | None, file: Path | None, database: Path, as_json: bool)
     if (run_id is None) == (file is None):
         raise click.UsageError("give either the ID of a stored run or --scenario FILE")
     if file is not None:
-        before = run_scenario(read_scenario(file), code=code_version())
+        before = judge(read_scenario(file), code=code_version())
     else:
         assert run_id is not None, "one of the two was given"
-        with Results(database) as results:
+        with Results(database, create=False) as results:
             before = results.get(run_id)
-    again = run_scenario(before.scenario, generator=before.generator, label=before.label, code=code_version())
+    again = judge(before.scenario, generator=before.generator, label=before.label, code=code_version())
     same_code = before.code == again.code
     if as_json:
         click.echo(to_json({"result": again, "same_digest": again.digest == before.digest, "same_code": same_code}))
     else:
         _print_replay(before, again, same_code)
+    if with_chart:
+        click.echo(chart(record(again.scenario)))
     if again.digest != before.digest and same_code:
         sys.exit(EXIT_UNFAITHFUL)
     sys.exit(exit_code([again]))
@@ -226,7 +231,7 @@ def _print_replay(before: Result, again: Result, same_code: bool) -> None:
     console.print(f"{escape(_title(again))}: [{COLOURS[again.outcome]}]{again.outcome}[/]")
     for found in again.violations:
         console.print(f"  [red]{found.checker}[/]: {escape(found.detail)}")
-    console.print(f"{again.counters['delivered']} messages, digest {again.digest}", soft_wrap=True)
+    console.print(f"{again.counters.get('delivered', 0)} messages, digest {again.digest}", soft_wrap=True)
     if again.digest == before.digest:
         text = "the same digest as before: every message alike"
     elif same_code:
@@ -244,7 +249,7 @@ def _print_replay(before: Result, again: Result, same_code: bool) -> None:
 def list_runs(outcome: str | None, limit: int, database: Path, as_json: bool) -> None:
     """List stored runs."""
     chosen = next((known for known in OUTCOMES if known == outcome), None)
-    with Results(database) as results:
+    with Results(database, create=False) as results:
         found = list(results.all(chosen, limit))
     if as_json:
         click.echo(to_json(found))
@@ -297,7 +302,7 @@ def _speed_jobs(seeds: int, n: int) -> list[Job]:
 @database_option
 def report(out: Path, included: tuple[int, ...], diagrams: int, database: Path) -> None:
     """Write one HTML page: tables, coverage, and a space-time diagram of every kind of failure."""
-    with Results(database) as results:
+    with Results(database, create=False) as results:
         html = page(list(results.all()), include=[results.get(run_id) for run_id in included], diagrams_max=diagrams)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding="utf-8")
@@ -311,9 +316,9 @@ def report(out: Path, included: tuple[int, ...], diagrams: int, database: Path) 
 @database_option
 def shrink_run(run_id: int, out: Path, runs: int, database: Path) -> None:
     """Minimise a failing run: a scenario file, a pytest file and a sequence chart."""
-    with Results(database) as results:
+    with Results(database, create=False) as results:
         stored = results.get(run_id)
-        original = run_scenario(stored.scenario, generator=stored.generator, label=stored.label, code=code_version())
+        original = judge(stored.scenario, generator=stored.generator, label=stored.label, code=code_version())
         if not original.violations:
             raise ConfigError(f"run {run_id} breaks nothing with this code")
         original = msgspec.structs.replace(original, id=run_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from bft.ids import Nanos
 from bft.messages import Request, SignedRequest
@@ -69,10 +70,10 @@ class Pool:
         for queue in self._queues.values():
             yield from queue.values()
 
-    def oldest(self) -> Iterator[Pending]:
-        """The oldest envelope of every client."""
+    def oldest(self, count: int) -> Iterator[Pending]:
+        """The oldest envelopes of every client, at most `count` of each, oldest first within a client."""
         for queue in self._queues.values():
-            yield next(iter(queue.values()))
+            yield from islice(queue.values(), count)
 
     def add(self, pending: Pending) -> bool:
         """Add an envelope not yet there; False if the client or the pool is over its limit."""

@@ -15,6 +15,9 @@ from bft.messages import Request, SignedRequest
 
 REQUEST_LATE = "request-timeout"
 SLOT_LATE = "slot-timeout"
+SPREAD_MAX = 256
+"""Envelopes of one client that a tick looks at: a flood in the pool must not slow down every tick. The oldest decide
+about grievances, and the others move up as those are executed."""
 
 
 def wants_request(state: State, packet: SignedRequest, request: Request) -> bool:
@@ -56,7 +59,7 @@ def spread(state: State) -> None:
     timeout = state.request_timeout_ns
     late = False
     stale = []
-    for pending in state.pool:
+    for pending in state.pool.oldest(SPREAD_MAX):
         waited = state.now - max(pending.since, state.timing.active_since)
         if waited < timeout // 4:
             continue

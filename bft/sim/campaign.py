@@ -172,14 +172,19 @@ def run_jobs(chunk: list[Job], code: str) -> list[Result]:
 
 def _run_job(job: Job, code: str) -> Result:
     label, scenario = generators()[job.generator](job)
+    return judge(scenario, generator=job.generator, label=label, code=code)
+
+
+def judge(scenario: Scenario, *, generator: str = "file", label: str = "", code: str = "") -> Result:
+    """Run one scenario as `run_scenario` does, within bounds: whatever is raised is a violation of "simulator"."""
     try:
         with _patience(RUN_SECONDS_MAX):
-            return run_scenario(scenario, generator=job.generator, label=label, code=code)
+            return run_scenario(scenario, generator=generator, label=label, code=code)
     # The edge of a worker: a strategy, checker or simulator that raises must cost its own run, not a night's campaign;
-    # the run is a violation of "simulator" and keeps the campaign from passing.
+    # the run is a violation and keeps the campaign from passing.
     except Exception:
         return Result(
-            generator=job.generator,
+            generator=generator,
             label=label,
             scenario=scenario,
             outcome="violation",

@@ -83,7 +83,15 @@ def _name(peer: Peer) -> str:
 
 
 def _crime(trace: Trace, peer: Peer) -> str:
-    return trace.scenario.corrupted.get(str(peer), "") if isinstance(peer, int) else ""
+    if isinstance(peer, int):
+        return trace.scenario.corrupted.get(str(peer), "")
+    hostile = dict(zip(trace.clients[trace.scenario.workload.clients :], _hostile(trace), strict=False))
+    return hostile.get(peer, "")
+
+
+def _hostile(trace: Trace) -> list[str]:
+    """What hostile clients do, in the order in which the world makes them: after the correct ones, by name."""
+    return [does for _, does in sorted(trace.scenario.hostile_clients.items())]
 
 
 def _bounded(marks: list[Mark]) -> list[Mark]:

@@ -18,6 +18,7 @@ import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -153,6 +154,18 @@ def row(mutant: Mutant, kills: Sequence[Kill]) -> str:
 # --- in the broken package's own process --------------------------------------------------------------------------
 
 
+def runs(first: int, job: str) -> Iterator[str]:
+    """The runs to do: the default campaign, one run, or with `*` in it every directed run of such a name."""
+    from bft.sim.directed import catalogue
+
+    if "*" in job:
+        yield from (name for name in (f"directed/{name}" for name in catalogue()) if fnmatch(name, job))
+    elif job:
+        yield job
+    else:
+        yield from mix(first)
+
+
 def mix(first: int) -> Iterator[str]:
     """The default campaign as names of runs: every generator in turn, small clusters more often than large ones."""
     from bft.sim.directed import catalogue
@@ -209,7 +222,7 @@ def main(arguments: Sequence[str]) -> None:
     schedules = 0
     checkers: tuple[str, ...] = ()
     name = ""
-    for name in (job,) if job else mix(int(first)):
+    for name in runs(int(first), job):
         schedules += 1
         checkers = violated(name)
         if checkers or time.monotonic() - began > float(seconds):

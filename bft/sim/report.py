@@ -15,7 +15,9 @@ from importlib.resources import files
 
 import msgspec
 
+from bft.adversary.clients import HOSTILE
 from bft.adversary.crimes import CRIMES
+from bft.adversary.parse import GUARDS
 from bft.errors import ConfigError
 from bft.sim.checkers import CHECKERS
 from bft.sim.diagram import diagram
@@ -25,7 +27,7 @@ from bft.sim.trace import record
 DIAGRAMS_MAX = 12
 ROWS_MAX = 200
 NAMES = re.compile(r"([a-z_][a-z_0-9]*)\s*\(")
-GUARDS = {"to", "during", "sometimes", "only", "use"}
+NO_CRIMES = {*GUARDS, "only", "use"}
 
 
 @dataclass(slots=True)
@@ -42,7 +44,9 @@ class _Row:
 
 def crimes_of(result: Result) -> set[str]:
     """Names of the crimes in a run's strategies."""
-    return {name for text in result.scenario.corrupted.values() for name in NAMES.findall(text) if name not in GUARDS}
+    return {
+        name for text in result.scenario.corrupted.values() for name in NAMES.findall(text) if name not in NO_CRIMES
+    }
 
 
 def troubles_of(result: Result) -> set[str]:
@@ -53,6 +57,8 @@ def troubles_of(result: Result) -> set[str]:
     for name in ("loss_permille", "duplicate_permille", "slow_permille", "regions", "bandwidth_mbit"):
         if getattr(network, name):
             found.add(name.removesuffix("_permille").removesuffix("_mbit"))
+    if scenario.rules:
+        found.add("delivery matrix")
     return found or {"calm"}
 
 
@@ -175,13 +181,20 @@ def _failures(failures: Sequence[Result], drawn: set[int]) -> str:
 
 def _matrix(results: Sequence[Result]) -> str:
     crimes: dict[str, _Row] = {name: _Row() for name in [*sorted(CRIMES), "no crime"]}
+    clients: dict[str, _Row] = {name: _Row() for name in sorted(HOSTILE)}
     troubles: dict[str, _Row] = {}
     for result in results:
         _count(crimes, crimes_of(result) or {"no crime"}, result)
+        _count(clients, set(result.scenario.hostile_clients.values()), result)
         _count(troubles, troubles_of(result), result)
     head = "".join(f'<th class="turned"><span>{name}</span></th>' for name in [*CHECKERS, "simulator"])
     lines = [f"<tr><th></th><th>runs</th>{''.join(f'<th>{outcome}</th>' for outcome in OUTCOMES)}{head}</tr>"]
-    for title, rows in (("crimes", crimes), ("environment", dict(sorted(troubles.items())))):
+    groups = (
+        ("replicas' crimes", crimes),
+        ("hostile clients", clients),
+        ("environment", dict(sorted(troubles.items()))),
+    )
+    for title, rows in groups:
         lines.append(f'<tr class="group"><th colspan="{6 + len(CHECKERS)}">{title}</th></tr>')
         lines += [_matrix_row(name, row) for name, row in rows.items()]
     note = (

@@ -86,14 +86,18 @@ class Results:
     """The file of results; a context manager.
 
     Args:
-        path: made with its folder if missing.
+        path: where it is.
+        create: make the file, and its folder, if missing.
 
     Raises:
-        ConfigError: the file is no database of results.
+        ConfigError: the file is missing or is no database of results.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        elif not path.exists():
+            raise ConfigError(f"{path}: there is no such database; `bft campaign run` makes one")
         self._database = sqlite3.connect(path)
         try:
             self._database.executescript(SCHEMA)
@@ -207,6 +211,20 @@ def sparse_json(scenario: Scenario) -> str:
     return to_json({name: _sparse(value, default[name]) for name, value in fields.items() if _counts(name, fields)})
 
 
+DEFAULTS: dict[str, object] = {
+    "replica": 0,
+    "groups": [],
+    "amount": 0,
+    "kinds": [],
+    "view": None,
+    "seqs": [],
+    "sources": [],
+    "targets": [],
+    "late_ms": None,
+}
+"""Of the fields of faults and rules."""
+
+
 def _counts(name: str, fields: dict[str, object]) -> bool:
     return name in ("seed", "n") or fields[name] != msgspec.to_builtins(Scenario(seed=0))[name]
 
@@ -216,7 +234,7 @@ def _sparse(value: object, default: object) -> object:
         case dict() if isinstance(default, dict) and default:
             return {key: item for key, item in value.items() if item != default.get(key)}
         case list():
-            return [_sparse(item, {"replica": 0, "groups": [], "amount": 0}) for item in value]
+            return [_sparse(item, DEFAULTS) for item in value]
         case _:
             return value
 

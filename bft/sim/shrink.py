@@ -12,14 +12,16 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
+from bft.adversary.parse import GUARDS
 from bft.membership import Quorums
-from bft.sim.campaign import run_scenario
+from bft.sim.campaign import judge
 from bft.sim.diagram import chart
 from bft.sim.results import Result, sparse_json, write_scenario
-from bft.sim.scenario import Fault, Network, Scenario, Workload
+from bft.sim.scenario import Fault, Network, Rule, Scenario, Workload
 from bft.sim.trace import record
 
 RUNS_MAX = 600
@@ -27,6 +29,7 @@ SEEDS = 3
 """Seeds tried per candidate: the scenario's own, then others."""
 
 Candidate = tuple[str, Scenario]
+T = TypeVar("T")
 replace = msgspec.structs.replace
 
 
@@ -79,7 +82,7 @@ def _fails(scenario: Scenario, checker: str, original: Result) -> tuple[Result |
     """The result if the checker fires under one of a few seeds, and how many runs that took."""
     for attempt in range(SEEDS):
         candidate = replace(scenario, seed=scenario.seed + attempt)
-        result = run_scenario(candidate, generator="shrunk", label=f"of {original.id}", code=original.code)
+        result = judge(candidate, generator="shrunk", label=f"of {original.id}", code=original.code)
         if checker in result.checkers:
             return result, attempt + 1
     return None, SEEDS
@@ -93,6 +96,7 @@ def candidates(scenario: Scenario) -> Iterator[Candidate]:
     yield from _fewer_traitors(scenario)
     yield from _fewer_replicas(scenario)
     yield from _fewer_faults(scenario)
+    yield from _fewer_rules(scenario)
     yield from _simpler_strategies(scenario)
     yield from _less_work(scenario)
     yield from _kinder_network(scenario)
@@ -103,13 +107,16 @@ def size(scenario: Scenario) -> int:
     """A rough measure of how much a person has to follow; every candidate is smaller or kinder."""
     workload = scenario.workload
     strategies = sum(text.count("(") for text in scenario.corrupted.values())
-    return scenario.n + strategies + len(scenario.faults) + workload.clients * workload.operations
+    return scenario.n + strategies + len(scenario.faults) + len(scenario.rules) + workload.clients * workload.operations
 
 
 def _fewer_traitors(scenario: Scenario) -> Iterator[Candidate]:
     for replica in scenario.corrupted:
         rest = {name: text for name, text in scenario.corrupted.items() if name != replica}
         yield f"r{replica} is honest", replace(scenario, corrupted=rest)
+    for client in scenario.hostile_clients:
+        others = {name: text for name, text in scenario.hostile_clients.items() if name != client}
+        yield f"hostile client {client} is not there", replace(scenario, hostile_clients=others)
 
 
 def _fewer_replicas(scenario: Scenario) -> Iterator[Candidate]:
@@ -122,7 +129,8 @@ def _fewer_replicas(scenario: Scenario) -> Iterator[Candidate]:
         if len(corrupted) - Quorums.of(n).f > max(surplus, 0):
             continue
         faults = tuple(fault for fault in (_within(fault, n) for fault in scenario.faults) if fault is not None)
-        yield f"{n} replicas", replace(scenario, n=n, corrupted=corrupted, faults=faults)
+        rules = tuple(rule for rule in (_rule_within(rule, n) for rule in scenario.rules) if rule is not None)
+        yield f"{n} replicas", replace(scenario, n=n, corrupted=corrupted, faults=faults, rules=rules)
 
 
 def _within(fault: Fault, n: int) -> Fault | None:
@@ -134,14 +142,30 @@ def _within(fault: Fault, n: int) -> Fault | None:
     return replace(fault, groups=groups)
 
 
+def _rule_within(rule: Rule, n: int) -> Rule | None:
+    sources = tuple(replica for replica in rule.sources if replica < n)
+    targets = tuple(replica for replica in rule.targets if replica < n)
+    if bool(sources) != bool(rule.sources) or bool(targets) != bool(rule.targets):
+        return None
+    return replace(rule, sources=sources, targets=targets)
+
+
 def _fewer_faults(scenario: Scenario) -> Iterator[Candidate]:
-    """Chunks of faults go, halves first [ZH02 ddmin]."""
-    faults = scenario.faults
-    length = len(faults)
+    for name, rest in _halves(scenario.faults):
+        yield f"faults {name} do not happen", replace(scenario, faults=rest)
+
+
+def _fewer_rules(scenario: Scenario) -> Iterator[Candidate]:
+    for name, rest in _halves(scenario.rules):
+        yield f"rules {name} do not hold", replace(scenario, rules=rest)
+
+
+def _halves(items: tuple[T, ...]) -> Iterator[tuple[str, tuple[T, ...]]]:
+    """The items without a chunk of them, the largest chunks first [ZH02 ddmin]."""
+    length = len(items)
     while length:
-        for start in range(0, len(faults), length):
-            rest = faults[:start] + faults[start + length :]
-            yield f"faults {start} to {start + length - 1} do not happen", replace(scenario, faults=rest)
+        for start in range(0, len(items), length):
+            yield f"{start} to {start + length - 1}", items[:start] + items[start + length :]
         length //= 2
 
 
@@ -177,7 +201,7 @@ def _is_crime(tree: ast.expr) -> bool:
         both = (_is_crime(tree.left), _is_crime(tree.right))
         return all(both) if isinstance(tree.op, ast.BitOr) else any(both)
     name = tree.func if isinstance(tree, ast.Call) else tree
-    return isinstance(name, ast.Name) and name.id not in ("to", "during", "sometimes", "only")
+    return isinstance(name, ast.Name) and name.id not in (*GUARDS, "only")
 
 
 def _less_work(scenario: Scenario) -> Iterator[Candidate]:

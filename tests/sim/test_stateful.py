@@ -115,7 +115,7 @@ class AdversaryMoves(RuleBasedStateMachine):
 
 TestAdversaryMoves = AdversaryMoves.TestCase
 TestAdversaryMoves.settings = settings(
-    max_examples=60,
+    max_examples=200,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

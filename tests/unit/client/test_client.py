@@ -133,13 +133,13 @@ async def test_call_says_how_many_replicas_answer_when_too_few_do() -> None:
         for replica in (0, 1, 2):
             await cluster.stop(replica)
         with pytest.raises(OutcomeUnknown, match=r"1 of 4 replicas reachable, 3 needed to order"):
-            await kv.within(0.5).put("a", "2")
+            await kv.lane(1).within(0.5).put("a", "2")
         with pytest.raises(OutcomeUnknown):
             await kv.within(0.5).get("a")
         assert sorted(client.failures) == [0, 1, 2] and client.connected == (3,)
         for replica in (0, 1, 2):
             await cluster.start(replica)
-        assert await kv.within(30).put("a", "3") == "2", "what was sent executed, once"
+        assert await kv.lane(1).within(30).put("a", "3") == "2", "what was sent executed, once, and first in its lane"
 
 
 async def test_cancelled_call_raises_cancelled_and_leaves_the_client_usable() -> None:

@@ -10,6 +10,7 @@ import pytest
 from bft.config import Protocol
 from bft.core.clients import SessionTable
 from bft.core.pool import POOL_BYTES_MAX, Pending, Pool
+from bft.core.requests import SPREAD_MAX
 from bft.core.session import BUNDLE_BYTES_MAX, Kept, part_bytes_max
 from bft.digests import NULL_DIGEST, batch_digest, page_digest
 from bft.events import Pages
@@ -19,6 +20,7 @@ from bft.messages import (
     BatchBody,
     Checkpoint,
     Commit,
+    FetchBatch,
     FetchPages,
     ManifestBody,
     NewView,
@@ -315,3 +317,29 @@ def test_clients_do_not_speak_for_replicas(bench, packet):
         "status": Status(0, 0, True, 0, 0, ()),
     }
     assert bench.deliver(CLIENT, packets[packet]) == []
+
+
+def test_restart_goes_on_asking_for_the_batch_of_a_new_view(bench):
+    """What the NEW-VIEW proposes and this replica could not vote for before a crash, it votes for after it."""
+    batch = bench.batch()
+    prepared = bench.prepared_certificate(1, batch_digest(batch))
+    changes = tuple(bench.signed(r, ViewChange(0, 2, None, (prepared,) if r == 0 else ())) for r in (0, 2, 3))
+    again = bench.signed(2, PrePrepare(0, 2, 1, batch_digest(batch)))
+    bench.deliver(2, bench.signed(2, NewView(0, 2, changes, (again,))))
+    assert bench.sent(FetchBatch) == [FetchBatch(batch_digest(batch))]
+    bench.restart()
+    assert bench.sent(FetchBatch) == [FetchBatch(batch_digest(batch))]
+    bench.deliver(2, BatchBody(batch))
+    assert bench.sent(Prepare) == [Prepare(0, 2, 1, batch_digest(batch))]
+
+
+def test_later_envelopes_of_a_flood_are_spread_in_their_turn(make_bench):
+    """A tick looks at a client's oldest envelopes only; the primary still gets all of them in the end."""
+    bench = make_bench(protocol={"batch_operations_max": SPREAD_MAX})
+    for number in range(1, 1 + 2 * SPREAD_MAX):
+        bench.deliver(CLIENT, bench.request(number, acknowledged=number))
+    passed = bench.sent(SignedRequest, bench.wait(140))
+    assert len(passed) == SPREAD_MAX
+    body = bench.batch(*[bench.request(number, acknowledged=number) for number in range(1, 1 + SPREAD_MAX)])
+    bench.order(1, body)
+    assert len(bench.sent(SignedRequest, bench.wait(40))) == SPREAD_MAX

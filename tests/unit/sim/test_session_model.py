@@ -116,7 +116,7 @@ def _run(table: SessionTable, batches: list[list[tuple[bytes, Request]]], first:
 
 
 @given(BATCHES)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_table_executes_what_the_model_executes(batches: list[list[tuple[bytes, Request]]]) -> None:
     """The same operations in the same order, slot by slot; no operation of one incarnation twice."""
     model = _Model()
@@ -128,7 +128,7 @@ def test_table_executes_what_the_model_executes(batches: list[list[tuple[bytes, 
 
 
 @given(BATCHES, BATCHES)
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_restored_table_goes_on_like_the_original(
     before: list[list[tuple[bytes, Request]]], after: list[list[tuple[bytes, Request]]]
 ) -> None:
