@@ -38,7 +38,9 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         batch_operations_max: operations in a batch.
         batch_bytes_max: bytes of a batch's envelopes.
         session_window: W, unfinished operations of one session.
-        sessions_max: client keys with a live session; the least recently used one is evicted beyond it.
+        sessions_max: live sessions of all clients; the least recently used one is evicted beyond it.
+        sessions_per_client: live sessions of one client key, hence processes that can use it at once; a further one
+            ends the one with the lowest incarnation.
         session_reply_bytes_max: reply bytes kept per session for retransmission; older ones shrink to their digest.
         request_timeout_ms: a request older than this in an active view makes a backup suspect the primary.
         view_change_timeout_ms: patience with a new primary, doubled per failed view change and halved per checkpoint.
@@ -56,6 +58,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     batch_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     session_window: Annotated[int, Meta(ge=1, le=65536)] = 4096
     sessions_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    sessions_per_client: Annotated[int, Meta(ge=1, le=64)] = 8
     session_reply_bytes_max: Annotated[int, Meta(ge=0, le=1 << 30)] = 4 * 1024 * 1024
     request_timeout_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000
     view_change_timeout_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 1000

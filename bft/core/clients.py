@@ -10,6 +10,8 @@ Every decision here depends on replicated state only, so it is the same on every
 
 from __future__ import annotations
 
+from bisect import insort
+
 import msgspec
 
 from bft.config import MILLISECOND, Protocol
@@ -19,6 +21,8 @@ from bft.events import OperationCall
 from bft.messages import ENVELOPE_BYTES_MAX, Bundle, Event, Request, Result
 from bft.wire.codec import encode
 
+Name = tuple[bytes, int]
+"""(client, incarnation): what a session is known by."""
 CLOCK_SLACK_NS = 3_600_000 * MILLISECOND
 """How far ahead of the agreed time a new session's incarnation may lie.
 
@@ -53,28 +57,34 @@ _table_decoder = msgspec.msgpack.Decoder(_TablePage)
 
 
 class SessionTable:
-    """All live sessions, at most one per client key."""
+    """All live sessions, a bounded number per client key."""
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._bytes_max = part_bytes_max(protocol)
-        self._sessions: dict[bytes, Session] = {}
-        self._idle: list[tuple[int, bytes]] = []
+        self._sessions: dict[Name, Session] = {}
+        self._incarnations: dict[bytes, list[int]] = {}
+        self._idle: list[tuple[int, Name]] = []
         self._floor = 0
-        self._pages: dict[bytes, bytes] = {}
+        self._pages: dict[Name, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def get(self, client: bytes, incarnation: int) -> Session | None:
         """The client's session if it is that incarnation and alive."""
-        session = self._sessions.get(client)
-        return session if session is not None and session.incarnation == incarnation else None
+        return self._sessions.get((client, incarnation))
 
     def is_expired(self, client: bytes, incarnation: int) -> bool:
-        """True if no operation of that incarnation can execute any more."""
-        session = self._sessions.get(client)
-        return incarnation < session.incarnation if session is not None else incarnation <= self._floor
+        """True if no operation of that incarnation can execute any more.
+
+        No tombstone per client is needed: a session ends either by eviction, which lifts the floor to it, or while
+        its key is at its limit, and then it lies below all of the key's live ones until one of those is evicted.
+        """
+        if (client, incarnation) in self._sessions:
+            return False
+        live = self._incarnations.get(client, [])
+        return incarnation <= self._floor or (len(live) >= self._protocol.sessions_per_client and incarnation < live[0])
 
     def select(self, requests: tuple[tuple[bytes, Request], ...], seq: int, time_ns: int) -> list[OperationCall]:
         """Which operations of a batch execute, in order: each at most once, lanes first in first out."""
@@ -84,7 +94,7 @@ class SessionTable:
             if session is None:
                 continue
             session.used = seq
-            self._pages.pop(client, None)
+            self._pages.pop((client, request.session), None)
             freed = session.acknowledge(request.acknowledged, self._protocol.session_window)
             self._release(session, freed, seq, calls)
             if request.after:
@@ -134,39 +144,50 @@ class SessionTable:
             ready += sorted(session.followers.pop(number, ()))
 
     def _open(self, client: bytes, incarnation: int, seq: int, time_ns: int) -> Session | None:
-        session = self._sessions.get(client)
-        if session is not None and session.incarnation == incarnation:
+        session = self._sessions.get((client, incarnation))
+        if session is not None:
             return session
         if self.is_expired(client, incarnation) or incarnation > time_ns + CLOCK_SLACK_NS:
             return None
-        if session is None and len(self._sessions) >= self._protocol.sessions_max:
+        live = self._incarnations.get(client, [])
+        if len(live) >= self._protocol.sessions_per_client:
+            self._end((client, live[0]))
+        elif len(self._sessions) >= self._protocol.sessions_max:
             self._evict(seq)
         session = Session(client, incarnation, used=seq)
-        self._sessions[client] = session
+        self._sessions[client, incarnation] = session
+        insort(self._incarnations.setdefault(client, []), incarnation)
         return session
+
+    def _end(self, name: Name) -> None:
+        client, incarnation = name
+        del self._sessions[name]
+        self._pages.pop(name, None)
+        self._incarnations[client].remove(incarnation)
+        if not self._incarnations[client]:
+            del self._incarnations[client]
 
     def _evict(self, seq: int) -> None:
         """Drop the least recently used session; the floor is its tombstone, so nothing of it executes again."""
         oldest = self._oldest(seq)
         self._floor = max(self._floor, oldest.incarnation)
-        del self._sessions[oldest.client]
-        self._pages.pop(oldest.client, None)
+        self._end((oldest.client, oldest.incarnation))
 
     def _oldest(self, seq: int) -> Session:
-        """The session with the lowest (slot of last use, client), sorted once per many evictions.
+        """The session with the lowest (slot of last use, client, incarnation), sorted once per many evictions.
 
         What is not in the sorted list, or was used since, was used later than all that is in it: the first entry that
         still holds is the minimum, however long ago it was sorted.
         """
         if not self._idle:
-            entries = [(session.used, session.client) for session in self._sessions.values() if session.used < seq]
+            entries = [(session.used, name) for name, session in self._sessions.items() if session.used < seq]
             self._idle = sorted(entries, reverse=True)
         while self._idle:
-            used, client = self._idle.pop()
-            session = self._sessions.get(client)
+            used, name = self._idle.pop()
+            session = self._sessions.get(name)
             if session is not None and session.used == used:
                 return session
-        return min(self._sessions.values(), key=lambda session: (session.used, session.client))
+        return min(self._sessions.values(), key=lambda session: (session.used, session.client, session.incarnation))
 
     def record(
         self,
@@ -192,7 +213,7 @@ class SessionTable:
                 continue
             entry = gathered.setdefault((client, incarnation), ([], []))
             entry[1].append(session.emit(payload, self._bytes_max))
-            self._pages.pop(client, None)
+            self._pages.pop((client, incarnation), None)
         live = ((self.get(*name), entry) for name, entry in gathered.items())
         return [self._bundle(seq, session, *entry) for session, entry in live if session is not None]
 
@@ -211,17 +232,17 @@ class SessionTable:
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
-        """Digests of all session pages (the table's own first, then ascending by client), and the changed pages."""
+        """Digests of all session pages (the table's own first, then ascending by name), and the changed pages."""
         table = encode(_TablePage(self._floor))
         digests = [page_digest(table)]
         fresh = {digests[0]: table}
-        for client in sorted(self._sessions):
-            known = self._pages.get(client)
+        for name in sorted(self._sessions):
+            known = self._pages.get(name)
             if known is None:
-                page = self._sessions[client].encoded()
+                page = self._sessions[name].encoded()
                 known = page_digest(page)
                 fresh[known] = page
-                self._pages[client] = known
+                self._pages[name] = known
             digests.append(known)
         return tuple(digests), fresh
 
@@ -229,9 +250,12 @@ class SessionTable:
         """Replace the table by verified pages, in the order that `checkpoint` gave."""
         self._floor = _table_decoder.decode(pages[0]).floor
         self._sessions = {}
+        self._incarnations = {}
         self._idle = []
         self._pages = {}
         for page in pages[1:]:
             session = Session.decoded(page)
-            self._sessions[session.client] = session
-            self._pages[session.client] = page_digest(page)
+            name = (session.client, session.incarnation)
+            self._sessions[name] = session
+            insort(self._incarnations.setdefault(session.client, []), session.incarnation)
+            self._pages[name] = page_digest(page)

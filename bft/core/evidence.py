@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bft.core.proofs import opened, prepared_header
+from bft.core.proofs import opened, opened_pre_prepare
 from bft.messages import Checkpoint, Commit, NewView, Prepare, PrePrepare, Signed, ViewChange
 from bft.ports import Verifier
 
@@ -69,8 +69,8 @@ def hides(commit: Commit, change: ViewChange) -> bool:
     low = change.stable.seq if change.stable is not None else 0
     if change.epoch != commit.epoch or change.view <= commit.view or commit.seq <= low:
         return False
-    headers = (prepared_header(certificate) for certificate in change.prepared)
-    return not any(header.seq == commit.seq and header.view >= commit.view for header in headers)
+    headers = [opened_pre_prepare(certificate.pre_prepare) for certificate in change.prepared]
+    return not any(header and header.seq == commit.seq and header.view >= commit.view for header in headers)
 
 
 def verdict(evidence: EvidenceFile, cluster_id: bytes, verifier: Verifier) -> str | None:

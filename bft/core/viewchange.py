@@ -245,8 +245,8 @@ def _accept_proposals(state: State) -> None:
 def vote_for_proposals(state: State) -> None:
     """Accept and vote for what the view proposes again, as far as the window reaches.
 
-    Also whenever the low watermark advances: slots beyond the window when the view began come from nowhere else, since
-    null slots have no batch for peers to send, and a primary is not sent its own (`test_window_reaches_proposals_later`).
+    Also whenever the low watermark advances: slots beyond the window when the view began come from nowhere else. Null
+    slots have no batch for peers to send; a primary is not sent its own (`test_window_reaches_proposals_later`).
     Safe: accepted is what the NEW-VIEW says, the one digest that may stand there; `vote` makes it durable first.
     """
     if not state.active:

@@ -31,6 +31,9 @@ class Violation:
     detail: str
 
 
+TIME_AHEAD_NS = 10_000_000_000
+"""The protocol's bound of one second, and clocks that a scenario shifts by a few."""
+
 Checker = Callable[[History], Iterator[str]]
 
 
@@ -207,6 +210,14 @@ def decided_binds(history: History) -> Iterator[str]:
                     )
 
 
+def agreed_time(history: History) -> Iterator[str]:
+    """The agreed time is near some correct clock when a slot executes: no primary pushes it ahead."""
+    for execution in history.executions:
+        if execution.effect.time_ns > execution.at + TIME_AHEAD_NS:
+            ahead = (execution.effect.time_ns - execution.at) // 1_000_000
+            yield f"slot {execution.effect.seq} executes {ahead} ms ahead of r{execution.replica}'s clock"
+
+
 def stable_is_held(history: History) -> Iterator[str]:
     """When a low watermark advances, a weak quorum of replicas at least holds the state: it can still be fetched.
 
@@ -314,6 +325,7 @@ CHECKERS: dict[str, Checker] = {
     "prepared-once": prepared_once,
     "decided-binds": decided_binds,
     "stable-is-held": stable_is_held,
+    "agreed-time": agreed_time,
     "no-contradiction": no_contradiction,
     "no-false-accusation": no_false_accusation,
     "no-honest-rejection": no_honest_rejection,

@@ -6,12 +6,15 @@ family of the catalogue runs in every campaign.
 
 from __future__ import annotations
 
+import msgspec
+
 from bft.adversary.clients import HOSTILE
 from bft.sim.scenario import Fault, Network, Rule, Scenario, Workload
 
 QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_interval_ms": 30}
 CALM = Network(delay_us=(100, 500))
 SMALL = Workload(clients=2, operations=12, outstanding=3, keys=2)
+LONG = Workload(clients=2, operations=60, outstanding=2, keys=3)
 COMMITS = ("Commit", "CommitCertificate")
 
 PRIMARY = {
@@ -106,11 +109,11 @@ def catalogue() -> dict[str, Scenario]:
     """All of them, by name."""
     found: dict[str, Scenario] = {}
     for name, crime in PRIMARY.items():
-        found[name] = _scenario({"0": crime})
+        found[name] = _scenario({"0": crime}, workload=LONG if name == "P15c" else SMALL)
     for name, crime in SECOND_PRIMARY.items():
-        found[name] = _scenario({"1": crime}, *_pause(0, 25, 700), gst_ms=900, rules=_half_prepared())
+        found[name] = _scenario({"1": crime}, *_pause(0, 40, 700), gst_ms=900, rules=_decided_at_two())
     for name, crime in BACKUP.items():
-        found[name] = _scenario({"3": crime}, *_pause(0, 60, 500), gst_ms=700)
+        found[name] = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG)
     for name, crime in TRANSFER.items():
         found[name] = _lagging(2, {"3": crime})
     for name in HOSTILE:
@@ -152,11 +155,18 @@ def _pause(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
     )
 
 
-def _half_prepared() -> tuple[Rule, ...]:
-    """In the first view, slots from 3 on prepare at replica 2 alone: the view change has something to carry."""
+def _power_loss(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
     return (
-        Rule(kinds=("Prepare",), view=0, seqs=(3, 99), targets=(0, 1, 3)),
-        Rule(kinds=COMMITS, view=0, seqs=(3, 99)),
+        Fault(at_ms=from_ms, kind="power-loss", replica=replica),
+        Fault(at_ms=until_ms, kind="restart", replica=replica),
+    )
+
+
+def _decided_at_two() -> tuple[Rule, ...]:
+    """In the first view, slots from 3 on are decided at replica 2 alone, and not even prepared at replica 3."""
+    return (
+        Rule(kinds=("Prepare",), view=0, seqs=(3, 99), targets=(3,)),
+        Rule(kinds=COMMITS, view=0, seqs=(3, 99), targets=(0, 1, 3)),
     )
 
 
@@ -164,8 +174,8 @@ def _lagging(replica: int, corrupted: dict[str, str]) -> Scenario:
     """A replica is cut off for more than a window, so that only a state transfer brings it back."""
     others = tuple(other for other in range(4) if other != replica)
     cut = Fault(at_ms=10, kind="partition", groups=((replica,), others))
-    workload = Workload(clients=2, operations=60, outstanding=2, keys=3)
-    return _scenario(corrupted, cut, Fault(at_ms=600, kind="heal"), gst_ms=700, workload=workload)
+    workload = Workload(clients=2, operations=200, outstanding=2, keys=3)
+    return _scenario(corrupted, cut, Fault(at_ms=300, kind="heal"), gst_ms=310, workload=workload)
 
 
 def _hunts() -> dict[str, Scenario]:
@@ -182,13 +192,70 @@ def _hunts() -> dict[str, Scenario]:
         ),
         # A certificate of view 0 that only the liar holds meets one of view 1.
         "B09-old-certificate": _scenario(
-            {"3": "old_certificate() & support(False)"},
+            {"0": "(hide_prepared() & during(view=1)) & (old_certificate() & during(view=2))"},
             gst_ms=900,
             workload=one,
             rules=(
-                Rule(kinds=("Prepare",), view=0, targets=(0, 1, 2)),
+                Rule(kinds=("Prepare",), view=0, targets=(1, 2, 3)),
                 Rule(kinds=COMMITS, view=1, targets=(0, 2, 3)),
             ),
+        ),
+        # Prepared at replica 1 alone, which a lying COMMIT could decide; view 2 begins without it.
+        "B03-one-commit": _scenario(
+            {"3": "support() & hide_prepared()"},
+            gst_ms=900,
+            workload=one,
+            rules=(
+                Rule(kinds=("Prepare",), view=0, targets=(0, 2)),
+                Rule(kinds=COMMITS, view=0, targets=(0, 2)),
+                Rule(kinds=("NewView",), view=1),
+                Rule(kinds=("ViewChange",), view=2, sources=(1,)),
+            ),
+        ),
+        # Decided at replica 2 alone; the new primary has its own VIEW-CHANGE and the liar's, and must wait for a third.
+        "P22-one-short": _scenario(
+            {"3": "support() & hide_prepared()"},
+            gst_ms=900,
+            workload=one,
+            rules=(
+                Rule(kinds=("Prepare",), view=0, targets=(1,)),
+                Rule(kinds=COMMITS, view=0, targets=(0, 1)),
+                Rule(kinds=("ViewChange",), view=1, sources=(0, 2), targets=(1,), late_ms=150),
+            ),
+        ),
+        # What was proposed is lost with its view: the next primary must propose it again.
+        "N01-prepares-lost": _scenario({}, gst_ms=600, rules=(Rule(kinds=("Prepare",), view=0),)),
+        # A proof comes without its batch, and the first request for it is lost.
+        "N01-fetch-lost": _scenario(
+            {},
+            gst_ms=300,
+            workload=Workload(clients=1, operations=4, outstanding=1, keys=1, query_permille=0),
+            rules=(Rule(kinds=("PrePrepare",), targets=(3,)), Rule(kinds=("FetchBatch",))),
+        ),
+        # A replica that has left the view restarts; the old primary's proposals arrive only then.
+        "D15-restart-while-changing": _scenario(
+            {"0": "slow_primary(250)"},
+            *_pause(2, 180, 190),
+            gst_ms=600,
+            rules=(Rule(kinds=("NewView",), view=1),),
+        ),
+        # The busy client must not hide the starved one's wait.
+        "P07-busy-and-starved": msgspec.structs.replace(
+            _scenario(
+                {"0": "censor()"},
+                gst_ms=0,
+                network=Network(delay_us=(5000, 8000)),
+                workload=Workload(clients=2, operations=100, outstanding=1, keys=2, query_permille=0),
+            ),
+            patience_ms=4200,
+        ),
+        # One signer counted often, under a value that the primary showed to a few: needs two liars.
+        "B08-repeated-7": _scenario(
+            {"0": 'split((1, 2, 3), (4, 5)) & support() & forged_certificate("repeated")', "6": 'support()'},
+            n=7,
+            gst_ms=700,
+            workload=one,
+            rules=(Rule(kinds=COMMITS, view=0, targets=(0, 2, 3, 4, 5, 6)),),
         ),
         "X03-hoarded-certificate": _scenario(
             {"3": "hoard_certificate() & during(view=2)"},
@@ -230,6 +297,12 @@ def _environment() -> dict[str, Scenario]:
         back = [Fault(at_ms=at_ms + 40, kind="restart", replica=replica) for replica in everybody]
         found[f"D03-power-loss-{at_ms}"] = _scenario({}, *stop, *back)
     # A power loss after the vote, with a primary that then proposes something else.
+    found["D02-vote-again"] = _scenario(
+        {"0": "propose_twice((1,), (2, 3))"},
+        *(fault for at_ms in range(12, 100, 20) for fault in _power_loss(1, at_ms, at_ms + 3)),
+        network=Network(delay_us=(100, 6000)),
+        rules=(Rule(kinds=("Prepare", *COMMITS), view=0),),
+    )
     found["D02-vote-then-other"] = _scenario(
         {"0": "propose_twice((2, 3), (1,)) & support()"},
         *(
@@ -240,11 +313,16 @@ def _environment() -> dict[str, Scenario]:
         network=Network(delay_us=(100, 12_000)),
     )
     # Delays above the first timeouts, also after stabilisation: only back-off gets a new view through.
-    found["N04-slow-network"] = _scenario(
+    slow = _scenario(
         {"0": "silent()"},
+        gst_ms=0,
         network=Network(delay_us=(1000, 5000), regions=True),
-        protocol={"request_timeout_ms": 30, "view_change_timeout_ms": 30, "status_interval_ms": 20},
+        protocol={"request_timeout_ms": 40, "view_change_timeout_ms": 40, "status_interval_ms": 40},
+        workload=Workload(clients=1, operations=3, outstanding=1, keys=1),
     )
+    found["N04-slow-network"] = msgspec.structs.replace(slow, patience_ms=12_000)
+    for at_ms in (60, 110):
+        found[f"D01-crash-late-{at_ms}"] = _scenario({}, *_pause(2, at_ms, at_ms + 20), workload=LONG)
     for replica in (1, 2):
         found[f"N05-lagging-{replica}"] = _lagging(replica, {})
         # The one that caught up is needed for every quorum afterwards, and old requests are ordered again.

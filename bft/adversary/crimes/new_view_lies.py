@@ -75,13 +75,19 @@ def _rebuilt(context: Context, message: NewView, chosen: list[Signed]) -> NewVie
 
 
 def _repeated(context: Context, message: NewView) -> NewView:
-    own = next(signed for signed in message.view_changes if signed.sender == context.me)
-    others = [signed for signed in message.view_changes if signed.sender != context.me]
+    own = context.sign(ViewChange(0, message.view, None, ()))
+    others = sorted(
+        (signed for signed in message.view_changes if signed.sender != context.me),
+        key=lambda signed: (len(signed.payload), signed.sender),
+    )
     return _rebuilt(context, message, [own, own, *others[: context.quorums.strong - 2]])
 
 
 def _few(context: Context, message: NewView) -> NewView:
-    return _rebuilt(context, message, list(message.view_changes[:-1]))
+    own = context.sign(ViewChange(0, message.view, None, ()))
+    others = [signed for signed in message.view_changes if signed.sender != context.me]
+    least = sorted(others, key=lambda signed: (len(signed.payload), signed.sender))
+    return _rebuilt(context, message, [own, *least[: context.quorums.strong - 2]])
 
 
 def _bare(context: Context, message: NewView) -> NewView:

@@ -99,7 +99,9 @@ def _repeated(context: Context, message: ViewChange) -> ViewChange:
     """A certificate that counts one signer as often as needed."""
     found = gathered(context)
     low = message.stable.seq if message.stable is not None else 0
-    for (view, seq, digest), signed in found.proposals.items():
+    proposals = list(found.proposals.items())
+    context.random.shuffle(proposals)
+    for (view, seq, digest), signed in proposals:
         if view >= message.view or not low < seq <= low + 16:
             continue
         for vote in votes(context, view, seq, digest):
@@ -130,7 +132,7 @@ class _Spam(Strategy):
     def unprompted(self, context: Context) -> Iterable[tuple[Peer, Packet]]:
         if context.random.randrange(4):
             return
-        view = context.view + context.random.choice((1, 1, 2, 5, 1000, 1 << 40))
+        view = context.view + context.random.choice((1, 1, 2, 5, 1000, context.random.randrange(1, 1 << 40)))
         signed = context.sign(ViewChange(0, view, None, ()))
         for target in context.others():
             yield target, signed

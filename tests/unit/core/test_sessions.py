@@ -50,13 +50,34 @@ def test_only_the_clients_own_acknowledgement_forgets():
     assert _run(table, 3, (A, _request(1, b"one")), (A, _request(2, b"two"))) == []
 
 
-def test_newer_incarnation_replaces_the_older():
-    """A client process that restarts gets a new session; the old one's requests are void."""
-    table = _table()
-    _run(table, 1, (A, _request(1)))
-    assert _run(table, 2, (A, _request(1, b"new", session=NOW + 1))) == [(1, b"new")]
-    assert _run(table, 3, (A, _request(2, session=NOW))) == []
+def test_two_processes_use_one_key_through_sessions_of_their_own():
+    """Numbers are per session: equal numbers of two live sessions are different operations."""
+    table = _table(sessions_per_client=2)
+    assert _run(table, 1, (A, _request(1, b"first"))) == [(1, b"first")]
+    assert _run(table, 2, (A, _request(1, b"second", session=NOW + 1))) == [(1, b"second")]
+    assert _run(table, 3, (A, _request(1, b"first")), (A, _request(2, b"more"))) == [(2, b"more")]
+
+
+def test_one_session_too_many_ends_the_lowest_for_good():
+    """A client key has a bounded number of live sessions; the oldest process's requests are void from then on."""
+    table = _table(sessions_per_client=2)
+    for incarnation in (NOW, NOW + 1, NOW + 2):
+        assert _run(table, 1, (A, _request(1, session=incarnation))) != []
     assert table.is_expired(A, NOW)
+    assert _run(table, 2, (A, _request(2, session=NOW))) == []
+    assert _run(table, 3, (A, _request(2, b"lives", session=NOW + 1))) == [(2, b"lives")]
+
+
+def test_ended_session_does_not_come_back_when_others_are_evicted():
+    """Below the limit again, an ended session stays ended: eviction lifted the floor above it."""
+    table = _table(sessions_per_client=2, sessions_max=3)
+    for seq, incarnation in enumerate((NOW, NOW + 1, NOW + 2), 1):
+        _run(table, seq, (A, _request(1, session=incarnation)))
+    _run(table, 4, (B, _request(1, session=NOW + 3)))
+    _run(table, 5, (b"c" * 32, _request(1, session=NOW + 4)))
+    assert table.is_expired(A, NOW + 1), "evicted"
+    assert table.is_expired(A, NOW), "ended before"
+    assert _run(table, 6, (A, _request(2, session=NOW))) == []
 
 
 def test_incarnation_from_the_far_future_is_refused():

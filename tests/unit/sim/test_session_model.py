@@ -14,7 +14,7 @@ from bft.messages import Request
 from bft.sim.scenario import SIMULATED
 
 SESSIONS_MAX = 3
-PROTOCOL = msgspec.convert({**SIMULATED, "sessions_max": SESSIONS_MAX}, Protocol)
+PROTOCOL = msgspec.convert({**SIMULATED, "sessions_max": SESSIONS_MAX, "sessions_per_client": 1}, Protocol)
 CLIENTS = [bytes([letter]) * 32 for letter in b"ABCDE"]
 TIME_NS = 1_000_000
 Key = tuple[bytes, int, int]
@@ -54,7 +54,7 @@ class _Model:
         known = self.sessions.get(client)
         if known is not None and known.incarnation == incarnation:
             return known
-        if incarnation < known.incarnation if known is not None else incarnation <= self.floor:
+        if incarnation <= self.floor or (known is not None and incarnation < known.incarnation):
             return None
         if known is None and len(self.sessions) == SESSIONS_MAX:
             oldest = min(self.sessions, key=lambda name: (self.sessions[name].used, name))
