@@ -16,7 +16,7 @@ backup that knew of it would suspect the primary.
 
 from __future__ import annotations
 
-from bft.client.inbox import Inbox
+from bft.client.inbox import EventVotes, Inbox
 from bft.client.reads import Answer, Read, Reads
 from bft.client.seam import Ask as Ask
 from bft.client.seam import Cancel as Cancel
@@ -38,6 +38,9 @@ from bft.ids import Nanos, Peer, ReplicaId
 from bft.membership import Quorums
 from bft.messages import (
     OPERATION_BYTES_MAX,
+    Event,
+    EventBodies,
+    FetchEvents,
     Message,
     Packet,
     QueryReply,
@@ -102,6 +105,7 @@ class Session:
         self._ordered_reads: dict[int, int] = {}
         self._bodiless: dict[int, Nanos] = {}
         self._inbox = Inbox(4 * self._retry_ns)
+        self._event_votes = EventVotes(quorums)
         self._timer_at: Nanos | None = None
         self._now = 0
         self._out: list[SessionEffect] = []
@@ -119,7 +123,7 @@ class Session:
     def wants(self, peer: Peer, packet: Packet, message: Message | None = None, /) -> bool:
         """True for the packets that a session listens to, from replicas."""
         is_replica = isinstance(peer, int) and 0 <= peer < self._quorums.n
-        return is_replica and isinstance(packet, Reply | QueryReply | Refusal)
+        return is_replica and isinstance(packet, Reply | QueryReply | Refusal | EventBodies)
 
     def step(self, event: SessionInput, now: Nanos) -> list[SessionEffect]:
         """Take one input at time `now` (never decreasing) and return the effects, in order."""
@@ -186,6 +190,8 @@ class Session:
                 self._on_answer(self._reads.answer(peer, packet.nonce, packet))
             case Refusal():
                 self._on_refusal(peer, packet)
+            case EventBodies():
+                self._on_events(peer, packet)
             case _:
                 pass
 
@@ -211,9 +217,7 @@ class Session:
             return  # weak replicas agree on bytes of another version: not ours to judge
         self._bodiless.pop(seq, None)
         self.seq = max(self.seq, seq)
-        self._out += self._inbox.add(bundle.events, self._now)
-        if self._inbox.deadline is not None:
-            self._wake_at(self._inbox.deadline)
+        self._take_events(bundle.events)
         for result in bundle.results:
             ticket = self._close(result.number)
             if ticket is not None:
@@ -221,6 +225,27 @@ class Session:
                 if self._ordered_reads and self._ordered_reads.pop(ticket, 0) == self._read_floor:
                     self._read_floor = 0  # an ordered read is no older than anything seen before it was sent
         self._acknowledge()
+
+    def _take_events(self, events: tuple[Event, ...]) -> None:
+        was_complete = self._inbox.deadline is None
+        self._out += self._inbox.add(events, self._now)
+        if self._inbox.deadline is not None:
+            self._wake_at(self._inbox.deadline)
+            if was_complete:
+                self._ask_for_events()
+
+    def _ask_for_events(self) -> None:
+        """Some may be missing: ask all replicas for what they keep after the last one handed out."""
+        self._event_votes.clear()
+        for replica in self._everybody:
+            self._out.append(Send(replica, FetchEvents(self.incarnation, self._inbox.last)))
+
+    def _on_events(self, replica: int, bodies: EventBodies) -> None:
+        if bodies.session != self.incarnation:
+            return
+        first, certain = self._event_votes.add(replica, bodies)
+        self._out += self._inbox.skip_to(first)
+        self._take_events(certain)
 
     def _close(self, number: int) -> int | None:
         """An operation has its outcome: forget it; returns its ticket, None if it had one before."""
@@ -345,6 +370,8 @@ class Session:
 
     def _resend(self, replica: int) -> None:
         """A replica may have lost what it was sent. If it is the primary, nobody else may have it."""
+        if self._inbox.last:
+            self._ask_for_events()
         for query in self._reads.unanswered_by(replica):
             self._out.append(Send(ReplicaId(replica), query))
         room = RESEND_BYTES_MAX

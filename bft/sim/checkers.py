@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bft.core.proofs import opened
 from bft.ids import peer_name
 from bft.membership import Quorums
-from bft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, ViewChange
+from bft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, Suspect, ViewChange
 from bft.sim.history import History
 from bft.sim.linearizability import check_against_log, check_register_history
 from bft.wire.codec import decode_request
@@ -263,6 +263,25 @@ def _statement(message: Message) -> tuple[tuple[str, int, int] | None, bytes]:
             return None, b""
 
 
+def no_takeover(history: History) -> Iterator[str]:
+    """No correct replica leaves for a view that no correct one wanted: liars alone cannot drive views on.
+
+    Whoever is first in the highest view got there by a weak quorum of SUSPECTs, or by giving up the view before.
+    """
+    left: set[int] = set()
+    complained: set[int] = set()
+    for replica in history.correct:
+        for signed in history.signed.get(replica, []):
+            message = opened(signed)
+            if isinstance(message, ViewChange):
+                left.add(message.view)
+            elif isinstance(message, Suspect):
+                complained.add(message.view)
+    highest = max(left, default=0)
+    if highest and highest - 1 not in left and highest - 1 not in complained:
+        yield f"correct replicas left for view {highest}, of whose predecessor none of them complained"
+
+
 def no_false_accusation(history: History) -> Iterator[str]:
     """Evidence names only corrupted replicas."""
     for replica, evidence in history.accusations:
@@ -327,6 +346,7 @@ CHECKERS: dict[str, Checker] = {
     "stable-is-held": stable_is_held,
     "agreed-time": agreed_time,
     "no-contradiction": no_contradiction,
+    "no-takeover": no_takeover,
     "no-false-accusation": no_false_accusation,
     "no-honest-rejection": no_honest_rejection,
     "no-crash": no_crash,

@@ -111,9 +111,10 @@ def catalogue() -> dict[str, Scenario]:
     for name, crime in PRIMARY.items():
         found[name] = _scenario({"0": crime}, workload=LONG if name == "P15c" else SMALL)
     for name, crime in SECOND_PRIMARY.items():
-        found[name] = _scenario({"1": crime}, *_pause(0, 40, 700), gst_ms=900, rules=_decided_at_two())
+        found[name] = _scenario({"1": f"{crime} & contradict_new_view() & support()"}, *_pause(0, 40, 700), gst_ms=900, rules=_decided_at_two())
     for name, crime in BACKUP.items():
-        found[name] = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG)
+        rules = (Rule(kinds=("NewView",), view=1),) if name.startswith("B08") else ()
+        found[name] = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG, rules=rules)
     for name, crime in TRANSFER.items():
         found[name] = _lagging(2, {"3": crime})
     for name in HOSTILE:
@@ -175,7 +176,14 @@ def _lagging(replica: int, corrupted: dict[str, str]) -> Scenario:
     others = tuple(other for other in range(4) if other != replica)
     cut = Fault(at_ms=10, kind="partition", groups=((replica,), others))
     workload = Workload(clients=2, operations=200, outstanding=2, keys=3)
-    return _scenario(corrupted, cut, Fault(at_ms=300, kind="heal"), gst_ms=310, workload=workload)
+    return _scenario(
+        corrupted,
+        cut,
+        Fault(at_ms=300, kind="heal"),
+        gst_ms=310,
+        workload=workload,
+        hostile_clients={"mallory": "never_acknowledge"},
+    )
 
 
 def _hunts() -> dict[str, Scenario]:
@@ -198,6 +206,7 @@ def _hunts() -> dict[str, Scenario]:
             rules=(
                 Rule(kinds=("Prepare",), view=0, targets=(1, 2, 3)),
                 Rule(kinds=COMMITS, view=1, targets=(0, 2, 3)),
+                Rule(kinds=("ViewChange",), view=2, sources=(3,), targets=(2,)),
             ),
         ),
         # Prepared at replica 1 alone, which a lying COMMIT could decide; view 2 begins without it.
@@ -224,7 +233,11 @@ def _hunts() -> dict[str, Scenario]:
             ),
         ),
         # What was proposed is lost with its view: the next primary must propose it again.
-        "N01-prepares-lost": _scenario({}, gst_ms=600, rules=(Rule(kinds=("Prepare",), view=0),)),
+        "N01-prepares-lost": _scenario(
+            {},
+            gst_ms=600,
+            rules=(Rule(kinds=("Prepare",), view=0), Rule(kinds=("PrePrepare",), view=0, late_ms=60)),
+        ),
         # A proof comes without its batch, and the first request for it is lost.
         "N01-fetch-lost": _scenario(
             {},
@@ -237,8 +250,10 @@ def _hunts() -> dict[str, Scenario]:
             {"0": "slow_primary(250)"},
             *_pause(2, 180, 190),
             gst_ms=600,
-            rules=(Rule(kinds=("NewView",), view=1),),
+            rules=(Rule(kinds=("NewView",), view=1), Rule(kinds=("ViewChange",), view=1, targets=(2,))),
         ),
+        # The primary's PREPARE would make each group's value prepared.
+        "P19-split": _scenario({"0": "split((2,), (1, 3)) & primary_prepares() & support()"}),
         # The busy client must not hide the starved one's wait.
         "P07-busy-and-starved": msgspec.structs.replace(
             _scenario(
@@ -298,7 +313,7 @@ def _environment() -> dict[str, Scenario]:
         found[f"D03-power-loss-{at_ms}"] = _scenario({}, *stop, *back)
     # A power loss after the vote, with a primary that then proposes something else.
     found["D02-vote-again"] = _scenario(
-        {"0": "propose_twice((1,), (2, 3))"},
+        {"0": "propose_twice((1,), (2, 3)) & repeat(8, 12)"},
         *(fault for at_ms in range(12, 100, 20) for fault in _power_loss(1, at_ms, at_ms + 3)),
         network=Network(delay_us=(100, 6000)),
         rules=(Rule(kinds=("Prepare", *COMMITS), view=0),),
@@ -322,7 +337,9 @@ def _environment() -> dict[str, Scenario]:
     )
     found["N04-slow-network"] = msgspec.structs.replace(slow, patience_ms=12_000)
     for at_ms in (60, 110):
-        found[f"D01-crash-late-{at_ms}"] = _scenario({}, *_pause(2, at_ms, at_ms + 20), workload=LONG)
+        found[f"D01-crash-late-{at_ms}"] = _scenario(
+            {}, *_pause(2, at_ms, at_ms + 20), workload=LONG, hostile_clients={"mallory": "never_acknowledge"}
+        )
     for replica in (1, 2):
         found[f"N05-lagging-{replica}"] = _lagging(replica, {})
         # The one that caught up is needed for every quorum afterwards, and old requests are ordered again.

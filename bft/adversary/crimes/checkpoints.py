@@ -32,11 +32,12 @@ class _Early(Strategy):
 
     def unprompted(self, context: Context) -> Iterable[tuple[Peer, Packet]]:
         base = context.seq - context.seq % INTERVAL
-        far = INTERVAL * context.random.randrange(1, 1 << 30)
-        seq = base + context.random.choice((*self._ahead, far, far))
-        signed = context.sign(Checkpoint(0, max(seq, 1), other_digest(context)))
-        for target in context.others():
-            yield target, signed
+        for near in context.random.sample(self._ahead, min(2, len(self._ahead))):
+            far = INTERVAL * context.random.randrange(1, 1 << 30)
+            for seq in (base + near, base + far):
+                signed = context.sign(Checkpoint(0, max(seq, 1), other_digest(context)))
+                for target in context.others():
+                    yield target, signed
 
 
 class _Echo(Strategy):

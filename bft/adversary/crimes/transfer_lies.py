@@ -26,45 +26,46 @@ from bft.messages import (
 )
 from bft.wire.codec import encode
 
-SERVED = (ManifestBody, PageBodies, BatchBody, CommitCertificate, CheckpointCertificate)
+SERVED = (BatchBody, CommitCertificate, CheckpointCertificate)
+ASKED = (FetchBatch, FetchManifest, FetchPages)
+"""Manifests and pages are served outside the node, by its engine: these lies are told by answering for it."""
 
 
 class _BadPages(Strategy):
-    def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
-        if not isinstance(packet, PageBodies):
-            return ((target, packet),)
-        match context.random.randrange(3):
-            case 0:
-                return ((target, PageBodies(tuple(page[:-1] + b"\xc0" for page in packet.pages))),)
-            case 1:
-                return ((target, PageBodies(packet.pages[:1])),)
-            case _:
-                return ((target, PageBodies((*reversed(packet.pages), b"\xc0" * 1000))),)
+    """Answers requests for pages itself; at times the honest replica's answer goes out as well."""
+
+    def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
+        if not isinstance(event.packet, FetchPages):
+            return (event,)
+        junk = tuple(context.random.randbytes(context.random.choice((0, 9, 1000))) for _ in event.packet.digests)
+        context.send(event.peer, PageBodies(junk))
+        return (event,) if context.random.randrange(2) else ()
 
 
 class _BadManifest(Strategy):
     """A well-formed manifest of another state, with pages that fit it: nothing but the certified digest tells."""
 
     def __init__(self) -> None:
-        self._page = encode([("k0", "never written")])
-
-    def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
-        if isinstance(packet, ManifestBody):
-            manifest = msgspec.msgpack.decode(packet.manifest, type=Manifest)
-            service = (page_digest(self._page), *manifest.service[1:])
-            forged = encode(msgspec.structs.replace(manifest, service=service))
-            return ((target, ManifestBody(forged)),)
-        if isinstance(packet, PageBodies):
-            return ((target, PageBodies((self._page, *packet.pages)[:256])),)
-        return ((target, packet),)
+        pages = (encode([("k0", "never written")]), encode([0]))
+        self._pages = {page_digest(page): page for page in pages}
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
-        if isinstance(event.packet, FetchPages) and page_digest(self._page) in event.packet.digests:
-            context.send(event.peer, PageBodies((self._page,)))
+        packet = event.packet
+        if isinstance(packet, FetchManifest):
+            service, sessions = self._pages
+            forged = Manifest(0, packet.seq, page_digest(b""), max(context.now, 1), 1, (service,), (sessions,))
+            context.send(event.peer, ManifestBody(encode(forged)))
+            return ()
+        if isinstance(packet, FetchPages) and any(digest in self._pages for digest in packet.digests):
+            context.send(event.peer, PageBodies(tuple(self._pages.values())))
+            return ()
         return (event,)
 
 
 class _NoHelp(Strategy):
+    def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
+        return () if isinstance(event.packet, ASKED) else (event,)
+
     def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
         return () if isinstance(packet, SERVED) else ((target, packet),)
 

@@ -16,6 +16,7 @@ from bft.messages import (
     Packet,
     PreparedCertificate,
     PrePrepare,
+    Proposal,
     Signed,
     ViewChange,
 )
@@ -34,6 +35,8 @@ class _Changed(Strategy):
 
     def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
         message = own_message(context, packet)
+        if isinstance(packet, Proposal):
+            gathered(context).note(context, packet.signed)
         if not isinstance(message, ViewChange) or (self._toward_half and isinstance(target, int) and target % 2):
             return ((target, packet),)
         return ((target, context.sign(self._change(context, message))),)

@@ -13,7 +13,7 @@ import trio
 import bft
 from bft.client.client import Client, connect
 from bft.client.seam import Completed, EventArrived, Lost
-from bft.config import Cluster
+from bft.config import Cluster, Protocol
 from bft.crypto.keys import KeyPair
 from bft.errors import ClientClosed, ConfigError, KeyFileError, OutcomeUnknown, ServiceError, SessionExpired
 from bft.runtime.local import LocalCluster, local_cluster
@@ -153,9 +153,22 @@ async def test_cancelled_call_raises_cancelled_and_leaves_the_client_usable() ->
         assert client._done == {}
 
 
-async def test_second_session_of_one_key_replaces_the_first() -> None:
-    """Two processes may use a key only through sessions of their own; the older one is told."""
-    async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as old:
+async def test_two_clients_use_one_key_through_sessions_of_their_own() -> None:
+    """Processes that share a key do not end each other, nor mix up their operations."""
+    async with (
+        local_cluster() as cluster,
+        connect(cluster.cluster, key=cluster.client) as old,
+        connect(cluster.cluster, key=cluster.client) as new,
+    ):
+        assert await old.service(KeyValue).within(20).put("a", "1") is None
+        assert await new.service(KeyValue).within(20).put("a", "2") == "1"
+        assert await old.service(KeyValue).within(20).put("a", "3") == "2"
+
+
+async def test_one_session_too_many_ends_the_oldest() -> None:
+    """A key has a bounded number of live sessions; the one that must go is told."""
+    protocol = Protocol(sessions_per_client=1)
+    async with local_cluster(protocol=protocol) as cluster, connect(cluster.cluster, key=cluster.client) as old:
         await old.service(KeyValue).within(20).put("a", "1")
         async with connect(cluster.cluster, key=cluster.client) as new:
             await new.service(KeyValue).within(20).put("a", "2")
