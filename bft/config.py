@@ -41,7 +41,8 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         sessions_max: live sessions of all clients; the least recently used one is evicted beyond it.
         sessions_per_client: live sessions of one client key, hence processes that can use it at once; a further one
             ends the one with the lowest incarnation.
-        session_reply_bytes_max: reply bytes kept per session for retransmission; older ones shrink to their digest.
+        session_reply_bytes_max: reply bytes kept per session for retransmission; older ones shrink to their digest. A
+            session must fit into one page, which caps this at about 4 MiB for the default session_window.
         request_timeout_ms: a request older than this in an active view makes a backup suspect the primary.
         view_change_timeout_ms: patience with a new primary, doubled per failed view change and halved per checkpoint.
         backoff_exponent_max: cap of that doubling.
@@ -52,7 +53,7 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     checkpoint_interval: Annotated[int, Meta(ge=1, le=4096)] = 128
-    window: Annotated[int, Meta(ge=2, le=16384)] = 256
+    window: Annotated[int, Meta(ge=2, le=4096)] = 256
     pipeline: Annotated[int, Meta(ge=1, le=256)] = 4
     batch_operations_max: Annotated[int, Meta(ge=1, le=4096)] = 2048
     batch_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FOUNDATION = ["errors", "ids", "membership", "messages", "events", "ports", "config", "digests"]
 
 MAY_IMPORT: dict[str, list[str]] = {
-    **{name: FOUNDATION for name in FOUNDATION},
+    **dict.fromkeys(FOUNDATION, FOUNDATION),
     "core": [*FOUNDATION, "core", "wire"],
     "wire": [*FOUNDATION, "core", "wire"],
     "state": [*FOUNDATION, "state", "wire"],

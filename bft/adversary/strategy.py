@@ -230,6 +230,7 @@ class Corrupted:
         if isinstance(event, Deliver):
             self._note(event)
             inputs = list(self._strategy.incoming(context, event))
+            context.crimes += inputs != [event]
         out: list[Effect] = []
         for allowed in inputs:
             for effect in self._honest.step(allowed, now):

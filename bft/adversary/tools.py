@@ -24,7 +24,7 @@ from bft.messages import (
     Signed,
     ViewChange,
 )
-from bft.wire.codec import decode_batch, decode_replica_message, encode
+from bft.wire.codec import Malformed, decode_batch, decode_replica_message, encode
 
 SLOTS_REMEMBERED = 256
 
@@ -47,7 +47,12 @@ def own_proposal(context: Context, packet: Packet) -> tuple[PrePrepare, Batch, b
     if not isinstance(packet, Proposal) or packet.signed.sender != context.me:
         return None
     message = opened_message(packet)
-    return (message, decode_batch(packet.batch), packet.batch) if isinstance(message, PrePrepare) else None
+    if not isinstance(message, PrePrepare):
+        return None
+    try:
+        return message, decode_batch(packet.batch), packet.batch
+    except Malformed:
+        return None  # another crime has been at it before
 
 
 def proposal(context: Context, message: PrePrepare, body: bytes, **changes: int) -> Proposal:

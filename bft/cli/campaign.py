@@ -232,7 +232,9 @@ def _print_replay(before: Result, again: Result, same_code: bool) -> None:
     for found in again.violations:
         console.print(f"  [red]{found.checker}[/]: {escape(found.detail)}")
     console.print(f"{again.counters.get('delivered', 0)} messages, digest {again.digest}", soft_wrap=True)
-    if again.digest == before.digest:
+    if not again.digest:
+        text = "the run raised, so there is no digest to compare"
+    elif again.digest == before.digest:
         text = "the same digest as before: every message alike"
     elif same_code:
         text = f"[red]the digest was {before.digest} with the same code: the simulator is broken[/]"

@@ -114,7 +114,7 @@ class State:
         stable: proof of the low watermark; None at the genesis checkpoint.
         target: a certificate ahead of `executed` that the ordinary repair has not reached yet.
         view_changes: per sender, view -> VIEW-CHANGE: at most the one for the present view and the highest.
-        suspects: per sender, the view it suspects.
+        suspects: per sender, the view it suspects, and when it last said so.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
         waiting_load: per client, how many of those queries are its own, and their bytes.
@@ -150,7 +150,7 @@ class State:
     target_since: Nanos = 0
     fetching: Fetching | None = None
     view_changes: dict[int, dict[int, tuple[Signed, ViewChange]]] = field(default_factory=dict)
-    suspects: dict[int, int] = field(default_factory=dict)
+    suspects: dict[int, tuple[int, Nanos]] = field(default_factory=dict)
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
@@ -180,6 +180,11 @@ class State:
     def view_change_timeout_ns(self) -> Nanos:
         """Patience with the primary of a pending view."""
         return (self.protocol.view_change_timeout_ms * MILLISECOND) << self.timing.backoff
+
+    @property
+    def repeat_ns(self) -> Nanos:
+        """Pause before a SUSPECT or VIEW-CHANGE is sent again; without back-off, so that all know it of each other."""
+        return self.protocol.view_change_timeout_ms * MILLISECOND // 2
 
     @property
     def status_interval_ns(self) -> Nanos:

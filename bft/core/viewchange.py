@@ -20,6 +20,9 @@ from bft.core.state import State
 from bft.messages import CheckpointCertificate, Commit, NewView, PrePrepare, Signed, Suspect, ViewChange
 from bft.wire.codec import encode
 
+SUSPECT_REPEATS = 4
+"""A complaint counts for as long as this many repetitions of it take."""
+
 # --- suspicion ----------------------------------------------------------------------------------------------------
 
 
@@ -30,30 +33,36 @@ def suspect(state: State, reason: str) -> None:
     state.timing.grievance = reason
     state.progress("suspect", state.executed, reason)
     _send_suspect(state)
-    state.suspects[state.me] = state.view
     _count_suspects(state)
 
 
 def _send_suspect(state: State) -> None:
     state.timing.suspected = state.now
+    state.suspects[state.me] = (state.view, state.now)
     state.broadcast(state.sign(Suspect(state.epoch, state.view, state.timing.grievance)))
 
 
 def wants_suspect(state: State, sender: int, message: Suspect) -> bool:
-    """True if the complaint is about this or a later view and its sender has not made it."""
-    return message.view >= state.view and state.suspects.get(sender, -1) < message.view
+    """True if the complaint is about this or a later view and its sender has not made it lately."""
+    view, at = state.suspects.get(sender, (-1, 0))
+    return message.view >= state.view and (message.view > view or state.now - at >= state.repeat_ns // 2)
 
 
 def on_suspect(state: State, signed: Signed, message: Suspect) -> None:
     """Count a complaint; per sender the one about the highest view."""
     if wants_suspect(state, signed.sender, message):
-        state.suspects[signed.sender] = message.view
+        state.suspects[signed.sender] = (message.view, state.now)
         _count_suspects(state)
 
 
 def _count_suspects(state: State) -> None:
-    """weak many complaints hold one of a correct replica: f liars alone cannot depose a primary."""
-    complaining = sum(view == state.view for view in state.suspects.values())
+    """weak many complaints hold one of a correct replica: f liars alone cannot depose a primary.
+
+    Whoever has a grievance repeats it while it lasts; what is not repeated does not count for ever, so that one slow
+    moment of a correct replica does not lend its voice to f liars later.
+    """
+    recent = state.now - SUSPECT_REPEATS * state.repeat_ns
+    complaining = sum(view == state.view and at >= recent for view, at in state.suspects.values())
     if state.active and complaining >= state.quorums.weak:
         start(state, state.view + 1)
 
@@ -272,7 +281,7 @@ def _stable_of(message: NewView) -> CheckpointCertificate | None:
 
 def on_tick(state: State) -> None:
     """Repeat what may have been lost, and give up on a new primary that does not come."""
-    pause = state.view_change_timeout_ns // 2
+    pause = state.repeat_ns
     timing = state.timing
     if state.active:
         if timing.grievance and state.now - timing.suspected >= pause:

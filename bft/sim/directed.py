@@ -102,7 +102,7 @@ TRANSFER = {
     "B13c": "no_help()",
     "B13d": "bad_batch_body()",
 }
-"""What replica 3 does while replica 2 catches up by state transfer."""
+"""What replica 3, or replica 0, which is asked first, does while replica 2 catches up by state transfer."""
 
 
 def catalogue() -> dict[str, Scenario]:
@@ -111,15 +111,21 @@ def catalogue() -> dict[str, Scenario]:
     for name, crime in PRIMARY.items():
         found[name] = _scenario({"0": crime}, workload=LONG if name == "P15c" else SMALL)
     for name, crime in SECOND_PRIMARY.items():
-        found[name] = _scenario({"1": f"{crime} & contradict_new_view() & support()"}, *_pause(0, 40, 700), gst_ms=900, rules=_decided_at_two())
+        lie = f"{crime} & contradict_new_view() & support()"
+        found[name] = _scenario({"1": lie}, *_pause(0, 40, 700), gst_ms=900, rules=_decided_at_two())
     for name, crime in BACKUP.items():
         rules = (Rule(kinds=("NewView",), view=1),) if name.startswith("B08") else ()
         found[name] = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG, rules=rules)
     for name, crime in TRANSFER.items():
         found[name] = _lagging(2, {"3": crime})
+        found[f"{name}-asked-first"] = _lagging(2, {"0": crime})
     for name in HOSTILE:
         found[f"C-{name}"] = _scenario({}, hostile_clients={"mallory": name})
-    found.update(_hunts())
+    hunts = _hunts()
+    found.update(hunts)
+    for seed in (2, 3, 4):
+        repeated = msgspec.structs.replace(hunts["B08-repeated-7"], seed=seed)
+        found[f"B08-repeated-7-{seed}"] = repeated
     found.update(_environment())
     return found
 

@@ -7,8 +7,15 @@ state machine turns its own errors into results, and what is left over must stop
 from __future__ import annotations
 
 from bft.events import AnswerQuery, Execute, Executed, InstallState, QueryAnswered
+from bft.messages import STATUS_ERROR
 from bft.ports import StateMachine
 from bft.state.context import Context
+from bft.wire.codec import encode
+
+SLOT_RESULT_BYTES_MAX = 32 * 1024 * 1024
+"""Results of one slot beyond this are replaced by an error, alike on every replica: reads of large values must not fill
+the memory of all of them at once."""
+RESULTS_TOO_LARGE = (STATUS_ERROR, encode(("ResultTooLarge", "the results of the slot are too large together")))
 
 
 class Executor:
@@ -31,12 +38,15 @@ class Executor:
         context.slot_seed, context.events = effect.seed, []
         results: list[tuple[int, bytes]] = []
         append = results.append
+        room = SLOT_RESULT_BYTES_MAX
         for call in effect.calls:
             context.client = call.client
             context.session = call.session
             context.number = call.number
             context.index = call.index
-            append(run(call.operation, context))
+            outcome = run(call.operation, context)
+            room -= len(outcome[1])
+            append(outcome if room >= 0 else RESULTS_TOO_LARGE)
 
         if not effect.checkpoint:
             return Executed(effect.seq, results, context.events)

@@ -25,7 +25,8 @@ K = TypeVar("K", str, bytes, int)
 V = TypeVar("V")
 D = TypeVar("D")
 
-ENTRY_BYTES_MAX = 4 * 1024 * 1024
+ENTRY_BYTES_MAX = 2 * 1024 * 1024
+"""Texts are counted in characters, at most four bytes each: a page with one such value still fits into a packet."""
 KEY_TYPES = (str, bytes, int)
 _UNTYPED_SCALARS: frozenset[type] = frozenset({str, bytes, int, bool, float, type(None)})
 _TYPED_SCALARS = frozenset({str, bytes, int, bool})

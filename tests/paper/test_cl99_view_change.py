@@ -54,6 +54,16 @@ def test_one_complaint_does_not_start_a_view_change(bench):
     assert [message.view for message in bench.sent(ViewChange)] == [1]
 
 
+def test_a_complaint_that_is_not_repeated_expires(bench):
+    """A passing grievance of a correct replica does not lend its voice to a liar for ever."""
+    bench.deliver(2, bench.signed(2, Suspect(0, 0, "passing")))
+    bench.wait(1000)
+    bench.deliver(3, bench.signed(3, Suspect(0, 0, "lies")))
+    assert not bench.sent(ViewChange)
+    bench.deliver(2, bench.signed(2, Suspect(0, 0, "passing")))
+    assert bench.sent(ViewChange)
+
+
 def _leave(bench, view: int = 1) -> None:
     """Make the replica leave its view by complaints of the others."""
     for replica in (2, 3):

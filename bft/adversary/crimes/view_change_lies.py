@@ -70,12 +70,13 @@ def _best(context: Context, message: ViewChange) -> ViewChange:
 
 
 def _invented(context: Context, message: ViewChange) -> ViewChange:
-    """A certificate for a value of the liar's own, of the newest view, with signatures that cannot be theirs."""
+    """A certificate for another slot's batch, of the newest view, with signatures that cannot be theirs."""
     low = message.stable.seq if message.stable is not None else 0
     view = message.view - 1
     seq = low + 1 + context.random.randrange(3)
     primary = context.quorums.primary(view)
-    header = PrePrepare(0, view, seq, other_digest(context))
+    known = sorted({digest for _, at, digest in gathered(context).proposals if at != seq})
+    header = PrePrepare(0, view, seq, context.random.choice([*known[:8], other_digest(context)]))
     own = context.sign(header)
     backups = [replica for replica in range(context.quorums.n) if replica != primary][: context.quorums.prepares]
     endorsements = tuple(Endorsement(replica, own.signature) for replica in backups)
