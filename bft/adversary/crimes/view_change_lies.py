@@ -73,10 +73,11 @@ def _invented(context: Context, message: ViewChange) -> ViewChange:
     """A certificate for another slot's batch, of the newest view, with signatures that cannot be theirs."""
     low = message.stable.seq if message.stable is not None else 0
     view = message.view - 1
-    seq = low + 1 + context.random.randrange(3)
+    heard = [(at, digest) for _, at, digest in gathered(context).proposals if low < at <= low + 16]
+    seq = min((at for at, _ in heard), default=low + 1)
     primary = context.quorums.primary(view)
-    known = sorted({digest for _, at, digest in gathered(context).proposals if at != seq})
-    header = PrePrepare(0, view, seq, context.random.choice([*known[:8], other_digest(context)]))
+    others = sorted({digest for at, digest in heard if at != seq}) or [other_digest(context)]
+    header = PrePrepare(0, view, seq, context.random.choice(others))
     own = context.sign(header)
     backups = [replica for replica in range(context.quorums.n) if replica != primary][: context.quorums.prepares]
     endorsements = tuple(Endorsement(replica, own.signature) for replica in backups)

@@ -88,7 +88,7 @@ def test_replies_come_with_the_state(bench, source):
         lambda packet: ManifestBody(b"") if isinstance(packet, ManifestBody) else packet,
         lambda packet: PageBodies((b"lies",)) if isinstance(packet, PageBodies) else packet,
         lambda packet: (
-            PageBodies(packet.pages[:-1] + (packet.pages[-1] + b"x",)) if isinstance(packet, PageBodies) else packet
+            PageBodies((*packet.pages[:-1], packet.pages[-1] + b"x")) if isinstance(packet, PageBodies) else packet
         ),
     ],
 )
