@@ -1,4 +1,4 @@
-"""Every crime of the library is committed in some run, and masked: correct replicas and clients notice nothing wrong."""
+"""Every crime of the library is committed in some run, and masked: correct replicas and clients see nothing wrong."""
 
 from __future__ import annotations
 
