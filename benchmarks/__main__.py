@@ -15,6 +15,7 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.measures import measure_growth, measure_outage, measure_throughput
+from benchmarks.readme import write as write_readme
 from bft.config import Durability
 
 DURABILITIES = click.Choice(["power", "process", "memory"])
@@ -129,6 +130,15 @@ def growth(operations: int, as_json: bool, output: Path, name: str | None) -> No
     """
     rows = trio.run(measure_growth, operations)
     _finish(name or "growth", rows, as_json, output)
+
+
+@main.command()
+def readme() -> None:
+    """Write the README's performance section from the result files.
+
+    Example: python -m benchmarks readme
+    """
+    write_readme()
 
 
 if __name__ == "__main__":

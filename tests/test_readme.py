@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.readme import section
 from bft.cli.ports import reserve_ports
 
 ROOT = Path(__file__).parent.parent
@@ -62,3 +63,8 @@ def test_readme_quotes_no_figure_outside_its_section_on_performance() -> None:
     before, _, after = README.partition("## Performance")
     rest = before + after.partition("## ")[2]
     assert not re.search(r"\d[\d ,]* ?(ops?/s|operations/s|ms|op/s)\b", rest)
+
+
+def test_performance_section_is_what_the_result_files_say() -> None:
+    """No figure is typed by hand: the section is rendered from benchmarks/results."""
+    assert section() in README

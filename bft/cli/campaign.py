@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bft.cli.campaign_broken import mutants, sweep
 from bft.errors import ConfigError
 from bft.sim.campaign import Job, generators, jobs, judge, run_campaign
 from bft.sim.diagram import chart
@@ -378,6 +379,9 @@ def twins(rounds: int, twin: int, limit: int | None, stride: int, as_json: bool)
             click.echo(f"no progress after healing; partitions {schedule}")
     sys.exit(EXIT_VIOLATION if found.violations or found.stuck else 0)
 
+
+campaign.add_command(mutants)
+campaign.add_command(sweep)
 
 if __name__ == "__main__":
     campaign()

@@ -30,6 +30,7 @@ class ClientHost:
         self._random = world.stream(f"client/{index}")
         self._left = world.scenario.workload.operations
         self._ticket = 0
+        self._has_written = False
         self._open: dict[int, Operation] = {}
         signer = world.vault.client_signer(self.client)
         self._session = Session(world.cluster.protocol, world.quorums, self.client, signer, world.now + index)
@@ -64,6 +65,9 @@ class ClientHost:
         key = f"k{random.randrange(workload.keys)}"
         value = f"{self.client[:2].hex()}-{self._ticket}"
         is_query = random.randrange(1000) < workload.query_permille
+        if is_query and not self._left and not self._has_written and workload.query_permille < 1000:
+            is_query = False  # a run of reads alone would decide nothing, and show nothing
+        self._has_written = self._has_written or not is_query
         match random.randrange(4):
             case _ if is_query:
                 call: list[object] = ["get", key]
