@@ -20,8 +20,8 @@ def section(folder: Path = RESULTS) -> str:
     lines = [
         BEGIN,
         "",
-        f"Four replica processes and one client process on one machine with {environment['cores']} cores, TLS 1.3, every"
-        " envelope and vote",
+        f"Four replica processes and one client process on one machine with {environment['cores']} cores, TLS 1.3,"
+        " every envelope and vote",
         f"signed (Python {environment['python']}, commit {environment['commit']}; medians of"
         f" {throughput['figures'][0]['op_s']['runs']} runs, smallest and largest in brackets):",
         "",
