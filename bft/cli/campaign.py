@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bft.cli.campaign_broken import mutants, sweep
+from bft.cli.terminal import console
 from bft.errors import ConfigError
 from bft.sim.campaign import Job, generators, jobs, judge, run_campaign
 from bft.sim.diagram import chart
@@ -179,20 +180,20 @@ def _summary(done: list[Result], seconds: float) -> dict[str, object]:
 
 def _print_summary(done: list[Result], seconds: float, database: Path) -> None:
     summary = _summary(done, seconds)
-    console = Console()
+    out = console()
     outcomes = Counter(result.outcome for result in done)
     parts = [f"[{COLOURS[outcome]}]{outcomes[outcome]} {outcome}[/]" for outcome in OUTCOMES]
-    console.print(f"{len(done)} runs in {seconds:.1f} s: {', '.join(parts)}")
-    console.print(f"{summary['runs_per_second']} runs/s, {summary['messages_per_second']} messages/s; in {database}")
+    out.print(f"{len(done)} runs in {seconds:.1f} s: {', '.join(parts)}")
+    out.print(f"{summary['runs_per_second']} runs/s, {summary['messages_per_second']} messages/s; in {database}")
     table = Table("what happened", "in runs", "in all", title="not vacuous?")
     sometimes, totals = summary["sometimes"], summary["totals"]
     assert isinstance(sometimes, dict), "a table of counts"
     assert isinstance(totals, dict), "a table of counts"
     for name, total in totals.items():
         table.add_row(name, str(sometimes[name]), str(total), style="" if sometimes[name] else "yellow")
-    console.print(table)
+    out.print(table)
     if outcomes["violation"]:
-        console.print(f"look: bft campaign report --db {database}; repeat: bft campaign replay ID; shrink ID")
+        out.print(f"look: bft campaign report --db {database}; repeat: bft campaign replay ID; shrink ID")
 
 
 @campaign.command()
@@ -228,11 +229,11 @@ def replay(run_id: int | None, file: Path | None, with_chart: bool, database: Pa
 
 
 def _print_replay(before: Result, again: Result, same_code: bool) -> None:
-    console = Console()
-    console.print(f"{escape(_title(again))}: [{COLOURS[again.outcome]}]{again.outcome}[/]")
+    out = console()
+    out.print(f"{escape(_title(again))}: [{COLOURS[again.outcome]}]{again.outcome}[/]")
     for found in again.violations:
-        console.print(f"  [red]{found.checker}[/]: {escape(found.detail)}")
-    console.print(f"{again.counters.get('delivered', 0)} messages, digest {again.digest}", soft_wrap=True)
+        out.print(f"  [red]{found.checker}[/]: {escape(found.detail)}")
+    out.print(f"{again.counters.get('delivered', 0)} messages, digest {again.digest}", soft_wrap=True)
     if not again.digest:
         text = "the run raised, so there is no digest to compare"
     elif again.digest == before.digest:
@@ -241,7 +242,7 @@ def _print_replay(before: Result, again: Result, same_code: bool) -> None:
         text = f"[red]the digest was {before.digest} with the same code: the simulator is broken[/]"
     else:
         text = f"[yellow]the digest was {before.digest} with code {before.code}; now {again.code}[/]"
-    console.print(text, soft_wrap=True)
+    out.print(text, soft_wrap=True)
 
 
 @campaign.command(name="list")
@@ -258,7 +259,7 @@ def list_runs(outcome: str | None, limit: int, database: Path, as_json: bool) ->
         click.echo(to_json(found))
         return
     table = Table("id", "generator", "seed", "n", "outcome", "checkers", "messages", "ms")
-    table.add_column("crimes", no_wrap=True)
+    table.add_column("crimes", no_wrap=True, max_width=60)
     for result in found:
         scenario = result.scenario
         table.add_row(
@@ -272,7 +273,7 @@ def list_runs(outcome: str | None, limit: int, database: Path, as_json: bool) ->
             f"{result.milliseconds:.0f}",
             escape(" / ".join(scenario.corrupted.values())),
         )
-    Console().print(table)
+    console().print(table)
 
 
 @campaign.command()

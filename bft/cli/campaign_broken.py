@@ -9,11 +9,10 @@ from statistics import median
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bft.cli.terminal import example
+from bft.cli.terminal import console, example
 from bft.membership import Quorums
 from bft.sim.mutation import Kill, Mutant, hunt, load
 from bft.sim.results import to_json
@@ -107,9 +106,9 @@ def _show(rows: list[Row]) -> None:
         killed = row.killed_by or "[red]survived[/red]"
         hunts = f"{row.hunts_won}/{row.hunts}"
         shown.add_row(row.id, killed, row.run, hunts, f"{row.schedules_median:g}", f"{row.seconds}", row.title)
-    console = Console()
-    console.print(shown)
-    console.print(f"{sum(row.hunts_won > 0 for row in rows)} of {len(rows)} killed")
+    out = console()
+    out.print(shown)
+    out.print(f"{sum(row.hunts_won > 0 for row in rows)} of {len(rows)} killed")
 
 
 @click.command(epilog=example("campaign sweep --n 4 --seeds 12"))

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
-from bft.cli.terminal import example
+from bft.cli.terminal import console, example
 from bft.config import load_cluster
 from bft.core.evidence import EvidenceFile, verdict
 from bft.core.proofs import opened
@@ -56,7 +55,7 @@ def list_evidence(folder: Path, as_json: bool) -> None:
     table = Table("accused", "kind", "file")
     for path, item in found:
         table.add_row(f"r{item.accused}", item.kind, str(path))
-    Console().print(table if found else "no evidence")
+    console().print(table if found else "no evidence")
 
 
 @evidence.command(epilog=example("evidence show r3-two-prepares-1a2b.json"))
