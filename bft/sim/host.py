@@ -115,7 +115,11 @@ class ReplicaHost:
         """A process starts from what the disk holds."""
         world = self._world
         signer = world.vault.replica_signer(self.index)
-        recovered = self._disk.load()
+        try:
+            recovered = self._disk.load()
+        except StorageError as error:
+            self._halt(error)
+            return
         self._node = Replica(world.cluster, self.index, signer, recovered)
         node: Node = self._node
         if self._strategy is not None:
@@ -159,6 +163,8 @@ class ReplicaHost:
                 self.clock_shift = fault.amount * MILLISECOND
             case "disk-full" | "fsync-fails":
                 self._disk.fails = True
+            case "rot":
+                self._disk.rot()
             case _:
                 pass
 

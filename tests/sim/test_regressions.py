@@ -36,6 +36,28 @@ LOST_POWER_BEFORE_SYNC = Scenario(
 """All replicas lose power between signing and syncing, twice: nothing that left may be contradicted afterwards."""
 
 
+def _one_bad_disk(kind: str) -> Scenario:
+    return Scenario(
+        seed=4,
+        faults=(
+            Fault(at_ms=300, kind=kind, replica=2),
+            Fault(at_ms=400, kind="crash", replica=2),
+            Fault(at_ms=500, kind="restart", replica=2),
+        ),
+        gst_ms=1000,
+        workload=Workload(clients=2, operations=60, outstanding=2),
+    )
+
+
+@pytest.mark.parametrize("kind", ["rot", "disk-full", "fsync-fails"])
+def test_replica_with_a_bad_disk_stops_and_says_so_and_the_others_go_on(kind: str) -> None:
+    """A disk that refuses or lies stops its replica at once; it counts as one of the f."""
+    history = World(_one_bad_disk(kind), Registers).run()
+    assert check(history) == []
+    assert list(history.halted) == [2]
+    assert all(operation.completed is not None for operation in history.operations)
+
+
 @pytest.mark.parametrize("scenario", [OVERTAKEN_FETCH, LOST_POWER_BEFORE_SYNC], ids=["overtaken", "lost-power"])
 def test_run_that_once_failed_passes(scenario: Scenario) -> None:
     """Every checker is content."""
