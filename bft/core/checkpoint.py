@@ -26,15 +26,19 @@ def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, byte
     )
     digest = state_digest(manifest)
     before = state.own_checkpoints.get(state.executed)
-    if before is not None and before[0] != digest:
-        # Executed twice (around a restart) with different outcomes. A second vote would be evidence against us.
-        state.progress("diverged", state.executed, "executing again gave another state")
-        return
-    vote = state.sign(Checkpoint(state.epoch, state.executed, digest))
+    has_voted_otherwise = before is not None and before[0] != digest
+    message = Checkpoint(state.epoch, state.executed, digest)
+    vote = before[1] if before is not None else state.sign(message)
     state.persist(Snapshot(state.executed, digest, manifest, {**fresh, **fresh_sessions}, vote))
     state.own_checkpoints[state.executed] = (digest, vote)
-    state.broadcast(vote)
-    count(state, vote, Checkpoint(state.epoch, state.executed, digest))
+    if has_voted_otherwise:
+        # Executed again after a repair. The state is kept, since later ones build on it, but the vote given stands: a
+        # second one would be evidence against us, and strong many others vote without this replica
+        # (`test_repaired_replica_goes_on_without_voting_twice`).
+        state.progress("diverged", state.executed, "executing again gave another state")
+    else:
+        state.broadcast(vote)
+        count(state, vote, message)
     if state.target is not None and state.target.seq <= state.executed:
         adopt(state, state.target)
 

@@ -126,9 +126,11 @@ def _open_stored(digest: bytes, body: bytes) -> OpenedBatch:
 
 
 def _rebuild_checkpoints(state: State, recovered: Recovered) -> None:
+    snapshot = recovered.snapshot
     for signed in recovered.votes:
         vote = opened(signed)
         assert isinstance(vote, Checkpoint), "the store gives back what was persisted"
         if vote.seq > state.log.low:
-            state.own_checkpoints[vote.seq] = (vote.digest, signed)
+            digest = snapshot.digest if snapshot is not None and snapshot.seq == vote.seq else vote.digest
+            state.own_checkpoints[vote.seq] = (digest, signed)
             state.checkpoints.setdefault(vote.seq, {})[state.me] = (vote.digest, signed.signature)

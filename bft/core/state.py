@@ -110,7 +110,7 @@ class State:
         executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
         executing: the `Execute` that has no `Executed` yet, and its batch's digest.
         checkpoints: per slot and replica, the vote (digest, signature) for a checkpoint there.
-        own_checkpoints: slot -> (digest, signed vote) of checkpoints taken here and not yet stable.
+        own_checkpoints: slot -> (digest of the own state, vote that was sent) of checkpoints taken and not yet stable.
         stable: proof of the low watermark; None at the genesis checkpoint.
         target: a certificate ahead of `executed` that the ordinary repair has not reached yet.
         view_changes: per sender, view -> VIEW-CHANGE: at most the one for the present view and the highest.

@@ -159,3 +159,24 @@ def test_own_state_that_differs_from_the_stable_one_is_replaced(bench, source):
     _answer(bench, source, bench.out)
     assert bench.stable == 8
     assert bench.replica.summary()["state_digest"] == digest.hex()
+
+
+def test_repaired_replica_goes_on_without_voting_twice(bench, source):
+    """It had voted for a later checkpoint of its wrong state: the vote stands, the right state is kept, nothing crashes."""
+    for seq in range(1, 9):
+        bench.order(seq, bench.batch(bench.request(seq, ["put", "other", f"{seq}"])))
+    for seq in range(9, 17):
+        bench.order(seq, bench.batch(bench.request(seq)))
+    given = bench.store.load().votes[-1]
+    digest = source.store.load().snapshot.digest
+    bench.deliver(2, bench.checkpoint_certificate(8, digest))
+    _answer(bench, source, bench.out)
+    assert bench.executed == 16, "the decided suffix was executed again"
+    assert not [vote for vote in bench.sent(Checkpoint) if vote.seq == 16]
+    assert bench.store.load().votes[-1] == given
+    for seq in range(17, 24):
+        bench.order(seq, bench.batch(bench.request(seq)))
+    for seq in range(9, 24):
+        source.order(seq, source.batch(source.request(seq)))
+    bench.deliver(2, bench.checkpoint_certificate(16, source.store.load().snapshot.digest))
+    assert bench.stable == 16
