@@ -415,7 +415,6 @@ class ProbeReply(Message, frozen=True, tag=51):
 
 
 ReplicaMessage = PrePrepare | Prepare | Commit | Checkpoint | Suspect | ViewChange | NewView
-ClientMessage = Request
 Packet = (
     Signed
     | SignedRequest

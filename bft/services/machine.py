@@ -81,7 +81,7 @@ class ServiceMachine:
         current.set(context)
         try:
             value = encode(method.invoke(self.service, call))
-        except Exception as error:
+        except Exception as error:  # a result, alike everywhere; `_failure` tells what is none
             return self._failure(method, error)
         return (STATUS_OK, value) if len(value) <= RESULT_BYTES_MAX else _too_large(value)
 
@@ -101,7 +101,7 @@ class ServiceMachine:
         self._guard.closed = True
         try:
             value = encode(method.invoke(self._view, call))
-        except Exception as error:
+        except Exception as error:  # a result, alike everywhere; `_failure` tells what is none
             return self._failure(method, error)
         finally:
             self._guard.closed = False

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from itertools import count
 from pathlib import Path
-from statistics import median
 from types import FrameType
 
 import msgspec
@@ -31,7 +30,6 @@ from bft.errors import ConfigError
 PACKAGE = Path(__file__).parent.parent
 RUN_SECONDS_MAX = 8
 """A run that takes longer is put aside as inconclusive: some mutants make messages multiply without end."""
-NO_FIND = "survived"
 
 
 class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -133,22 +131,6 @@ def hunt(mutant: Mutant, *, seconds: float, first: int = 0, job: str = "") -> Ki
     if done.returncode:
         raise RuntimeError(f"mutant {mutant.id} did not run: {done.stderr[-2000:]}")
     return msgspec.convert(json.loads(done.stdout), Kill)
-
-
-def score(mutants: Sequence[Mutant], *, seconds: float, starts: Sequence[int] = (0,)) -> Iterator[list[Kill]]:
-    """Hunt every mutant from several first seeds; yields its kills as they come."""
-    for mutant in mutants:
-        yield [hunt(mutant, seconds=seconds, first=start) for start in starts]
-
-
-def row(mutant: Mutant, kills: Sequence[Kill]) -> str:
-    """One line of the table: id, killed by, median number of schedules, seconds, title."""
-    killed = [kill for kill in kills if kill.checkers]
-    by = ", ".join(killed[0].checkers[:2]) if killed else NO_FIND
-    schedules = int(median(kill.schedules for kill in killed)) if killed else sum(kill.schedules for kill in kills)
-    took = sum(kill.seconds for kill in kills) / len(kills)
-    share = f"{len(killed)}/{len(kills)}"
-    return f"{mutant.id:4} {share:5} {schedules:6} {took:7.1f}s  {by:40} {mutant.title}"
 
 
 # --- in the broken package's own process --------------------------------------------------------------------------

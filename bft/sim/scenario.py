@@ -10,10 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from bft.config import MILLISECOND
-
 Where = Annotated[int, Meta(ge=0, le=99)]
-SECOND = 1000 * MILLISECOND
 
 
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

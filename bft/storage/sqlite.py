@@ -87,7 +87,7 @@ class SqliteStore:
                 self._open(cluster_id, replica, durability, marker)
                 self._reader = self._connect()
                 self._reader.execute("pragma query_only = on")
-        except BaseException:
+        except BaseException:  # also a cancellation must not leave the folder locked
             self.close()
             raise
 

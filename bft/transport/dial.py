@@ -62,7 +62,7 @@ async def dial(
     except TimeoutError:
         _close(channel)
         raise TransportError(f"replica {server} at {host}:{port} did not answer within {seconds:g} s") from None
-    except BaseException:
+    except BaseException:  # also a cancellation must not leave the socket open
         _close(channel)
         raise
     return channel
@@ -86,7 +86,7 @@ async def connect(host: str, port: int) -> socket.socket:
         except OSError as error:
             sock.close()
             failure = error.strerror or str(error)
-        except BaseException:
+        except BaseException:  # also a cancellation must not leave the socket open
             sock.close()
             raise
         else:

@@ -162,7 +162,7 @@ def test_own_state_that_differs_from_the_stable_one_is_replaced(bench, source):
 
 
 def test_repaired_replica_goes_on_without_voting_twice(bench, source):
-    """It had voted for a later checkpoint of its wrong state: the vote stands, the right state is kept, nothing crashes."""
+    """It had voted for a later checkpoint of its wrong state: the vote stands, the right state is kept."""
     for seq in range(1, 9):
         bench.order(seq, bench.batch(bench.request(seq, ["put", "other", f"{seq}"])))
     for seq in range(9, 17):
