@@ -9,6 +9,11 @@ NULL_DIGEST = blake2b(b"", digest_size=32, person=b"bft null").digest()
 EMPTY_CHAIN = blake2b(b"", digest_size=32, person=b"bft chain").digest()
 
 
+def payload_digest(payload: bytes) -> bytes:
+    """32-byte digest of a signed payload: what the signature covers, in the payload's place."""
+    return blake2b(payload, digest_size=32, person=b"bft payload").digest()
+
+
 def batch_digest(batch: bytes) -> bytes:
     """32-byte digest of an encoded batch."""
     return blake2b(batch, digest_size=32, person=b"bft batch").digest()

@@ -46,8 +46,11 @@ class Verifier(Protocol):
         """True if replica `sender` signed `payload`. False for unknown senders; never raises on hostile input."""
         ...
 
-    def verify_client(self, client: bytes, payload: bytes, signature: bytes, /) -> bool:
-        """True if the holder of the 32-byte public key `client` may use the cluster and signed `payload`."""
+    def verify_client(self, client: bytes, digest: bytes, signature: bytes, /) -> bool:
+        """True if the holder of the 32-byte key `client` may use the cluster and signed what has this digest.
+
+        The digest is `bft.digests.payload_digest`: envelopes are long, and the caller needs it too.
+        """
         ...
 
 

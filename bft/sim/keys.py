@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
+from bft.digests import payload_digest
 from bft.ids import ClientId, ReplicaId
 from bft.ports import Signer, Verifier
 
@@ -119,8 +120,12 @@ class StandInSigner:
         self._key = key
 
     def sign(self, payload: bytes, /) -> bytes:
-        """64-byte keyed hash of the payload."""
-        return blake2b(payload, key=self._key, digest_size=64, person=b"bft sim sig").digest()
+        """64-byte keyed hash of the payload's digest."""
+        return self.sign_digest(payload_digest(payload))
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """What `sign` gives for a payload of this digest."""
+        return blake2b(digest, key=self._key, digest_size=64, person=b"bft sim sig").digest()
 
 
 class StandInVerifier:
@@ -135,11 +140,11 @@ class StandInVerifier:
         """See `bft.ports.Verifier`."""
         return 0 <= sender < len(self._replicas) and self._replicas[sender].sign(payload) == signature
 
-    def verify_client(self, client: bytes, payload: bytes, signature: bytes, /) -> bool:
+    def verify_client(self, client: bytes, digest: bytes, signature: bytes, /) -> bool:
         """See `bft.ports.Verifier`."""
         signer = self._clients.get(client)
         if signer is None:
             signer = self._vault.client_signer(client)
             if len(self._clients) < 4096:
                 self._clients[client] = signer
-        return signer.sign(payload) == signature
+        return signer.sign_digest(digest) == signature

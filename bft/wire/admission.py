@@ -18,7 +18,7 @@ from bft.core.proofs import (
     flaw,
     nested,
 )
-from bft.digests import batch_digest, signature_digest
+from bft.digests import batch_digest, payload_digest, signature_digest
 from bft.events import Deliver, OpenedBatch, Rejected
 from bft.ids import Peer
 from bft.messages import (
@@ -173,10 +173,11 @@ class Admission:
         return request
 
     def _require_client(self, packet: SignedRequest) -> None:
-        key = signature_digest(b"C" + packet.client + packet.signature + packet.payload)
+        digest = payload_digest(packet.payload)
+        key = signature_digest(b"C" + packet.client + packet.signature + digest)
         if key in self._memo:
             return
-        if not self._verifier.verify_client(packet.client, packet.payload, packet.signature):
+        if not self._verifier.verify_client(packet.client, digest, packet.signature):
             raise _Refused("bad-client-signature")
         self._remember(key)
 

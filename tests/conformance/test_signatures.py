@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bft.digests import payload_digest
 from bft.sim.keys import Ed25519Vault, KeyVault, Vault
 
 PAYLOAD = b"a payload"
@@ -55,9 +56,9 @@ def test_client_signature_is_not_a_replicas(vault):
     client = vault.client_key(0)
     signature = vault.client_signer(client).sign(PAYLOAD)
     verifier = vault.verifier(4)
-    assert verifier.verify_client(client, PAYLOAD, signature)
+    assert verifier.verify_client(client, payload_digest(PAYLOAD), signature)
     assert not any(verifier.verify_replica(replica, PAYLOAD, signature) for replica in range(4))
-    assert not verifier.verify_client(client, PAYLOAD, vault.replica_signer(0).sign(PAYLOAD))
+    assert not verifier.verify_client(client, payload_digest(PAYLOAD), vault.replica_signer(0).sign(PAYLOAD))
 
 
 def test_another_worlds_signature_is_refused(vault):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl import bindings
 
 from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import (
@@ -15,6 +18,7 @@ from bft.crypto.signatures import (
     domain_prefix,
     is_valid_key,
 )
+from bft.digests import payload_digest
 from bft.ids import ClientId, ReplicaId
 
 CLUSTER, OTHER = b"c" * 32, b"d" * 32
@@ -35,7 +39,7 @@ def client_signer() -> Ed25519Signer:
 def test_signature_of_replica_and_client_verify() -> None:
     """What a key signs, its holder's name verifies."""
     assert VERIFIER.verify_replica(2, b"payload", replica_signer(2).sign(b"payload"))
-    assert VERIFIER.verify_client(ALICE.public, b"payload", client_signer().sign(b"payload"))
+    assert VERIFIER.verify_client(ALICE.public, payload_digest(b"payload"), client_signer().sign(b"payload"))
 
 
 def test_signing_is_deterministic() -> None:
@@ -49,12 +53,19 @@ def test_prefix_names_library_cluster_role_and_signer() -> None:
     assert domain_prefix(CLUSTER, ClientId(ALICE.public)) == MESSAGE_DOMAIN + CLUSTER + b"C" + ALICE.public
 
 
+def test_signed_bytes_are_the_prefix_and_the_payloads_digest() -> None:
+    """The format, with libsodium alone: no later change of ours may alter it unseen [FORMAT.md]."""
+    signature = replica_signer(2).sign(b"payload")
+    digest = blake2b(b"payload", digest_size=32, person=b"bft payload").digest()
+    assert bindings.crypto_sign_open(signature + b"bft/1\0" + CLUSTER + b"R\0\0\0\2" + digest, KEYS[2].public)
+
+
 def test_signature_is_bound_to_payload_signer_and_cluster() -> None:
     """A signature is good for nothing else."""
     signature = replica_signer(1).sign(b"payload")
     assert not VERIFIER.verify_replica(1, b"payloae", signature)
     assert not VERIFIER.verify_replica(2, b"payload", signature)
-    assert not VERIFIER.verify_client(KEYS[1].public, b"payload", signature)
+    assert not VERIFIER.verify_client(KEYS[1].public, payload_digest(b"payload"), signature)
     assert not VERIFIER.verify_replica(1, b"payload", replica_signer(1, OTHER).sign(b"payload"))
 
 
@@ -72,21 +83,21 @@ def test_weak_key_signs_for_nobody(key: bytes) -> None:
     verifier = Ed25519Verifier(CLUSTER, [key], None)
     assert verifier.replica_key(0) is None
     assert not verifier.verify_replica(0, b"payload", bytes(64))
-    assert not verifier.verify_client(key, b"payload", b"\1" + bytes(63))
+    assert not verifier.verify_client(key, payload_digest(b"payload"), b"\1" + bytes(63))
 
 
 @given(st.integers(-5, 300), st.binary(max_size=40), st.binary(max_size=200), st.binary(max_size=70))
 def test_verifier_never_raises(sender: int, client: bytes, payload: bytes, signature: bytes) -> None:
     """Whatever a peer sends is True or False."""
     assert not VERIFIER.verify_replica(sender, payload, signature)
-    assert not VERIFIER.verify_client(client, payload, signature)
+    assert not VERIFIER.verify_client(client, payload_digest(payload), signature)
 
 
 def test_known_clients_only_when_enrolment_is_closed() -> None:
     """A client outside the cluster file does not verify, however well it signs."""
     closed = Ed25519Verifier(CLUSTER, [], frozenset([KEYS[0].public]))
     assert not closed.may_use(ALICE.public)
-    assert not closed.verify_client(ALICE.public, b"x", client_signer().sign(b"x"))
+    assert not closed.verify_client(ALICE.public, payload_digest(b"x"), client_signer().sign(b"x"))
     assert closed.may_use(KEYS[0].public)
 
 
