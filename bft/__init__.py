@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ClientError,
         ConfigError,
         KeyFileError,
+        NonDeterminism,
         OutcomeUnknown,
         Overloaded,
         ServiceError,
@@ -39,6 +40,7 @@ __all__ = [
     "ExecutionContext",
     "KeyFileError",
     "Map",
+    "NonDeterminism",
     "OutcomeUnknown",
     "Overloaded",
     "Result",
@@ -61,7 +63,9 @@ if not __debug__:
         "bft refuses to run under python -O: its assertions stop a faulty replica before it misleads others"
     )
 
-_ERRORS = [name for name in __all__ if name.endswith(("Error", "Unknown", "Expired", "Closed")) or name == "Overloaded"]
+_ERRORS = [
+    name for name in __all__ if name.endswith(("Error", "Unknown", "Expired", "Closed", "Determinism", "Overloaded"))
+]
 _HOMES = {
     "Blocking": "bft.client.blocking",
     "connect_blocking": "bft.client.blocking",

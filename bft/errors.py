@@ -27,6 +27,34 @@ class TransportError(BFTError):
     """A socket could not be opened or bound, or a TLS peer is not who the cluster file says."""
 
 
+class NonDeterminism(BFTError):
+    """A service executed one operation twice and the two runs differ: its replicas would not agree.
+
+    Attributes:
+        operation: the method's name.
+        arguments: as text.
+        path: where the two differ: `result[0]`, `event 0`, `accounts['alice'].balance`, `attribute total`.
+        first, second: what stands there after either run, as text.
+        number: which operation it was, counting from 1.
+        page: the page of the state, as `accounts page 3`; empty for results and events.
+    """
+
+    def __init__(
+        self, operation: str, arguments: str, path: str, first: str, second: str, *, number: int = 0, page: str = ""
+    ) -> None:
+        super().__init__(
+            f"{operation}({arguments}) is not deterministic: {path} is {first} in one run and {second} in another"
+            f"{f' ({page})' if page else ''}"
+        )
+        self.operation = operation
+        self.arguments = arguments
+        self.path = path
+        self.first = first
+        self.second = second
+        self.number = number
+        self.page = page
+
+
 class ClientError(BFTError):
     """Base of what a client call can raise."""
 

@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "wire": [*FOUNDATION, "core", "wire"],
     "state": [*FOUNDATION, "state", "wire"],
     "services": [*FOUNDATION, "services", "state", "wire", "client"],
+    "determinism": [*FOUNDATION, "determinism", "state", "services", "wire"],
     "engine": [*FOUNDATION, "state"],
     "generals": [*FOUNDATION, "generals", "wire"],
     "crypto": [*FOUNDATION, "crypto", "generals"],
@@ -23,7 +24,8 @@ MAY_IMPORT: dict[str, list[str]] = {
     "transport": [*FOUNDATION, "transport", "crypto", "wire"],
     "client": [*FOUNDATION, "client", "services", "crypto", "transport", "wire"],
     "runtime": [
-        *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport"
+        *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport",
+        "determinism",
     ],
     "adversary": [*FOUNDATION, "adversary", "core", "wire", "state", "services", "engine", "client", "runtime"],
     "sim": [
