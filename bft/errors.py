@@ -37,6 +37,7 @@ class NonDeterminism(BFTError):
         first, second: what stands there after either run, as text.
         number: which operation it was, counting from 1.
         page: the page of the state, as `accounts page 3`; empty for results and events.
+        cause: what the difference comes from, where that was found out.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class NonDeterminism(BFTError):
         self.second = second
         self.number = number
         self.page = page
+        self.cause = ""
 
 
 class ClientError(BFTError):
