@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Overloaded,
         ServiceError,
         SessionExpired,
+        SigningError,
         StorageError,
         TransportError,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "Service",
     "ServiceError",
     "SessionExpired",
+    "SigningError",
     "StateMachine",
     "StorageError",
     "TransportError",

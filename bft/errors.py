@@ -19,6 +19,18 @@ class KeyFileError(BFTError):
     """A key file is missing, unreadable, too open to others, or not the key that was expected."""
 
 
+class SigningError(BFTError):
+    """The signing agent refuses to sign, or cannot be reached: the replica stops.
+
+    Attributes:
+        code: why, as `bft.signing.rules.CODES` lists them, or `unavailable`, or `protocol`.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.code = code
+
+
 class StorageError(BFTError):
     """Stable storage refused: corrupt, locked by another process, full, read-only, or belonging to somebody else."""
 

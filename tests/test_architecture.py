@@ -25,8 +25,9 @@ MAY_IMPORT: dict[str, list[str]] = {
     "client": [*FOUNDATION, "client", "services", "crypto", "transport", "wire"],
     "runtime": [
         *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport",
-        "determinism",
+        "determinism", "signing",
     ],
+    "signing": [*FOUNDATION, "signing", "crypto", "storage", "transport", "wire"],
     "adversary": [*FOUNDATION, "adversary", "core", "wire", "state", "services", "engine", "client", "runtime"],
     "sim": [
         *FOUNDATION, "sim", "adversary", "core", "wire", "state", "services", "engine", "client", "crypto", "storage",

@@ -6,6 +6,7 @@ The parts are modules of functions on this state: `ordering`, `execution`, `chec
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bft.config import MILLISECOND, Protocol
@@ -232,6 +233,17 @@ class State:
         assert found is None, f"about to send a message that others must refuse ({found}): {message}"
         payload = encode(message)
         return Signed(self.me, payload, self.signer.sign(payload))
+
+    def sign_all(self, messages: Sequence[ReplicaMessage]) -> tuple[Signed, ...]:
+        """Sign several messages; in one go where the signer can, since asking an agent costs a wait each."""
+        many: Callable[[Sequence[bytes]], Sequence[bytes]] | None = getattr(self.signer, "sign_many", None)
+        if many is None or not messages:
+            return tuple(map(self.sign, messages))
+        for message in messages:
+            found = flaw(message, self.me, self.rules)
+            assert found is None, f"about to send a message that others must refuse ({found}): {message}"
+        payloads = list(map(encode, messages))
+        return tuple(Signed(self.me, payload, made) for payload, made in zip(payloads, many(payloads), strict=True))
 
     def persist(self, record: Record) -> None:
         """Nothing emitted after this leaves the machine before `record` is durable."""
