@@ -65,6 +65,7 @@ class AgentSigner:
         self._seconds = seconds
         self._socket: socket.socket | None = None
         self._opening: Open | None = None
+        self._given_up: SigningError | None = None
         self.stable = 0
         found = self._ask(Who(), Identified)
         self.cluster_id, self.replica, self.public = found.cluster, found.replica, found.public
@@ -128,6 +129,8 @@ class AgentSigner:
 
     def _ask(self, request: Request, kind: type[T]) -> T:
         """Ask, and ask again on a new connection if the agent has gone meanwhile: every request may be repeated."""
+        if self._given_up is not None:  # what still runs in a replica that stops must not wait once more each
+            raise self._given_up
         deadline = time.monotonic() + self._seconds
         while True:
             try:
@@ -135,9 +138,10 @@ class AgentSigner:
             except OSError as error:
                 self.close()
                 if time.monotonic() >= deadline:
-                    raise SigningError(
+                    self._given_up = SigningError(
                         "unavailable", f"{self._path}: the signing agent does not answer: {error.strerror or error}"
-                    ) from error
+                    )
+                    raise self._given_up from error
                 time.sleep(RETRY_SECONDS)
                 continue
             if isinstance(answer, Denied):

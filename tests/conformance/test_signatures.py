@@ -1,5 +1,5 @@
-"""One suite for every way to sign: what the protocol relies on, held against Ed25519 in this process, in a signing agent,
-and the simulator's stand-in."""
+"""One suite for every way to sign: what the protocol relies on, held against Ed25519 in this process, Ed25519 in a
+signing agent, and the simulator's stand-in."""
 
 from __future__ import annotations
 
