@@ -68,8 +68,8 @@ def count(state: State, signed: Signed, message: Checkpoint) -> None:
     votes = state.checkpoints.setdefault(message.seq, {})
     votes[signed.sender] = (message.digest, signed.signature)
     matching = [replica for replica in sorted(votes) if votes[replica][0] == message.digest]
+    _notice_split(state, message.seq, votes)
     if len(matching) < state.quorums.strong:
-        _notice_split(state, message.seq, votes)
         return
     chosen = matching[: state.quorums.strong]
     certificate = CheckpointCertificate(
