@@ -17,10 +17,12 @@ if TYPE_CHECKING:
         ClientError,
         ConfigError,
         KeyFileError,
+        NonDeterminism,
         OutcomeUnknown,
         Overloaded,
         ServiceError,
         SessionExpired,
+        SigningError,
         StorageError,
         TransportError,
     )
@@ -39,12 +41,14 @@ __all__ = [
     "ExecutionContext",
     "KeyFileError",
     "Map",
+    "NonDeterminism",
     "OutcomeUnknown",
     "Overloaded",
     "Result",
     "Service",
     "ServiceError",
     "SessionExpired",
+    "SigningError",
     "StateMachine",
     "StorageError",
     "TransportError",
@@ -61,7 +65,9 @@ if not __debug__:
         "bft refuses to run under python -O: its assertions stop a faulty replica before it misleads others"
     )
 
-_ERRORS = [name for name in __all__ if name.endswith(("Error", "Unknown", "Expired", "Closed")) or name == "Overloaded"]
+_ERRORS = [
+    name for name in __all__ if name.endswith(("Error", "Unknown", "Expired", "Closed", "Determinism", "Overloaded"))
+]
 _HOMES = {
     "Blocking": "bft.client.blocking",
     "connect_blocking": "bft.client.blocking",

@@ -179,15 +179,25 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         data: folder of the store.
         durability: "power" survives power loss (fsync), "process" survives kill -9, "memory" survives nothing: a
             restart then counts as one of the f faults.
+        signer: `unix:PATH` of the signing agent that holds the key, instead of `key`.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
     """
 
     id: Annotated[int, Meta(ge=0, le=REPLICAS_MAX - 1)]
     cluster: str
-    key: str
+    key: str = ""
+    signer: Annotated[str, Meta(pattern="^(unix:.+)?$")] = ""
     data: str
     durability: Durability = "power"
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.key) == bool(self.signer):
+            raise ValueError(
+                "give either key, the key's file, or signer, the socket of the agent that holds it"
+            )
+        if self.signer and self.durability == "memory":
+            raise ValueError('durability is "memory": a replica that forgets its votes cannot use a signing agent')
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -208,7 +218,11 @@ def load_local(path: Path) -> Local:
     local = _load(path, Local)
     base = path.resolve().parent
     return msgspec.structs.replace(
-        local, cluster=str(base / local.cluster), key=str(base / local.key), data=str(base / local.data)
+        local,
+        cluster=str(base / local.cluster),
+        key=str(base / local.key) if local.key else "",
+        signer=f"unix:{base / local.signer.removeprefix('unix:')}" if local.signer else "",
+        data=str(base / local.data),
     )
 
 

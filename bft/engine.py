@@ -7,12 +7,14 @@ order: `Persist`, `Send`, `Broadcast`, `SetTimer` and reports are for the driver
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from bft.digests import page_digest
 from bft.events import (
     AnswerQuery,
     Effect,
     Execute,
+    ExplainState,
     Input,
     InstallState,
     LoadPages,
@@ -20,15 +22,20 @@ from bft.events import (
     Send,
     SendManifest,
     SendPages,
+    StateExplained,
 )
 from bft.ids import Nanos, Peer
 from bft.messages import ManifestBody, Message, Packet, PageBodies
 from bft.ports import Node, StateMachine, Store
 from bft.state.executor import Executor
+from bft.wire.codec import decode_manifest
 
 PAGES_PACKET_BYTES = 4 * 1024 * 1024
 PAGES_ANSWER_BYTES = 4 * PAGES_PACKET_BYTES
 """One request brings about this much; who asked asks again for the rest. Else 256 large pages would fill the memory."""
+
+
+PAGES_NAMED_MAX = 16
 
 
 class Engine:
@@ -65,6 +72,8 @@ class Engine:
                     case LoadPages():
                         pages = self._store.read_pages(effect.digests)
                         inputs.append(PagesLoaded({page_digest(page): page for page in pages}))
+                    case ExplainState():
+                        inputs.append(StateExplained(self._explain(effect)))
                     case SendPages():
                         out.extend(self._page_packets(effect))
                     case SendManifest():
@@ -74,6 +83,22 @@ class Engine:
                     case _:
                         out.append(effect)
         return out
+
+    def _explain(self, effect: ExplainState) -> tuple[str, ...]:
+        """Which pages differ, by number; and what in them, if the certified pages are here and the service can say."""
+        stored = self._store.read_manifest(effect.ours)
+        if stored is None:
+            return ()
+        ours, theirs = decode_manifest(stored), decode_manifest(effect.manifest)
+        lines = [*_pages("service", ours.service, theirs.service), *_pages("session", ours.sessions, theirs.sessions)]
+        explain = getattr(self._executor.machine, "explain", None)
+        if effect.pages and explain is not None and ours.service != theirs.service:
+            right = dict(zip(theirs.service, effect.pages, strict=True))
+            wrong = [digest for digest in ours.service if digest not in right]
+            right.update((page_digest(page), page) for page in self._store.read_pages(wrong))
+            if all(digest in right for digest in ours.service):
+                lines += explain([right[digest] for digest in ours.service], effect.pages)
+        return tuple(lines)
 
     def _page_packets(self, effect: SendPages) -> list[Effect]:
         """Group the stored pages into packets of bounded size, up to a bounded number of bytes."""
@@ -95,3 +120,11 @@ class Engine:
         if group:
             packets.append(Send(effect.to, PageBodies(tuple(group))))
         return packets
+
+
+def _pages(what: str, left: Sequence[bytes], right: Sequence[bytes]) -> list[str]:
+    """One line that numbers the places at which two lists of page digests differ, or that one of them lacks."""
+    shorter, longer = sorted((len(left), len(right)))
+    numbers = [*(place for place in range(shorter) if left[place] != right[place]), *range(shorter, longer)]
+    named = ", ".join(map(str, numbers[:PAGES_NAMED_MAX])) + (", ..." if len(numbers) > PAGES_NAMED_MAX else "")
+    return [f"{what} pages {named} of {longer}"] if numbers else []

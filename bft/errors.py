@@ -19,12 +19,54 @@ class KeyFileError(BFTError):
     """A key file is missing, unreadable, too open to others, or not the key that was expected."""
 
 
+class SigningError(BFTError):
+    """The signing agent refuses to sign, or cannot be reached: the replica stops.
+
+    Attributes:
+        code: why, as `bft.signing.rules.CODES` lists them, or `unavailable`, or `protocol`.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({code})")
+        self.code = code
+
+
 class StorageError(BFTError):
     """Stable storage refused: corrupt, locked by another process, full, read-only, or belonging to somebody else."""
 
 
 class TransportError(BFTError):
     """A socket could not be opened or bound, or a TLS peer is not who the cluster file says."""
+
+
+class NonDeterminism(BFTError):
+    """A service executed one operation twice and the two runs differ: its replicas would not agree.
+
+    Attributes:
+        operation: the method's name.
+        arguments: as text.
+        path: where the two differ: `result[0]`, `event 0`, `accounts['alice'].balance`, `attribute total`.
+        first, second: what stands there after either run, as text.
+        number: which operation it was, counting from 1.
+        page: the page of the state, as `accounts page 3`; empty for results and events.
+        cause: what the difference comes from, where that was found out.
+    """
+
+    def __init__(
+        self, operation: str, arguments: str, path: str, first: str, second: str, *, number: int = 0, page: str = ""
+    ) -> None:
+        super().__init__(
+            f"{operation}({arguments}) is not deterministic: {path} is {first} in one run and {second} in another"
+            f"{f' ({page})' if page else ''}"
+        )
+        self.operation = operation
+        self.arguments = arguments
+        self.path = path
+        self.first = first
+        self.second = second
+        self.number = number
+        self.page = page
+        self.cause = ""
 
 
 class ClientError(BFTError):

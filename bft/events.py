@@ -201,7 +201,14 @@ class PagesLoaded:
     pages: dict[bytes, bytes]
 
 
-Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded
+@dataclass(frozen=True, slots=True)
+class StateExplained:
+    """Answer to `ExplainState`: lines for people, none if the own pages are gone."""
+
+    lines: tuple[str, ...]
+
+
+Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded | StateExplained
 
 # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -273,6 +280,20 @@ class LoadPages:
 
 
 @dataclass(frozen=True, slots=True)
+class ExplainState:
+    """Say where the stored state with digest `ours` differs from a certified one; answered by `StateExplained`.
+
+    Attributes:
+        manifest: the certified state's.
+        pages: its service pages in order; empty while they are not here.
+    """
+
+    ours: bytes
+    manifest: bytes
+    pages: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SendPages:
     """Send to `to` those of the pages that the store has."""
 
@@ -317,7 +338,8 @@ class Progress:
     """Something for people and checkers: a transition of the protocol.
 
     Attributes:
-        what: short fixed word (`view-change`, `new-view`, `stable`, `transfer`, `diverged`, `suspect`, ...).
+        what: short fixed word (`view-change`, `new-view`, `stable`, `transfer`, `diverged`, `differs`, `split`,
+            `suspect`, ...).
         detail: values of interest, as text.
     """
 
@@ -337,6 +359,7 @@ Effect = (
     | AnswerQuery
     | InstallState
     | LoadPages
+    | ExplainState
     | SendPages
     | SendManifest
     | Rejected

@@ -16,15 +16,18 @@ MAY_IMPORT: dict[str, list[str]] = {
     "wire": [*FOUNDATION, "core", "wire"],
     "state": [*FOUNDATION, "state", "wire"],
     "services": [*FOUNDATION, "services", "state", "wire", "client"],
-    "engine": [*FOUNDATION, "state"],
+    "determinism": [*FOUNDATION, "determinism", "state", "services", "wire"],
+    "engine": [*FOUNDATION, "state", "wire"],  # wire: it opens manifests to say where two states differ
     "generals": [*FOUNDATION, "generals", "wire"],
     "crypto": [*FOUNDATION, "crypto", "generals"],
     "storage": [*FOUNDATION, "storage", "wire"],
     "transport": [*FOUNDATION, "transport", "crypto", "wire"],
     "client": [*FOUNDATION, "client", "services", "crypto", "transport", "wire"],
     "runtime": [
-        *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport"
+        *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport",
+        "determinism", "signing",
     ],
+    "signing": [*FOUNDATION, "signing", "crypto", "storage", "transport", "wire"],
     "adversary": [*FOUNDATION, "adversary", "core", "wire", "state", "services", "engine", "client", "runtime"],
     "sim": [
         *FOUNDATION, "sim", "adversary", "core", "wire", "state", "services", "engine", "client", "crypto", "storage",

@@ -12,7 +12,7 @@ import click
 from bft.cli.layout import CLUSTER_FILE, DEFAULT_SERVICE, Plan, replica_configs, write_cluster
 from bft.cli.probe import Account, probe_all, probe_identity
 from bft.cli.processes import ReplicaProcess, stop_all
-from bft.cli.status import render, summary
+from bft.cli.status import alarms, render, summary
 from bft.cli.terminal import (
     Exit,
     cluster_option,
@@ -168,6 +168,8 @@ def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_
             print_json(summary(shared, accounts))
         else:
             console().print(render(shared, accounts))
+            for line in alarms(accounts):
+                console().print(line, soft_wrap=True, emoji=False)
         if watch_s is None:
             break
         time.sleep(watch_s)

@@ -1,13 +1,22 @@
-"""`bft keys new | show`: private keys for clients and replicas."""
+"""`bft keys new | show | agent`: private keys for clients and replicas."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from bft.cli.terminal import example, friendly, json_option, passphrase_from_environment, print_json
+from bft.cli.terminal import (
+    cluster_option,
+    example,
+    friendly,
+    json_option,
+    passphrase_from_environment,
+    print_json,
+)
+from bft.config import load_cluster
 from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.errors import ConfigError, KeyFileError
 from bft.ids import ClientId, peer_name
@@ -58,6 +67,60 @@ def show(file: Path, as_json: bool) -> None:
     if passphrase is None and _is_encrypted(file):
         passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
     _tell(file, load_key(file, passphrase), as_json)
+
+
+@keys.command(
+    "agent",
+    epilog=example(
+        "keys agent cluster/keys/r0.pem --cluster cluster/cluster.toml --socket cluster/r0/signer.sock",
+        "keys agent --report --socket cluster/r0/signer.sock",
+    ),
+)
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@cluster_option
+@click.option(
+    "--socket", "socket_file", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where to listen."
+)
+@click.option(
+    "--guard",
+    "guard_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What was signed.  [default: FILE.guard]",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["power", "process"]),
+    default="power",
+    show_default=True,
+    help="What the guard survives: power loss, or kill -9. Take the replica's.",
+)
+@click.option("--report", "reports", is_flag=True, help="Ask a running agent for its counters instead, as JSON.")
+@friendly
+def agent(
+    file: Path | None,
+    cluster_file: Path,
+    socket_file: Path,
+    guard_file: Path | None,
+    durability: Literal["power", "process"],
+    reports: bool,
+) -> None:
+    """Hold a replica's key in a process of its own, which signs no two votes that exclude each other.
+
+    The replica has `signer = "unix:PATH"` in its replica.toml in the place of `key`. Runs in the foreground until
+    SIGTERM or SIGINT. An encrypted key's passphrase comes from BFT_PASSPHRASE, or is asked for. Exit code 2: key or
+    cluster file are wrong; 1: the socket or the guard cannot be used.
+    """
+    from bft.cli.agent import report, run
+
+    if reports:
+        print_json(report(socket_file))
+        return
+    if file is None:
+        raise ConfigError("FILE is missing: the key to hold")
+    passphrase = passphrase_from_environment()
+    if passphrase is None and _is_encrypted(file):
+        passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
+    run(file, load_key(file, passphrase), load_cluster(cluster_file), socket_file, guard_file, durability)
 
 
 def make_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from bft.cli.terminal import Exit, example
 COMMANDS = {
     "call": ("bft.cli.call:call", "Call any method of the replicated service."),
     "campaign": ("bft.cli.campaign:campaign", "Attack simulated clusters, many seeds at a time."),
+    "check": ("bft.cli.check:check", "Find out whether a service is deterministic."),
     "cluster": ("bft.cli.cluster:cluster", "Make, start, watch and stop a cluster on this machine."),
     "demo": ("bft.cli.demo:demo", "Load real data while a replica lies and the primary is killed."),
     "evidence": ("bft.cli.evidence:evidence", "List, show and verify evidence of misbehaviour."),

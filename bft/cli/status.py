@@ -76,9 +76,28 @@ def render(cluster: Cluster, accounts: Sequence[Account], states: Mapping[int, s
     return table
 
 
+def alarms(accounts: Sequence[Account]) -> list[str]:
+    """What a table has no room for: which replicas have had a wrong state, and where it differed. As rich markup."""
+    lines = []
+    for account in accounts:
+        count = account.number("divergences")
+        if not count:
+            continue
+        state = "answers nobody until it is repaired" if account.report.get("serves") is False else "repaired"
+        at = account.number("diverged_at")
+        lines.append(f"[yellow]r{account.replica}[/] diverged {count} times, last at checkpoint {at}: {state}")
+        where = account.report.get("differs")
+        lines += [f"    {escape(str(line))}" for line in (where if isinstance(where, list) else ())]
+    return lines
+
+
 def _state(account: Account) -> str:
     if account.report.get("lies"):
         return "[bold magenta]lying[/]"
+    if account.report.get("serves") is False:
+        return f"[bold red]diverged at {account.number('diverged_at')}, repairing[/]"
+    if account.number("split") > account.number("stable"):
+        return f"[bold red]states differ at {account.number('split')}[/]"
     if account.report.get("fetching") is not None:
         return "[yellow]fetching state[/]"
     return "[green]alive[/]" if account.report.get("active") else "[yellow]changing view[/]"

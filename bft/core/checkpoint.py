@@ -68,6 +68,7 @@ def count(state: State, signed: Signed, message: Checkpoint) -> None:
     votes = state.checkpoints.setdefault(message.seq, {})
     votes[signed.sender] = (message.digest, signed.signature)
     matching = [replica for replica in sorted(votes) if votes[replica][0] == message.digest]
+    _notice_split(state, message.seq, votes)
     if len(matching) < state.quorums.strong:
         return
     chosen = matching[: state.quorums.strong]
@@ -80,6 +81,19 @@ def count(state: State, signed: Signed, message: Checkpoint) -> None:
     found = checkpoint_certificate_flaw(certificate, state.rules)
     assert found is None, f"made a checkpoint certificate that others must refuse: {found}"
     adopt(state, certificate)
+
+
+def _notice_split(state: State, seq: int, votes: dict[int, tuple[bytes, bytes]]) -> None:
+    """Say once per slot that no strong quorum of equal checkpoints can come: more than f states differ.
+
+    Nothing follows from it but words: the window fills and ordering stops, which is safe. f liars cannot cause it:
+    the others' equal votes, given or to come, are strong many.
+    """
+    digests = [digest for digest, _ in votes.values()]
+    most = max(digests.count(digest) for digest in digests)
+    if seq > state.split and most + state.quorums.n - len(votes) < state.quorums.strong:
+        state.split = seq
+        state.progress("split", seq, f"{len(dict.fromkeys(digests))} states differ: is the service deterministic?")
 
 
 def _forget_far_votes(state: State, sender: int) -> None:
@@ -112,8 +126,7 @@ def adopt(state: State, certificate: CheckpointCertificate) -> None:
     if own is None:
         return
     if own[0] != certificate.digest:
-        state.progress("diverged", certificate.seq, "own state differs from the stable checkpoint")
-        transfer.begin(state, certificate)
+        transfer.repair(state, own[0], certificate)
         return
     make_stable(state, certificate)
 

@@ -83,14 +83,14 @@ def refuse(state: State, client: bytes, session: int, number: int) -> None:
 def send_events(state: State, client: bytes, message: FetchEvents) -> None:
     """Send a client the events that it missed."""
     session = state.sessions.get(client, message.session)
-    if session is not None:
+    if session is not None and state.serves:
         state.send(client, session.events_after(message.after))
 
 
 def resend(state: State, client: bytes, session_number: int, first: int, count: int) -> None:
     """Send the kept bundles that cover the operations `first .. first + count - 1` again, with their bytes."""
     session = state.sessions.get(client, session_number)
-    if session is None:
+    if session is None or not state.serves:
         return
     seqs = {session.done[number]: None for number in range(first, first + count) if number in session.done}
     for seq in seqs:

@@ -26,6 +26,7 @@ from bft.events import (
     SendPages,
     SetTimer,
     Start,
+    StateExplained,
     Tick,
 )
 from bft.ids import Nanos, Peer
@@ -96,6 +97,8 @@ class Replica:
                 queries.on_query_answered(state, event)
             case PagesLoaded():
                 transfer.on_pages_loaded(state, event)
+            case StateExplained():
+                transfer.on_explained(state, event)
             case Start():
                 self._start()
         effects = state.out
@@ -264,4 +267,9 @@ class Replica:
             "fetching": state.fetching.certificate.seq if state.fetching is not None else None,
             "fetch_missing": len(state.fetching.missing) if state.fetching is not None else 0,
             "backoff": state.timing.backoff,
+            "serves": state.serves,
+            "divergences": state.divergences,
+            "diverged_at": state.divergence.seq if state.divergence is not None else None,
+            "differs": list(state.divergence.where) if state.divergence is not None else [],
+            "split": state.split,
         }

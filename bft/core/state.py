@@ -6,6 +6,7 @@ The parts are modules of functions on this state: `ordering`, `execution`, `chec
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bft.config import MILLISECOND, Protocol
@@ -96,6 +97,23 @@ class Fetching:
 
 
 @dataclass(slots=True)
+class Divergence:
+    """A checkpoint at which this replica's state is not the one that a strong quorum certified.
+
+    Attributes:
+        ours, theirs: the two state digests.
+        where: what differs, as lines for people; filled while the right state comes in.
+        repaired: True once the certified state (or a later one) is installed.
+    """
+
+    seq: int
+    ours: bytes
+    theirs: bytes
+    where: tuple[str, ...] = ()
+    repaired: bool = False
+
+
+@dataclass(slots=True)
 class State:
     """One replica.
 
@@ -113,6 +131,9 @@ class State:
         own_checkpoints: slot -> (digest of the own state, vote that was sent) of checkpoints taken and not yet stable.
         stable: proof of the low watermark; None at the genesis checkpoint.
         target: a certificate ahead of `executed` that the ordinary repair has not reached yet.
+        divergence: the last one found; while it is not repaired, nothing that the service said is given out.
+        divergences: how many were found since the start.
+        split: the highest slot at which so many CHECKPOINTs differ that no strong quorum of equal ones can come.
         view_changes: per sender, view -> VIEW-CHANGE: at most the one for the present view and the highest.
         suspects: per sender, the view it suspects, and when it last said so.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
@@ -149,6 +170,9 @@ class State:
     target: CheckpointCertificate | None = None
     target_since: Nanos = 0
     fetching: Fetching | None = None
+    divergence: Divergence | None = None
+    divergences: int = 0
+    split: int = 0
     view_changes: dict[int, dict[int, tuple[Signed, ViewChange]]] = field(default_factory=dict)
     suspects: dict[int, tuple[int, Nanos]] = field(default_factory=dict)
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
@@ -168,6 +192,16 @@ class State:
     def is_primary(self) -> bool:
         """True if this replica orders now."""
         return self.active and self.quorums.primary(self.view) == self.me
+
+    @property
+    def serves(self) -> bool:
+        """False from finding that the own state is wrong until the certified one is installed.
+
+        What clients are told comes from that state: replies, kept replies, events and queries. Votes go on: PREPARE and
+        COMMIT bind a digest to a slot and read the log alone, which the divergence has not touched; with f other faults
+        the cluster would stop without them. CHECKPOINTs stop by themselves, since nothing executes meanwhile.
+        """
+        return self.divergence is None or self.divergence.repaired
 
     # --- time -----------------------------------------------------------------------------------------------------
 
@@ -199,6 +233,17 @@ class State:
         assert found is None, f"about to send a message that others must refuse ({found}): {message}"
         payload = encode(message)
         return Signed(self.me, payload, self.signer.sign(payload))
+
+    def sign_all(self, messages: Sequence[ReplicaMessage]) -> tuple[Signed, ...]:
+        """Sign several messages; in one go where the signer can, since asking an agent costs a wait each."""
+        many: Callable[[Sequence[bytes]], Sequence[bytes]] | None = getattr(self.signer, "sign_many", None)
+        if many is None or not messages:
+            return tuple(map(self.sign, messages))
+        for message in messages:
+            found = flaw(message, self.me, self.rules)
+            assert found is None, f"about to send a message that others must refuse ({found}): {message}"
+        payloads = list(map(encode, messages))
+        return tuple(Signed(self.me, payload, made) for payload, made in zip(payloads, many(payloads), strict=True))
 
     def persist(self, record: Record) -> None:
         """Nothing emitted after this leaves the machine before `record` is durable."""

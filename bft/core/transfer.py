@@ -12,9 +12,9 @@ wrong replies. Any peer may lie or be silent: it is passed over on the next turn
 from __future__ import annotations
 
 from bft.core import checkpoint, execution, ordering, queries
-from bft.core.state import Fetching, State
+from bft.core.state import Divergence, Fetching, State
 from bft.digests import page_digest, state_digest
-from bft.events import InstallState, LoadPages, Pages, PagesLoaded, Snapshot
+from bft.events import ExplainState, InstallState, LoadPages, Pages, PagesLoaded, Snapshot, StateExplained
 from bft.ids import Peer
 from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, Manifest, ManifestBody, PageBodies
 from bft.wire.codec import Malformed, decode_manifest
@@ -47,6 +47,33 @@ def begin(state: State, certificate: CheckpointCertificate) -> None:
     state.fetching = Fetching(certificate, pages=held, progressed=state.now)
     state.progress("transfer", certificate.seq, "begins")
     ask(state)
+
+
+def repair(state: State, ours: bytes, certificate: CheckpointCertificate) -> None:
+    """The own state at a stable checkpoint is wrong: give nothing of it out, and fetch the right one."""
+    if not state.serves and state.fetching is not None and certificate.seq <= state.fetching.certificate.seq:
+        return
+    state.divergences += state.serves
+    state.divergence = Divergence(certificate.seq, ours, certificate.digest)
+    state.progress("diverged", certificate.seq, f"own state {ours.hex()[:8]}, certified {certificate.digest.hex()[:8]}")
+    begin(state, certificate)
+
+
+def on_explained(state: State, event: StateExplained) -> None:
+    """Keep what is known about a divergence, and say it."""
+    divergence = state.divergence
+    if divergence is None or not event.lines:
+        return
+    divergence.where = event.lines
+    for line in event.lines:
+        state.progress("differs", divergence.seq, line)
+
+
+def _explain(state: State, fetching: Fetching, pages: tuple[bytes, ...]) -> None:
+    """Ask which pages differ, while the wrong ones are still stored; for people only."""
+    divergence = state.divergence
+    if divergence is not None and not divergence.repaired and divergence.seq == fetching.certificate.seq:
+        state.out.append(ExplainState(divergence.ours, fetching.manifest_bytes, pages))
 
 
 def ask(state: State) -> None:
@@ -110,6 +137,7 @@ def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
     digests = dict.fromkeys((*manifest.service, *manifest.sessions))
     fetching.pages = {digest: page for digest, page in fetching.pages.items() if digest in digests}
     fetching.missing = {digest: None for digest in digests if digest not in fetching.pages}
+    _explain(state, fetching, ())
     state.out.append(LoadPages(tuple(fetching.missing)))
 
 
@@ -157,6 +185,9 @@ def _install(state: State, fetching: Fetching, manifest: Manifest) -> None:
     certificate = fetching.certificate
     assert manifest.seq == certificate.seq, "the certified digest covers the sequence number"
     needed = {digest: fetching.pages[digest] for digest in (*manifest.service, *manifest.sessions)}
+    _explain(state, fetching, tuple(needed[digest] for digest in manifest.service))
+    if state.divergence is not None:
+        state.divergence.repaired = True
     state.persist(Snapshot(manifest.seq, certificate.digest, fetching.manifest_bytes, needed, None))
     state.sessions.restore([needed[digest] for digest in manifest.sessions])
     state.executed = manifest.seq

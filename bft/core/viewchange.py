@@ -168,8 +168,8 @@ def _make_new_view(state: State) -> None:
     others = [sender for sender in entries if sender != state.me][: state.quorums.strong - 1]
     chosen = [entries[sender] for sender in sorted([state.me, *others])]
     selection = select([message for _, message in chosen])
-    proposals = tuple(
-        state.sign(PrePrepare(state.epoch, state.view, seq, digest)) for seq, digest in selection.proposals
+    proposals = state.sign_all(
+        [PrePrepare(state.epoch, state.view, seq, digest) for seq, digest in selection.proposals]
     )
     message = NewView(state.epoch, state.view, tuple(signed for signed, _ in chosen), proposals)
     signed = state.sign(message)

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import ssl
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.x509.oid import NameOID
 
 from bft.crypto.keys import KeyPair
 from bft.errors import KeyFileError
@@ -40,6 +43,63 @@ def server_context(keys: KeyPair, key_path: Path, name: str, passphrase: bytes |
         except (ssl.SSLError, OSError) as error:
             raise KeyFileError(f"{key_path}: not the private key of {keys.public_hex}: {error}") from error
     return context
+
+
+def endpoint_certificate(keys: KeyPair, endpoint: bytes, name: str) -> bytes:
+    """A DER certificate over another 32-byte Ed25519 key, signed by `keys`: lets a process be a replica's TLS endpoint
+    without holding the replica's key.
+
+    What is signed is a DER sequence and never a message of the protocol, which begins with its domain. Who holds the
+    endpoint's key can be taken for the replica on a connection, but cannot vote for it.
+
+    Raises:
+        ValueError: `endpoint` is no key.
+    """
+    return (
+        x509.CertificateBuilder(
+            issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
+            subject_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} endpoint")]),
+            public_key=Ed25519PublicKey.from_public_bytes(endpoint),
+            serial_number=int.from_bytes(endpoint[:16], "big") | 1,
+            not_valid_before=datetime(2020, 1, 1),
+            not_valid_after=datetime(9999, 12, 31),
+        )
+        .sign(Ed25519PrivateKey.from_private_bytes(keys.seed), None)
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
+def endpoint_context(endpoint: KeyPair, certificate: bytes) -> ssl.SSLContext:
+    """The listening side of a process that shows an `endpoint_certificate` (DER) over its own key.
+
+    The key is made for this process and goes through a temporary file that only its owner can read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _harden(context)
+    context.num_tickets = 0
+    private = Ed25519PrivateKey.from_private_bytes(endpoint.seed).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+        file.write(private + ssl.DER_cert_to_PEM_cert(certificate).encode())
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context
+
+
+def vouches_for(key: bytes, der: bytes) -> bool:
+    """True if a DER certificate is one over the 32-byte Ed25519 key `key`, or was signed by it for an endpoint.
+
+    TLS has proven that the other side holds the certificate's key; this proves that `key` stands behind it.
+    """
+    if certificate_key(der) == key:
+        return True
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        Ed25519PublicKey.from_public_bytes(key).verify(certificate.signature, certificate.tbs_certificate_bytes)
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
+        return False
+    return True
 
 
 def dialer_context() -> ssl.SSLContext:

@@ -19,6 +19,8 @@ import trio
 
 from bft.config import Cluster, Durability, Local, Protocol, ReplicaEntry
 from bft.crypto.keys import KeyPair, save_key
+from bft.determinism.pair import CheckedMachine
+from bft.errors import ConfigError, NonDeterminism
 from bft.ports import StateMachine
 from bft.runtime.assembly import NodeWrapper
 from bft.runtime.server import ReplicaServer, ServerLimits
@@ -47,6 +49,7 @@ class LocalCluster:
     _durability: Durability = "process"
     _make_service: Callable[[], StateMachine] | None = None
     _limits: ServerLimits | None = None
+    _checks_determinism: bool = False
     _sockets: dict[int, list[socket.socket]] = field(default_factory=dict)
     _nursery: trio.Nursery | None = None
     _ended: dict[int, trio.Event] = field(default_factory=dict)
@@ -55,17 +58,18 @@ class LocalCluster:
         """Start a stopped replica from its store; returns when it serves."""
         assert self._nursery is not None, "the cluster is not open"
         assert replica not in self._ended, f"replica {replica} runs already"
+        checked = CheckedMachine(self.cluster.service) if self._checks_determinism else None
         server = ReplicaServer(
             self.cluster,
             self.local(replica),
             wrapper,
-            service=self._make_service() if self._make_service else None,
+            service=self._make_service() if self._make_service else checked,
             sockets=self._sockets.pop(replica, None),
             limits=self._limits,
         )
         self.servers[replica] = server
         self._ended[replica] = trio.Event()
-        await self._nursery.start(self._run, replica, server)
+        await self._nursery.start(self._run, replica, server, checked)
 
     async def stop(self, replica: int) -> None:
         """Stop a replica; returns when its files are closed."""
@@ -95,12 +99,19 @@ class LocalCluster:
         )
 
     async def _run(
-        self, replica: int, server: ReplicaServer, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        replica: int,
+        server: ReplicaServer,
+        checked: CheckedMachine | None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         ended = self._ended[replica]
         try:
             await server.run(task_status=task_status)
         finally:
+            if checked is not None:
+                checked.close()
             ended.set()
 
 
@@ -113,6 +124,7 @@ async def local_cluster(
     protocol: Protocol | None = None,
     make_service: Callable[[], StateMachine] | None = None,
     limits: ServerLimits | None = None,
+    check_determinism: bool = False,
 ) -> AsyncIterator[LocalCluster]:
     """Run a cluster on ephemeral ports of 127.0.0.1 while the block runs; its files are temporary.
 
@@ -123,22 +135,39 @@ async def local_cluster(
         protocol: parameters of the protocol.
         make_service: makes each replica's state machine, instead of loading it by `service`.
         limits: bounds on peers, for all replicas.
+        check_determinism: every replica executes in two processes that differ in hash seed, clock, dice and memory. The
+            first difference ends the block with a `NonDeterminism` that names operation, place and both values.
 
     Raises:
+        ConfigError: `check_determinism` needs a service that other processes can import, not `make_service`.
         BFTError: a replica failed; AssertionErrors of replicas come out as they are, in trio's exception groups.
     """
     with tempfile.TemporaryDirectory(prefix="bft-") as name:
         cluster = _prepare(Path(name), service, replicas, protocol or Protocol(), durability)
         cluster._make_service = make_service
         cluster._limits = limits
-        async with trio.open_nursery() as nursery:
-            cluster._nursery = nursery
-            for replica in range(replicas):
-                await cluster.start(replica)
-            try:
-                yield cluster
-            finally:
-                nursery.cancel_scope.cancel()
+        cluster._checks_determinism = check_determinism
+        if check_determinism and make_service is not None:
+            raise ConfigError("check_determinism runs the service in other processes: name its class by `service`")
+        try:
+            async with trio.open_nursery() as nursery:
+                cluster._nursery = nursery
+                for replica in range(replicas):
+                    await cluster.start(replica)
+                try:
+                    yield cluster
+                finally:
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            found = group.subgroup(NonDeterminism)
+            if found is None:
+                raise
+            raise _first(found) from None  # every replica that got so far says the same
+
+
+def _first(group: BaseExceptionGroup[NonDeterminism]) -> NonDeterminism:
+    first = group.exceptions[0]
+    return first if isinstance(first, NonDeterminism) else _first(first)
 
 
 def _prepare(folder: Path, service: str | type, n: int, protocol: Protocol, durability: Durability) -> LocalCluster:

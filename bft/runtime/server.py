@@ -15,22 +15,21 @@ from pathlib import Path
 import trio
 
 from bft.config import Cluster, Local
-from bft.crypto.keys import KeyPair
-from bft.crypto.tls import server_context
 from bft.errors import BFTError, ConfigError, TransportError
 from bft.events import Report
 from bft.ids import Peer, ReplicaId, peer_name
 from bft.messages import ENVELOPE_BYTES_MAX
 from bft.ports import StateMachine, Store
-from bft.runtime.assembly import Assembly, NodeWrapper, assemble, load_replica_key, open_store
+from bft.runtime.assembly import Assembly, Credentials, NodeWrapper, assemble, load_credentials, open_store
 from bft.runtime.driver import Driver
 from bft.runtime.evidence import EvidenceKeeper
 from bft.runtime.links import LinkLimits, Links
 from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
+from bft.signing.client import FollowedStore
 from bft.transport.channel import Channel
 from bft.transport.dial import FRAME_BYTES_MAX, dial
 from bft.transport.frames import ReceiveBudget
-from bft.transport.handshake import HANDSHAKE_SECONDS, Host, Identity, refuse, welcome
+from bft.transport.handshake import HANDSHAKE_SECONDS, Host, Identity, Prover, refuse, welcome
 from bft.transport.listener import STRANGERS_MAX, Listener, listen
 from bft.transport.poller import Poller
 
@@ -145,16 +144,24 @@ class ReplicaServer:
                 which case nothing was sent after the failure.
             AssertionError: the replica found a bug in itself; it must not be restarted without thought.
         """
-        keys = load_replica_key(self._cluster, self._local, self._passphrase)
-        context = server_context(keys, Path(self._local.key), peer_name(self._me), self._passphrase)
+        credentials = load_credentials(self._cluster, self._local, self._passphrase)
+        try:
+            await self._run(credentials, task_status)
+        finally:
+            credentials.close()
+
+    async def _run(self, credentials: Credentials, task_status: trio.TaskStatus[None]) -> None:
+        """Open what `run` has not opened yet, serve, close it."""
         service = _load_service(self._cluster.service) if self._service is None else self._service
         sockets = self._listen() if self._sockets is None else self._sockets
         try:
             store = open_store(self._cluster, self._local)
             try:
-                parts, verifier = assemble(self._cluster, self._local, keys, store, service, self._wrapper)
-                host = Host(self._cluster.id, self._me, context, verifier)
-                await self._serve(parts, store, host, sockets, keys, task_status)
+                parts, verifier = assemble(self._cluster, self._local, credentials, store, service, self._wrapper)
+                if credentials.agent is not None:
+                    store = FollowedStore(store, credentials.agent)
+                host = Host(self._cluster.id, self._me, credentials.context, verifier)
+                await self._serve(parts, store, host, sockets, credentials.prover, task_status)
             finally:
                 store.close()
         finally:
@@ -171,7 +178,7 @@ class ReplicaServer:
         store: Store,
         host: Host,
         sockets: Sequence[socket.socket],
-        keys: KeyPair,
+        keys: Prover,
         task_status: trio.TaskStatus[None],
     ) -> None:
         self._summary = parts.summary
@@ -236,7 +243,7 @@ class ReplicaServer:
         finally:
             self._links.leave(peer, channel)
 
-    async def _keep_dialed(self, driver: Driver, poller: Poller, keys: KeyPair, peer: ReplicaId) -> None:
+    async def _keep_dialed(self, driver: Driver, poller: Poller, keys: Prover, peer: ReplicaId) -> None:
         """Hold a connection to another replica, for as long as this one lives."""
         identity = Identity(self._cluster.id, self._me, keys)
         entry = self._cluster.replica[peer]

@@ -24,6 +24,7 @@ from bft.runtime.evidence import EvidenceKeeper
 NANOS_PER_SECOND = 1_000_000_000
 REPORT_BYTES_MAX = 1 << 16
 LINES_PER_SECOND_MAX = 50
+ALARMS = ("diverged", "differs", "split")
 Summary = Callable[[], dict[str, object]]
 
 
@@ -83,7 +84,8 @@ class Reporter:
                     self._log.warning("evidence against r%d: %s", report.accused, report.kind)
             case Progress():
                 if self._may_log(now):
-                    self._log.info("view=%d seq=%d %s %s", report.view, report.seq, report.what, report.detail)
+                    level = logging.WARNING if report.what in ALARMS else logging.INFO
+                    self._log.log(level, "view=%d seq=%d %s %s", report.view, report.seq, report.what, report.detail)
             case Committed():
                 pass
         if self._listener is not None:

@@ -14,6 +14,7 @@ import msgspec
 from bft.digests import page_digest
 from bft.messages import OPERATION_BYTES_MAX, STATUS_ERROR, STATUS_FAILED, STATUS_OK
 from bft.ports import ExecutionContext
+from bft.services.anatomy import Head, head_decoder, state_differences
 from bft.services.interface import DECODE_ERRORS, Method, interface_of
 from bft.services.service import Service, current
 from bft.state.encoding import encode
@@ -23,16 +24,6 @@ RESULT_BYTES_MAX = OPERATION_BYTES_MAX
 DETAIL_CHARACTERS_MAX = 1024
 ENVIRONMENT_ERRORS = (MemoryError, OSError, RecursionError, ImportError, SystemError)
 """Raised here but perhaps not on other replicas: never results, always the end of this replica."""
-
-
-class _Head(msgspec.Struct, array_like=True):
-    """First page of a service: plain attributes by name, and how many pages each map has."""
-
-    attributes: dict[str, msgspec.Raw]
-    maps: dict[str, int]
-
-
-_head = msgspec.msgpack.Decoder(_Head)
 
 
 class ServiceMachine:
@@ -120,6 +111,22 @@ class ServiceMachine:
     def checkpoint(self) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
         """Digests of all pages, in order, and the bytes of pages not reported before."""
         attributes = self._encoded_attributes()
+        found = self._pages(attributes)
+        self._restore_attributes(attributes)
+        return found
+
+    def observe(self) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
+        """What `checkpoint` would report now, without its one effect: attributes stay the objects that they are.
+
+        For a checker that looks between two checkpoints. Pages reported here are not reported again.
+        """
+        return self._pages(self._encoded_attributes())
+
+    def explain(self, ours: Sequence[bytes], theirs: Sequence[bytes], /) -> list[str]:
+        """Where two states of this service differ, as lines for people; needs only the pages."""
+        return [str(difference) for difference in state_differences(ours, theirs)]
+
+    def _pages(self, attributes: dict[str, msgspec.Raw]) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
         fresh: dict[bytes, bytes] = {}
         digests: list[bytes] = []
         counts: dict[str, int] = {}
@@ -127,15 +134,14 @@ class ServiceMachine:
             pages = content.checkpoint(fresh)
             counts[name] = len(pages)
             digests += pages
-        head = encode(_Head(attributes, counts))
+        head = encode(Head(attributes, counts))
         digest = page_digest(head)
         fresh[digest] = head
-        self._restore_attributes(attributes)
         return (digest, *digests), fresh
 
     def restore(self, pages: Sequence[bytes], /) -> None:
         """Replace the whole state by these pages."""
-        head = _head.decode(pages[0])
+        head = head_decoder.decode(pages[0])
         assert list(head.maps) == list(self._maps), f"pages of maps {list(head.maps)}, not {list(self._maps)}"
         start = 1
         for name, count in head.maps.items():

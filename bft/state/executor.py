@@ -6,27 +6,33 @@ state machine turns its own errors into results, and what is left over must stop
 
 from __future__ import annotations
 
-from bft.events import AnswerQuery, Execute, Executed, InstallState, QueryAnswered
+from collections.abc import Callable, Sequence
+
+from bft.events import AnswerQuery, Execute, Executed, InstallState, OperationCall, QueryAnswered
 from bft.messages import STATUS_ERROR
-from bft.ports import StateMachine
+from bft.ports import ExecutionContext, StateMachine
 from bft.state.context import Context
 from bft.wire.codec import encode
 
 SLOT_RESULT_BYTES_MAX = 32 * 1024 * 1024
 """Results of one slot beyond this are replaced by an error, alike on every replica: reads of large values must not fill
 the memory of all of them at once."""
+Together = Callable[[Sequence[OperationCall], Context], Sequence[tuple[int, bytes]]]
+"""What a state machine may offer as `execute_slot` beside its port: the calls of a slot in one go, for one that lives
+in another process. Their events go into the context."""
 RESULTS_TOO_LARGE = (STATUS_ERROR, encode(("ResultTooLarge", "the results of the slot are too large together")))
 
 
 class Executor:
     """Runs one service. `seq` is the slot after which its state stands; 0 at first."""
 
-    __slots__ = ("_context", "machine", "seq")
+    __slots__ = ("_context", "_together", "machine", "seq")
 
     def __init__(self, machine: StateMachine) -> None:
         self.machine = machine
         self.seq = 0
         self._context = Context()
+        self._together: Together | None = getattr(machine, "execute_slot", None)
 
     def execute(self, effect: Execute) -> Executed:
         """Execute the next slot, which must be above `seq`."""
@@ -39,6 +45,8 @@ class Executor:
         results: list[tuple[int, bytes]] = []
         append = results.append
         room = SLOT_RESULT_BYTES_MAX
+        if self._together is not None:
+            run = self._in_turn(self._together(effect.calls, context))
         for call in effect.calls:
             context.client = call.client
             context.session = call.session
@@ -52,6 +60,12 @@ class Executor:
             return Executed(effect.seq, results, context.events)
         pages, fresh = self.machine.checkpoint()
         return Executed(effect.seq, results, context.events, pages, fresh)
+
+    @staticmethod
+    def _in_turn(outcomes: Sequence[tuple[int, bytes]]) -> Callable[[bytes, ExecutionContext], tuple[int, bytes]]:
+        """Hand out what a machine that takes whole slots has answered."""
+        left = iter(outcomes)
+        return lambda operation, context: next(left)
 
     def answer(self, effect: AnswerQuery) -> QueryAnswered:
         """Answer a read-only operation from the present state, which must be at or after the effect's slot."""

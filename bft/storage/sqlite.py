@@ -53,7 +53,11 @@ create index fetched on pages (fetched) where fetched is not null;
 
 
 class SqliteStore:
-    """A `Store` in a SQLite database."""
+    """A `Store` in a SQLite database.
+
+    Attributes:
+        store_id: 32 hex digits made at its creation; copies of the file share it.
+    """
 
     def __init__(
         self,
@@ -193,6 +197,7 @@ class SqliteStore:
         store = self._require_identity(cluster_id, replica)
         if marker is not None:
             claim(marker, store)
+        self.store_id = store
 
     def _create(self, cluster_id: bytes, replica: int) -> None:
         identity = (FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())

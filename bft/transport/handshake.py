@@ -16,14 +16,13 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Verifier, sender_bytes, verify_signed
-from bft.crypto.tls import certificate_key
+from bft.crypto.tls import certificate_key, vouches_for
 from bft.errors import TransportError
 from bft.ids import ClientId, DigestBytes, KeyBytes, Peer, ReplicaId, ReplicaIndex, SignatureBytes, peer_name
 from bft.messages import Message
@@ -72,6 +71,14 @@ _hello = msgspec.msgpack.Decoder(ReplicaHello | ClientHello)
 _answer = msgspec.msgpack.Decoder(Welcome | Refused)
 
 
+class Prover(Protocol):
+    """Signs a hello: a `KeyPair`, or an agent that holds one."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """64-byte signature over exactly `data`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who dials.
@@ -79,12 +86,12 @@ class Identity:
     Attributes:
         cluster_id: 32 bytes.
         me: replica id, or client key.
-        keys: the key pair that proves it.
+        keys: what proves it.
     """
 
     cluster_id: bytes
     me: Peer
-    keys: KeyPair
+    keys: Prover
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +126,9 @@ async def introduce(
     """
     await channel.handshake()
     where = f"{peer_name(server)} at {channel.address}"
-    shown = certificate_key(channel.certificate or b"")
-    if shown != server_key:
+    certificate = channel.certificate or b""
+    if not vouches_for(server_key, certificate):
+        shown = certificate_key(certificate)
         found = "no Ed25519 key" if shown is None else f"key {shown.hex()}"
         raise TransportError(f"{where} shows {found}, the cluster file says {server_key.hex()}")
     channel.allow_frames(frame_bytes_max)

@@ -1,19 +1,29 @@
-"""One suite for every way to sign: what the protocol relies on, held against Ed25519 and the simulator's stand-in."""
+"""One suite for every way to sign: what the protocol relies on, held against Ed25519 in this process, Ed25519 in a
+signing agent, and the simulator's stand-in."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 
 from bft.digests import payload_digest
+from bft.messages import Prepare
 from bft.sim.keys import Ed25519Vault, KeyVault, Vault
+from bft.wire.codec import encode
+from tests.unit.signing.rig import AgentVault
 
-PAYLOAD = b"a payload"
+PAYLOAD = encode(Prepare(0, 0, 1, bytes(32)))
+"""A vote: an agent signs nothing else."""
 
 
-@pytest.fixture(params=[KeyVault, Ed25519Vault], ids=["stand-in", "ed25519"])
-def vault(request) -> Vault:
+@pytest.fixture(params=[KeyVault, Ed25519Vault, AgentVault], ids=["stand-in", "ed25519", "agent"])
+def vault(request) -> Iterator[Vault]:
     """A world's keys."""
-    return request.param(7)
+    made = request.param(7)
+    yield made
+    if isinstance(made, AgentVault):
+        made.close()
 
 
 def test_signature_verifies_for_its_signer_and_payload(vault):
@@ -64,4 +74,7 @@ def test_client_signature_is_not_a_replicas(vault):
 def test_another_worlds_signature_is_refused(vault):
     """A signature of one cluster means nothing in another."""
     other = type(vault)(8)
-    assert not vault.verifier(4).verify_replica(1, PAYLOAD, other.replica_signer(1).sign(PAYLOAD))
+    signature = other.replica_signer(1).sign(PAYLOAD)
+    if isinstance(other, AgentVault):
+        other.close()
+    assert not vault.verifier(4).verify_replica(1, PAYLOAD, signature)
