@@ -16,6 +16,7 @@ from rich.table import Table
 from benchmarks import results
 from benchmarks.measures import measure_growth, measure_outage, measure_throughput
 from benchmarks.readme import write as write_readme
+from benchmarks.run import run
 from bft.config import Durability
 
 DURABILITIES = click.Choice(["power", "process", "memory"])
@@ -140,6 +141,9 @@ def readme() -> None:
     """
     write_readme()
 
+
+for command in (run,):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,41 @@
+"""A tiny run of the benchmark runner on real clusters: not for its figures, but that it has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main
+from benchmarks.case import Case
+from benchmarks.run import measure
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(callers=4),
+        Case(load="clients", callers=3, durability="power"),
+        Case(rate=200),
+        Case(callers=4, reads_percent=50),
+    ],
+    ids=lambda case: case.label,
+)
+def test_run_measures_a_live_cluster(case: Case) -> None:
+    figures = measure(case, 0.3)
+    assert figures["op_s"] > 0
+    assert figures["failures"] == 0
+    assert 0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["max_ms"]
+    assert figures["replica_cpu_us_per_op"] > 0
+
+
+def test_run_writes_what_it_measured(tmp_path: Path) -> None:
+    arguments = ["run", "--suite", "quick", "--only", "sessions_1_memory", "--repeat", "2", "--seconds", "0.2"]
+    outcome = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path), "--json"])
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads((tmp_path / "quick.json").read_text())
+    (row,) = found["figures"]
+    assert row["op_s"]["runs"] == 2
+    assert found["environment"]["commit"]
