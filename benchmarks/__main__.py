@@ -14,8 +14,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import results
+from benchmarks.compare import compare_command
 from benchmarks.measures import measure_growth, measure_outage, measure_throughput
+from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
+from benchmarks.report import report
 from benchmarks.run import run
 from bft.config import Durability
 
@@ -142,7 +145,7 @@ def readme() -> None:
     write_readme()
 
 
-for command in (run,):
+for command in (run, compare_command, plot, report):
     main.add_command(command)
 
 if __name__ == "__main__":

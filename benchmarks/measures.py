@@ -13,6 +13,7 @@ import trio
 from benchmarks.case import Case
 from benchmarks.cluster import BenchmarkCluster, running_cluster
 from benchmarks.load import ClosedLoop, Measurement, OpenLoop, TaskLoop
+from benchmarks.results import spread
 from bft.client.client import Client, connect
 from bft.config import Cluster, Durability
 from bft.crypto.keys import KeyPair
@@ -159,6 +160,6 @@ async def measure_growth(operations: int) -> list[dict[str, Any]]:
                     while load.completed < operations * tenth // 10:
                         await trio.sleep(0.02)
                     memory = cluster.memory_mb()
-                    rows.append({"operations": load.completed, "largest_mb": max(memory), "all_mb": str(memory)})
+                    rows.append({"operations": load.completed, "largest_mb": spread([float(max(memory))])})
                 nursery.cancel_scope.cancel()
     return rows

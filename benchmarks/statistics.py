@@ -16,7 +16,7 @@ from typing import Literal
 
 SIGNIFICANCE = 0.05
 ENUMERATED_MAX = 200_000
-HIGHER_IS_BETTER = ("op_s", "throughput")
+HIGHER_IS_BETTER = ("op_s", "goodput_op_s", "mbit_s")
 Verdict = Literal["better", "worse", "noise", "too few runs"]
 
 
@@ -77,12 +77,19 @@ class Comparison:
     verdict: Verdict
 
 
-def compare(metric: str, first: dict[str, object], second: dict[str, object]) -> Comparison | None:
-    """Compare two spreads; None where a ratio has no meaning, since the first is zero."""
+def compare(
+    metric: str, first: dict[str, object], second: dict[str, object], *, exact: bool = False
+) -> Comparison | None:
+    """Compare two spreads; None where a ratio has no meaning, since the first is zero.
+
+    Args:
+        metric: its name; says which way is better.
+        exact: the figures have no noise (virtual time, counts): any difference counts.
+    """
     a, b = _values(first), _values(second)
     if min(a) <= 0:
         return None
-    chance = _chance(a, b)
+    chance = float(a == b) if exact else _chance(a, b)
     ratio = median(b) / median(a)
     better = (ratio > 1) == (metric in HIGHER_IS_BETTER)
     verdict: Verdict
