@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from bft.config import Durability
-from bft.membership import REPLICAS_MAX
+from bft.membership import REPLICAS_MAX, Quorums
 
 System = Literal["bft", "single-server", "pysyncobj", "etcd", "zookeeper", "bft-smart"]
 
@@ -18,7 +18,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     Attributes:
         system: "bft", or a peer of `benchmarks.peers`.
-        n: replicas (a peer that tolerates crashes only runs with 2f + 1 of them for the f that n = 3f + 1 means).
+        n: replicas of a system that tolerates Byzantine faults; what others run with follows from it (`replicas`).
         load: "sessions" are callers that share one client, its key and its connections; "clients" have a key and
             connections each, in one process.
         callers: how many of them, each with one call open (closed loop).
@@ -41,11 +41,22 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         if self.rate and self.reads_percent:
             raise ValueError("rate and reads_percent cannot be combined: open loops order every operation")
 
+    @property
+    def replicas(self) -> int:
+        """How many replicas run: 2f + 1 where only crashes are tolerated, for the f that `n` tolerates."""
+        match self.system:
+            case "bft" | "bft-smart":
+                return self.n
+            case "single-server":
+                return 1
+            case _:
+                return 2 * max(Quorums.of(self.n).f, 1) + 1
+
     def columns(self) -> dict[str, object]:
         """What identifies the case in a row of a result file."""
         return {
             "system": self.system,
-            "n": self.n,
+            "n": self.replicas,
             "durability": self.durability,
             "load": f"{self.callers} {self.load}",
             "loop": f"open {self.rate}/s" if self.rate else "closed",
@@ -56,7 +67,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     @property
     def label(self) -> str:
         """The case in one line, for people and for `--only`."""
-        parts = [self.system, f"n={self.n}", self.durability, f"{self.callers} {self.load}"]
+        parts = [self.system, f"n={self.replicas}", self.durability, f"{self.callers} {self.load}"]
         parts += [f"{self.request_bytes}/{self.reply_bytes} bytes"]
         parts += [f"{self.reads_percent} % reads"] if self.reads_percent else []
         parts += [f"open loop {self.rate}/s"] if self.rate else []

@@ -89,10 +89,14 @@ def _peers(folder: Path) -> list[str]:
         "|---|---|---|---|---|---|",
         *(
             f"| {row['system']} | {row['n']} | {row['durability']} | {row['load'].split()[0]} |"
-            f" {_spread(row['op_s'])} | {row['p50_ms']['median']:.2f} |"
+            f" {_spread(row['op_s'])} | {_median_ms(row)} |"
             for row in document["figures"]
         ),
     ]
+
+
+def _median_ms(row: dict[str, Any]) -> str:
+    return f"{row['p50_ms']['median']:.2f}" if "p50_ms" in row else "-"
 
 
 def _virtual(folder: Path) -> list[str]:

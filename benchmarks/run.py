@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks import results
 from benchmarks.case import Case
 from benchmarks.measures import measure_case
-from benchmarks.peers import Absent, adapter
+from benchmarks.peers import Absent, RunFailed, adapter
 from benchmarks.suites import SUITES, load_targets, verdicts
 from bft.errors import BFTError
 
@@ -24,11 +24,9 @@ RUN_SECONDS_MAX = 90.0
 """A single run that takes longer has hung: it is given up and counted as failed."""
 PLAIN_WIDTH = 140
 """Columns of a table that goes to a file or a pipe."""
+FAILURES = (BFTError, OSError, trio.TooSlowError, trio.BrokenResourceError, RunFailed)
+"""What a run may end with on a machine where something else is wrong; anything else is a bug, and is raised."""
 Measure = Callable[[Case, float], dict[str, float]]
-
-
-class RunFailed(Exception):
-    """A run that gave no figures; the text says why."""
 
 
 def measure(case: Case, seconds: float) -> dict[str, float]:
@@ -38,22 +36,26 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
         RunFailed: it gave no figures.
         Absent: the system is not installed here.
     """
-    if case.system != "bft":
-        return adapter(case.system).measure(case, seconds)
-
-    async def bounded() -> dict[str, float]:
-        with trio.fail_after(RUN_SECONDS_MAX + seconds):
-            return await measure_case(case, seconds)
-
     try:
-        return trio.run(bounded)
-    except (BFTError, OSError, trio.TooSlowError) as error:
+        return adapter(case.system).measure(case, seconds) if case.system != "bft" else trio.run(_bft, case, seconds)
+    except FAILURES as error:
         raise RunFailed(f"{type(error).__name__}: {error}") from error
     except BaseExceptionGroup as group:
-        wanted = group.subgroup((BFTError, OSError, trio.TooSlowError))
-        if wanted is None or len(wanted.exceptions) < len(group.exceptions):
-            raise
-        raise RunFailed(str(group)) from group
+        rest = group.split(FAILURES)[1]
+        if rest is not None:
+            raise  # a bug
+        raise RunFailed(f"{group}: {_first(group)}") from group
+
+
+async def _bft(case: Case, seconds: float) -> dict[str, float]:
+    with trio.fail_after(RUN_SECONDS_MAX + seconds):
+        return await measure_case(case, seconds)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class Suite:

@@ -20,6 +20,8 @@ from benchmarks.run import measure
         Case(load="clients", callers=3, durability="power"),
         Case(rate=200),
         Case(callers=4, reads_percent=50),
+        Case(system="single-server", callers=4, durability="power"),
+        Case(system="single-server", load="clients", callers=2, reads_percent=50),
     ],
     ids=lambda case: case.label,
 )
@@ -28,7 +30,13 @@ def test_run_measures_a_live_cluster(case: Case) -> None:
     assert figures["op_s"] > 0
     assert figures["failures"] == 0
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["max_ms"]
-    assert figures["replica_cpu_us_per_op"] > 0
+
+
+def test_run_measures_a_peer_that_is_installed() -> None:
+    pytest.importorskip("pysyncobj")
+    figures = measure(Case(system="pysyncobj", callers=4, request_bytes=100), 0.3)
+    assert figures["op_s"] > 0
+    assert figures["failures"] == 0
 
 
 def test_run_writes_what_it_measured(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from benchmarks import results
 from benchmarks.__main__ import main
 from benchmarks.case import Case
-from benchmarks.peers import Absent
-from benchmarks.run import RunFailed, Suite
+from benchmarks.peers import Absent, RunFailed
+from benchmarks.run import Suite
 from benchmarks.suites import SUITES, TARGET_CASES, load_targets, verdicts
 
 CASES = {"a": Case(callers=1), "b": Case(callers=2)}
