@@ -2,9 +2,9 @@
 
     BFT_SMART_HOME=~/library/build/install/library python -m benchmarks run --suite peers --only bft-smart
 
-Nothing of it is in this repository. The directory is what BFT-SMaRt's own build installs: `lib/*.jar` and `config/`. Its documented demo programs are run,
-`ThroughputLatencyServer` and `ThroughputLatencyClient` of `bftsmart.demo.microbenchmarks`, unsigned requests (the
-default of its guide), in a copy of the configuration with one view of n servers on free ports.
+Nothing of it is in this repository. The directory is what BFT-SMaRt's own build installs: `lib/*.jar` and `config/`.
+Its documented demo programs are run, `ThroughputLatencyServer` and `ThroughputLatencyClient` of
+`bftsmart.demo.microbenchmarks`, unsigned requests, in a copy of the configuration with n servers on free ports.
 """
 
 from __future__ import annotations
