@@ -15,11 +15,15 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.compare import compare_command
+from benchmarks.counts import counts
+from benchmarks.cpu import cpu
 from benchmarks.measures import measure_growth, measure_outage, measure_throughput
 from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
 from benchmarks.report import report
 from benchmarks.run import run
+from benchmarks.virtual.calibrate import calibrate_command
+from benchmarks.virtual.command import virtual
 from bft.config import Durability
 
 DURABILITIES = click.Choice(["power", "process", "memory"])
@@ -145,7 +149,7 @@ def readme() -> None:
     write_readme()
 
 
-for command in (run, compare_command, plot, report):
+for command in (run, compare_command, plot, report, virtual, calibrate_command, counts, cpu):
     main.add_command(command)
 
 if __name__ == "__main__":

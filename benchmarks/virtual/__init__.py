@@ -1,1 +1,1 @@
-"""Virtual time: the production code under a cost model, every node on a machine of its own, reproducible to the digit."""
+"""Virtual time: the production code under a cost model, a machine per node, reproducible to the digit."""

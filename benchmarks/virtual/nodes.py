@@ -279,19 +279,20 @@ class VirtualReplica(VirtualNode):
 
 
 class VirtualClient(VirtualNode):
-    """A client process: one session, some closed-loop callers.
+    """A client process: one session, some closed-loop callers, until `operations` are made (0: no end).
 
     Attributes:
         latencies_ns: (completed at, latency) of every operation.
     """
 
-    def __init__(self, world: VirtualWorld, index: int, callers: int, operation: bytes) -> None:
+    def __init__(self, world: VirtualWorld, index: int, callers: int, operation: bytes, operations: int) -> None:
         self.key = world.vault.client_key(index)
         super().__init__(world, self.key)
         signer = MeteredSigner(world.vault.client_signer(self.key), self.meter)
         cluster = world.cluster
         self._session = Session(cluster.protocol, cluster.quorums, self.key, signer, world.now + index)
         self._callers = callers
+        self._limit = operations
         self._operation = operation
         self._ticket = 0
         self._since: dict[int, Nanos] = {}
@@ -331,6 +332,8 @@ class VirtualClient(VirtualNode):
             self.take(self.send_cost(frames), lambda: self.transmit(frames))
 
     def _submit(self) -> None:
+        if self._limit and self._ticket == self._limit:
+            return
         self._ticket += 1
         self._since[self._ticket] = self.world.now
         self._do(Submit(self._ticket, self._operation, 0))

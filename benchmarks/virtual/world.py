@@ -25,6 +25,7 @@ from bft.sim.network import REGION_LATENCY_MS
 
 EPOCH_NS = 1_700_000_000_000_000_000
 MILLISECOND = 1_000_000
+SETTLING_MS = 300
 REGIONS = len(REGION_LATENCY_MS)
 WINDOWS = (256, 128, 64, 32, 16)
 """Windows to try, largest first: with many replicas a NEW-VIEW over the default window would not fit into a message."""
@@ -55,6 +56,7 @@ class VirtualCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     Attributes:
         callers: closed-loop callers, dealt evenly to `clients` client processes.
+        operations: what each client process makes in all; 0 for no end.
         warm_up_ms, measured_ms: virtual time.
         protocol: parameters that differ from the defaults.
     """
@@ -64,6 +66,7 @@ class VirtualCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     durability: Durability = "memory"
     clients: Annotated[int, Meta(ge=1)] = 1
     callers: Annotated[int, Meta(ge=1)] = 200
+    operations: Annotated[int, Meta(ge=0)] = 0
     request_bytes: int = 0
     reply_bytes: int = 0
     warm_up_ms: int = 200
@@ -106,7 +109,7 @@ class VirtualWorld:
         ordered = operation(reply_bytes=case.reply_bytes, padding_bytes=case.request_bytes)
         self.replicas = [VirtualReplica(self, index) for index in range(case.n)]
         shares = [case.callers // case.clients + (i < case.callers % case.clients) for i in range(case.clients)]
-        self.clients = [VirtualClient(self, i, share, ordered) for i, share in enumerate(shares)]
+        self.clients = [VirtualClient(self, i, share, ordered, case.operations) for i, share in enumerate(shares)]
         self._nodes: dict[Peer, VirtualNode] = {node.name: node for node in [*self.replicas, *self.clients]}
 
     def at(self, when: Nanos, action: Callable[[], None]) -> None:
@@ -115,9 +118,13 @@ class VirtualWorld:
         heapq.heappush(self._queue, (when, self._counter, action))
 
     def start(self) -> None:
-        """Start every node."""
-        for node in [*self.replicas, *self.clients]:
-            node.start()
+        """Start the replicas, let them find each other, and then start the clients."""
+        for replica in self.replicas:
+            replica.start()
+        self.run_until(self.now + SETTLING_MS * MILLISECOND)
+        self.traffic = Traffic()
+        for client in self.clients:
+            client.start()
 
     def run_until(self, end: Nanos) -> None:
         """Let everything happen that is due before `end`."""
@@ -178,7 +185,7 @@ def run_case(case: VirtualCase, costs: Costs) -> dict[str, float]:
     """
     world = VirtualWorld(case, costs)
     world.start()
-    begin = EPOCH_NS + case.warm_up_ms * MILLISECOND
+    begin = world.now + case.warm_up_ms * MILLISECOND
     end = begin + case.measured_ms * MILLISECOND
     world.run_until(begin)
     before = _counts(world)
