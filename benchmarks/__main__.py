@@ -24,6 +24,7 @@ from benchmarks.report import report
 from benchmarks.run import run
 from benchmarks.virtual.calibrate import calibrate_command
 from benchmarks.virtual.command import virtual
+from benchmarks.ycsb import ycsb
 from bft.config import Durability
 
 DURABILITIES = click.Choice(["power", "process", "memory"])
@@ -149,7 +150,7 @@ def readme() -> None:
     write_readme()
 
 
-for command in (run, compare_command, plot, report, virtual, calibrate_command, counts, cpu):
+for command in (run, compare_command, plot, report, virtual, calibrate_command, counts, cpu, ycsb):
     main.add_command(command)
 
 if __name__ == "__main__":

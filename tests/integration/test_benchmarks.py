@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from benchmarks.__main__ import main
 from benchmarks.case import Case
+from benchmarks.cpu import measure_split
 from benchmarks.run import measure
+from benchmarks.ycsb import measure_ycsb
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,23 @@ def test_run_measures_a_peer_that_is_installed() -> None:
     figures = measure(Case(system="pysyncobj", callers=4, request_bytes=100), 0.3)
     assert figures["op_s"] > 0
     assert figures["failures"] == 0
+
+
+async def test_ycsb_runs_its_heaviest_mix_without_failures() -> None:
+    """E scans up to a hundred records at a time while others are inserted."""
+    figures = await measure_ycsb("E", records=200, callers=4, durability="memory", seconds=0.5)
+    assert figures["op_s"] > 0
+    assert figures["failures"] == 0
+
+
+async def test_cpu_split_adds_up() -> None:
+    """Every sample belongs to a part, and the parts are the whole."""
+    figures = await measure_split(Case(callers=2), 1.5)
+    parts = sum(value for name, value in figures.items() if name != "all")
+    assert parts == pytest.approx(figures["all"])
+    assert figures["crypto"] > 0
+    assert figures["protocol"] > 0
+    assert figures["other"] < figures["all"] / 4
 
 
 def test_run_writes_what_it_measured(tmp_path: Path) -> None:

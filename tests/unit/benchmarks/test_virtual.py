@@ -74,7 +74,8 @@ def test_bandwidth_limits_what_passes() -> None:
     case = VirtualCase(callers=32, request_bytes=65536, warm_up_ms=10, measured_ms=30)
     figures = run_case(case, FREE)
     line = WIRES["lan"].mbit_s * 1e6 / 8 / (3 * 65536)
-    assert line * 0.7 < figures["op_s"] <= line
+    one_batch = 32 / 0.03  # what was under way when measuring began counts when it ends
+    assert line * 0.7 < figures["op_s"] <= line + one_batch
 
 
 def test_processor_of_the_primary_is_never_busier_than_all_the_time() -> None:
