@@ -33,9 +33,11 @@ console = Console()
 
 @click.group()
 def main() -> None:
-    """Benchmarks of real clusters on this machine: processes, TLS, signatures, disks.
+    """Benchmarks: live clusters on this machine, other systems beside them, and clusters in virtual time.
 
-    Example: python -m benchmarks throughput --sessions 200 --repeat 5
+    Every figure goes to benchmarks/results/NAME.json; benchmarks/README.md says how each is measured.
+
+    Example: python -m benchmarks run --suite targets
     """
 
 
