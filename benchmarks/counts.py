@@ -114,7 +114,7 @@ def kind_of(packet: Packet) -> str:
 def rows_of(count: Count, callers: int) -> list[dict[str, Any]]:
     """A row per kind of message, and one for all."""
     expected = count.expected_frames()
-    base = {"n": count.n, "callers": callers, "operations": count.operations, "slots": count.slots}
+    base = {"n": count.n, "callers": callers}
     rows = []
     for kind in [*KINDS, *sorted(count.frames.keys() - set(KINDS))]:
         frames, size = count.frames[kind], count.size[kind]
@@ -128,6 +128,7 @@ def rows_of(count: Count, callers: int) -> list[dict[str, Any]]:
 def _row(name: dict[str, Any], found: int, expected: int, size: int, count: Count) -> dict[str, Any]:
     return {
         **name,
+        "slots": results.spread([count.slots]),
         "per_slot": results.spread([found / count.slots]),
         "formula_per_slot": results.spread([expected / count.slots]),
         "per_op": results.spread([found / count.operations]),
@@ -146,7 +147,7 @@ def counts(output: Path, name: str, as_json: bool) -> None:
     """
     found = [(callers, Count(n, callers=callers)) for callers in (1, 64) for n in SIZES_OF_N]
     rows = [row for callers, count in found for row in rows_of(count, callers)]
-    path = results.write(name, rows, output, exact=True, about=__doc__.split("\n\n")[0])
+    path = results.write(name, rows, output, exact=True, about=__doc__.split("\n\n")[0], plot={"callers": 1})
     equal = all(row["per_slot"]["median"] == row["formula_per_slot"]["median"] for row in rows)
     if as_json:
         click.echo(json.dumps(rows))

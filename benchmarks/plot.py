@@ -1,7 +1,8 @@
 """`python -m benchmarks plot`: result files as PNG and SVG.
 
 The form follows from the rows alone: where they differ in one number (replicas, operations, rate) it is a curve over
-that number, otherwise bars; medians, with the smallest and the largest run as error bars.
+that number, otherwise bars; medians, with the smallest and the largest run as error bars. A file's entry
+`plot`, if it has one, says which rows to draw: column -> value.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ CURVE_POINTS_MIN = 3
 METRICS_SHOWN = 2
 LOGARITHMIC_FROM = 50
 """Largest value over smallest."""
-PREFERRED = ("op_s", "p50_ms", "p99_ms", "outage_ms", "rejoin_s", "largest_mb")
+PREFERRED = ("op_s", "p50_ms", "p99_ms", "outage_ms", "rejoin_s", "largest_mb", "per_slot", "formula_per_slot")
+ALSO_SHOWN = ("cpu_us_per_op",)
 NOT_LABELS = ("case", "failed_runs")
 UNITS = {
     "op_s": "operations a second",
@@ -34,6 +36,9 @@ UNITS = {
     "outage_ms": "pause [ms]",
     "largest_mb": "memory of the largest replica [MiB]",
     "n": "replicas n",
+    "cpu_us_per_op": "CPU of all replicas per operation [us]",
+    "per_slot": "messages or signatures per slot",
+    "formula_per_slot": "the same, by formula",
 }
 COLOURS = ("#31688e", "#d1495b", "#5a9367", "#8f6bb3", "#e08e45", "#666666")
 STYLE: dict[Any, Any] = {
@@ -50,7 +55,8 @@ STYLE: dict[Any, Any] = {
 def shown_metrics(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The metrics worth a picture: the well-known ones, else the first that the rows have."""
     names = list(dict.fromkeys(name for row in rows for name in results.metrics(row)))
-    return ([name for name in PREFERRED if name in names] or names)[:METRICS_SHOWN]
+    shown = ([name for name in PREFERRED if name in names] or names)[:METRICS_SHOWN]
+    return shown + [name for name in ALSO_SHOWN if name in names and name not in shown]
 
 
 def varying(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -90,7 +96,12 @@ def make_figure(document: dict[str, Any], title: str) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise click.ClickException("plots need matplotlib: pip install 'bft[benchmarks]'") from error
-    rows = [row for row in document["figures"] if results.metrics(row)]
+    only = document.get("plot", {})
+    rows = [
+        row
+        for row in document["figures"]
+        if results.metrics(row) and all(row.get(name) == value for name, value in only.items())
+    ]
     names = shown_metrics(rows)
     if not names:
         raise click.ClickException(f"{title}: no metric to draw")
@@ -150,6 +161,8 @@ def _label(row: dict[str, Any], columns: Sequence[str]) -> str:
             parts.append(f"{value} B")
         elif name == "loop" and value == "closed":
             continue
+        elif name == "reads_percent":
+            parts += [f"{value} % reads"] if value else []
         elif isinstance(value, int | float):
             parts.append(f"{name} {value}")
         elif value is not None:

@@ -87,6 +87,12 @@ def test_plots_are_pictures_of_any_kind_of_result_file(tmp_path: Path, rows: int
     assert "attack 0" in (tmp_path / "attacks.svg").read_text() or rows == 1
 
 
+def test_file_may_say_which_of_its_rows_are_drawn() -> None:
+    rows = [{"what": name, "op_s": spread([1.0])} for name in ("drawn", "left out")]
+    page = svg({"environment": {}, "plot": {"what": "drawn"}, "figures": rows}, "x")
+    assert "left out" not in page
+
+
 def test_plot_of_equal_figures_is_equal() -> None:
     assert svg(_document(1000.0), "x") == svg(_document(1000.0), "x")
 
