@@ -14,8 +14,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import results
+from benchmarks.compare import compare_command
+from benchmarks.counts import counts
+from benchmarks.cpu import cpu
 from benchmarks.measures import measure_growth, measure_outage, measure_throughput
+from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
+from benchmarks.report import report
+from benchmarks.run import run
+from benchmarks.virtual.calibrate import calibrate_command
+from benchmarks.virtual.command import virtual
+from benchmarks.ycsb import ycsb
 from bft.config import Durability
 
 DURABILITIES = click.Choice(["power", "process", "memory"])
@@ -24,9 +33,11 @@ console = Console()
 
 @click.group()
 def main() -> None:
-    """Benchmarks of real clusters on this machine: processes, TLS, signatures, disks.
+    """Benchmarks: live clusters on this machine, other systems beside them, and clusters in virtual time.
 
-    Example: python -m benchmarks throughput --sessions 200 --repeat 5
+    Every figure goes to benchmarks/results/NAME.json; benchmarks/README.md says how each is measured.
+
+    Example: python -m benchmarks run --suite targets
     """
 
 
@@ -140,6 +151,9 @@ def readme() -> None:
     """
     write_readme()
 
+
+for command in (run, compare_command, plot, report, virtual, calibrate_command, counts, cpu, ycsb):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -1,20 +1,31 @@
-"""What is measured, one function per question; each starts a cluster of its own."""
+"""What is measured of this library's clusters, one function per question; each starts a cluster of its own."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
 
+from benchmarks.case import Case
 from benchmarks.cluster import BenchmarkCluster, running_cluster
-from benchmarks.load import ClosedLoop
+from benchmarks.load import ClosedLoop, Measurement, OpenLoop, TaskLoop
+from benchmarks.results import spread
 from bft.client.client import Client, connect
-from bft.config import Durability
+from bft.config import Cluster, Durability
 from bft.crypto.keys import KeyPair
+from bft.errors import BFTError
 from bft.services.null import operation
 
 NULL = "bft.services.null:Null"
 READY_SECONDS = 20.0
+CONNECTING_AT_ONCE = 16
+"""Clients that shake hands at a time: a replica admits a bounded number of strangers."""
+WARM_UP_SECONDS = 1.0
+CALL_SECONDS = 10.0
 
 
 async def _ready(client: Client) -> None:
@@ -22,24 +33,101 @@ async def _ready(client: Client) -> None:
     await client.call(operation(), timeout=READY_SECONDS)
 
 
+@asynccontextmanager
+async def connected_clients(cluster: Cluster, count: int) -> AsyncIterator[list[Client]]:
+    """`count` clients, each with a key and connections of its own, all of them served."""
+    async with AsyncExitStack() as stack:
+        clients: list[Client] = []
+        while len(clients) < count:
+            batch = [
+                await stack.enter_async_context(connect(cluster, key=KeyPair.generate()))
+                for _ in range(min(CONNECTING_AT_ONCE, count - len(clients)))
+            ]
+            async with trio.open_nursery() as nursery:
+                for client in batch:
+                    nursery.start_soon(_ready, client)
+            clients += batch
+        yield clients
+
+
+async def measure_case(case: Case, seconds: float) -> dict[str, float]:
+    """Operations per second, latencies and costs of one workload on a new cluster.
+
+    Raises:
+        BFTError: the cluster could not be reached or did not answer.
+    """
+    with running_cluster(n=case.n, durability=case.durability, service=NULL) as cluster:
+        async with connected_clients(cluster.config, case.callers if case.load == "clients" else 1) as clients:
+            load = make_load(case, clients)
+            before, client_before = sum(cluster.cpu_seconds()), time.process_time()
+            measured = await load(warm_up=WARM_UP_SECONDS, seconds=seconds)
+            used, client_used = sum(cluster.cpu_seconds()) - before, time.process_time() - client_before
+            return {
+                **metrics_of(measured),
+                **_cpu_per_operation(measured, seconds, used, client_used),
+                "largest_replica_mb": float(max(cluster.memory_mb())),
+            }
+
+
+def make_load(case: Case, clients: list[Client]) -> Callable[..., Awaitable[Measurement]]:
+    """The load that a case describes, ready to `run`."""
+    ordered = operation(reply_bytes=case.reply_bytes, padding_bytes=case.request_bytes)
+    if case.rate:
+        return OpenLoop(clients, ordered, case.rate).run
+    if case.reads_percent:
+        read = operation(reply_bytes=case.reply_bytes)
+        calls = [
+            _mixed_calls(clients[caller % len(clients)], ordered, read, case.reads_percent, first=caller)
+            for caller in range(case.callers)
+        ]
+        return TaskLoop(calls, (BFTError,)).run
+    return ClosedLoop(clients, ordered, case.callers).run
+
+
+def _mixed_calls(
+    client: Client, ordered: bytes, read: bytes, reads_percent: int, first: int
+) -> Callable[[], Awaitable[None]]:
+    """Calls of which exactly `reads_percent` of every hundred are reads, spread evenly; `first` shifts the pattern."""
+    turn = first
+
+    async def call() -> None:
+        nonlocal turn
+        turn += 1
+        if turn * reads_percent // 100 > (turn - 1) * reads_percent // 100:
+            await client.query(read, timeout=CALL_SECONDS)
+        else:
+            await client.call(ordered, timeout=CALL_SECONDS)
+
+    return call
+
+
+def metrics_of(measured: Measurement) -> dict[str, float]:
+    """The metrics that every load has."""
+    return {
+        "op_s": measured.throughput,
+        **measured.latencies.summary(),
+        "failures": float(measured.failures),
+        "unanswered": float(measured.unanswered),
+    }
+
+
+def _cpu_per_operation(measured: Measurement, seconds: float, used: float, client_used: float) -> dict[str, float]:
+    """CPU time in microseconds per operation; the warm-up's operations are taken to be as many a second."""
+    operations = measured.throughput * (seconds + WARM_UP_SECONDS)
+    if not operations:
+        return {"replica_cpu_us_per_op": 0.0, "client_cpu_us_per_op": 0.0}
+    return {
+        "replica_cpu_us_per_op": used / operations * 1e6,
+        "client_cpu_us_per_op": client_used / operations * 1e6,
+    }
+
+
 async def measure_throughput(
     n: int, durability: Durability, sessions: int, request_bytes: int, reply_bytes: int, seconds: float
 ) -> dict[str, float]:
-    """Operations per second and latencies of `sessions` closed-loop callers on one client process."""
-    with running_cluster(n=n, durability=durability, service=NULL) as cluster:
-        async with connect(cluster.config, key=KeyPair.generate()) as client:
-            await _ready(client)
-            load = ClosedLoop(client, operation(reply_bytes=reply_bytes, padding_bytes=request_bytes), sessions)
-            before = cluster.cpu_seconds()
-            measured = await load.run(warm_up=1.0, seconds=seconds)
-            used = sum(cluster.cpu_seconds()) - sum(before)
-            return {
-                "op_s": measured.throughput,
-                "p50_ms": measured.percentile_ms(0.5),
-                "p99_ms": measured.percentile_ms(0.99),
-                "replica_cpu_us_per_op": used / (seconds + 1.0) / measured.throughput * 1e6,
-                "failures": float(measured.failures),
-            }
+    """`measure_case` of closed-loop sessions in one client process."""
+    case = Case(n=n, durability=durability, callers=sessions, request_bytes=request_bytes, reply_bytes=reply_bytes)
+    return await measure_case(case, seconds)
 
 
 async def measure_outage(durability: Durability) -> dict[str, float]:
@@ -67,11 +155,11 @@ async def measure_growth(operations: int) -> list[dict[str, Any]]:
             await _ready(client)
             load = ClosedLoop(client, operation(), 200)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(lambda: load.run(warm_up=0.0, seconds=3600.0))
+                nursery.start_soon(partial(load.run, warm_up=0.0, seconds=3600.0))
                 for tenth in range(11):
                     while load.completed < operations * tenth // 10:
                         await trio.sleep(0.02)
                     memory = cluster.memory_mb()
-                    rows.append({"operations": load.completed, "largest_mb": max(memory), "all_mb": str(memory)})
+                    rows.append({"operations": load.completed, "largest_mb": spread([float(max(memory))])})
                 nursery.cancel_scope.cancel()
     return rows

@@ -1,4 +1,8 @@
-"""The README's performance section, rendered from the result files: no figure in it is typed by hand."""
+"""The README's performance section, rendered from the result files: no figure in it is typed by hand.
+
+The rows are those of `targets.json` once it exists, of the older throughput files before; peers, rejoin time, virtual
+time and the plot appear as soon as their files do.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import RESULTS
+from benchmarks.results import RESULTS, is_spread
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN = "<!-- performance: written by `python -m benchmarks readme` from benchmarks/results -->"
@@ -15,34 +19,99 @@ END = "<!-- end of performance -->"
 
 def section(folder: Path = RESULTS) -> str:
     """The section's text between the markers."""
-    throughput = _load(folder, "throughput")
-    environment = throughput["environment"]
+    names = ("targets",) if (folder / "targets.json").exists() else ("throughput", "throughput_1k_requests")
+    documents = [_load(folder, name) for name in names]
+    environment = documents[0]["environment"]
     lines = [
         BEGIN,
         "",
         f"Four replica processes and one client process on one machine with {environment['cores']} cores, TLS 1.3,"
         " every envelope and vote",
         f"signed (Python {environment['python']}, commit {environment['commit']}; medians of"
-        f" {throughput['figures'][0]['op_s']['runs']} runs, smallest and largest in brackets):",
+        f" {documents[0]['figures'][0]['op_s']['runs']} runs, smallest and largest in brackets):",
         "",
-        "| durability | sessions | request/reply bytes | operations/s | p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|",
+        *(_suite_table(documents[0]) if names == ("targets",) else _older_table(documents)),
     ]
-    for name in ("throughput", "throughput_1k_requests"):
-        lines += [_row(row) for row in _load(folder, name)["figures"]]
     (outage,) = _load(folder, "outage")["figures"]
     growth = _load(folder, "growth")["figures"]
     lines += [
         "",
         f"After kill -9 of the primary under load nothing completes for {outage['outage_ms']['median']:,.0f} ms"
         f" ({outage['outage_ms']['min']:,.0f} .. {outage['outage_ms']['max']:,.0f}; request timeout",
-        f"1 s). The largest replica holds {growth[-1]['largest_mb']} MiB of memory after"
+        f"1 s). The largest replica holds {_largest(growth[-1])} MiB of memory after"
         f" {growth[-1]['operations']:,} operations. How to repeat each",
         "figure: [benchmarks/README.md](benchmarks/README.md).",
+        *_peers(folder),
+        *_virtual(folder),
         "",
         END,
     ]
     return "\n".join(lines)
+
+
+def _older_table(documents: list[dict[str, Any]]) -> list[str]:
+    rows = [_row(row) for document in documents for row in document["figures"]]
+    return [
+        "| durability | sessions | request/reply bytes | operations/s | p50 ms | p99 ms |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _suite_table(document: dict[str, Any]) -> list[str]:
+    return [
+        "| durability | load | request/reply bytes | operations/s | p50 ms | p99 ms |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['durability']} | {row['load']}{_reads(row)} | {row['bytes']} | {_spread(row['op_s'])} |"
+            f" {row['p50_ms']['median']:.2f} | {row['p99_ms']['median']:.2f} |"
+            for row in document["figures"]
+        ),
+    ]
+
+
+def _reads(row: dict[str, Any]) -> str:
+    return f", {row['reads_percent']} % reads" if row["reads_percent"] else ""
+
+
+def _peers(folder: Path) -> list[str]:
+    """The table of peers, if they were measured."""
+    if not (folder / "peers.json").exists():
+        return []
+    document = _load(folder, "peers")
+    return [
+        "",
+        "Other systems beside it, measured in one run with 100-byte values (those that tolerate crashes only run with"
+        " three",
+        "replicas; what each is driven by: [benchmarks/README.md](benchmarks/README.md)):",
+        "",
+        "| system | replicas | durability | callers | operations/s | p50 ms |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['system']} | {row['n']} | {row['durability']} | {row['load'].split()[0]} |"
+            f" {_spread(row['op_s'])} | {_median_ms(row)} |"
+            for row in document["figures"]
+        ),
+    ]
+
+
+def _median_ms(row: dict[str, Any]) -> str:
+    return f"{row['p50_ms']['median']:.2f}" if "p50_ms" in row else "-"
+
+
+def _virtual(folder: Path) -> list[str]:
+    """The curve over n, if it was drawn."""
+    picture = folder / "plots" / "virtual_lan.svg"
+    if not picture.exists() or not (folder / "virtual_lan.json").exists():
+        return []
+    return [
+        "",
+        "In virtual time (the same code under a cost model of this processor, every node on a machine of its own;"
+        " reproducible to",
+        "the digit), over the number of replicas:",
+        "",
+        "![throughput and latency over n, in virtual time](benchmarks/results/plots/virtual_lan.svg)",
+    ]
 
 
 def _load(folder: Path, name: str) -> dict[str, Any]:
@@ -50,11 +119,18 @@ def _load(folder: Path, name: str) -> dict[str, Any]:
     return loaded
 
 
+def _spread(value: dict[str, Any]) -> str:
+    return f"{value['median']:,.0f} ({value['min']:,.0f} .. {value['max']:,.0f})"
+
+
+def _largest(row: dict[str, Any]) -> int:
+    found = row["largest_mb"]
+    return round(float(found["median"] if is_spread(found) else found))
+
+
 def _row(row: dict[str, Any]) -> str:
-    rate = row["op_s"]
     return (
-        f"| {row['durability']} | {row['sessions']} | {row['bytes']} |"
-        f" {rate['median']:,.0f} ({rate['min']:,.0f} .. {rate['max']:,.0f}) |"
+        f"| {row['durability']} | {row['sessions']} | {row['bytes']} | {_spread(row['op_s'])} |"
         f" {row['p50_ms']['median']:.2f} | {row['p99_ms']['median']:.2f} |"
     )
 

@@ -159,7 +159,7 @@ def _plot(file: Path, series: Sequence[Series]) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise GeneralsError("--plot needs matplotlib: pip install 'bft[bench]', or use --svg") from error
+        raise GeneralsError("--plot needs matplotlib: pip install 'bft[benchmarks]', or use --svg") from error
     figure = Figure(figsize=(8, 5))
     axes = figure.subplots()
     for one in series:

@@ -1,0 +1,127 @@
+"""`python -m benchmarks compare A B`: two result files, metric by metric, with a verdict on each difference."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import results
+from benchmarks.statistics import Comparison, compare
+
+SAME_ENVIRONMENT = ("processor", "cores", "python", "stores_on")
+COLOURS = {"better": "green", "worse": "red", "noise": "dim", "too few runs": "yellow"}
+IGNORED_IDENTITY = ("failed_runs",)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One metric of one row that both files have."""
+
+    row: str
+    metric: str
+    first: dict[str, Any]
+    second: dict[str, Any]
+    comparison: Comparison
+
+
+def compare_documents(first: dict[str, Any], second: dict[str, Any]) -> list[Line]:
+    """All metrics that both documents have for equal rows, in the order of the first.
+
+    Documents that say `exact` hold no noise: every difference counts there.
+    """
+    exact = bool(first.get("exact")) and bool(second.get("exact"))
+    others = {row_key(row): row for row in second["figures"]}
+    lines = []
+    for row in first["figures"]:
+        other = others.get(row_key(row))
+        if other is None:
+            continue
+        for metric, spread in results.metrics(row).items():
+            if metric in results.metrics(other):
+                found = compare(metric, spread, other[metric], exact=exact)
+                if found is not None:
+                    lines.append(Line(row_label(row), metric, spread, other[metric], found))
+    return lines
+
+
+def row_key(row: dict[str, Any]) -> str:
+    """What makes two rows the same measurement."""
+    identity = {key: value for key, value in results.identity(row).items() if key not in IGNORED_IDENTITY}
+    return json.dumps(identity, sort_keys=True)
+
+
+def row_label(row: dict[str, Any]) -> str:
+    """A row's name for people."""
+    identity = results.identity(row)
+    if "case" in identity:
+        return str(identity["case"])
+    return " ".join(f"{key}={value}" for key, value in identity.items() if key not in IGNORED_IDENTITY)
+
+
+def differences_of_environment(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Why two files may not be comparable at all."""
+    a, b = first["environment"], second["environment"]
+    return [f"{key}: {a.get(key, '?')} and {b.get(key, '?')}" for key in SAME_ENVIRONMENT if a.get(key) != b.get(key)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A result file named on the command line, by path or by name under `results/`.
+
+    Raises:
+        ClickException: it is none.
+    """
+    named = results.RESULTS / f"{path}.json"
+    try:
+        return results.read(named if not path.exists() and named.exists() else path)
+    except results.NotResults as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command("compare", epilog="Example: python -m benchmarks compare before.json after.json --metric op_s")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option("--metric", multiple=True, help="Only these metrics.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare_command(first: Path, second: Path, metric: tuple[str, ...], as_json: bool) -> None:
+    """Compare two result files: SECOND as seen from FIRST, ratio of medians with its range, and whether it is noise.
+
+    The verdict is an exact rank test on the single runs (5 %); fewer than four runs a side prove nothing.
+    Exit code 1: something is worse, outside noise.
+    """
+    a, b = load(first), load(second)
+    lines = [line for line in compare_documents(a, b) if not metric or line.metric in metric]
+    if as_json:
+        click.echo(json.dumps([{"row": x.row, "metric": x.metric, **asdict(x.comparison)} for x in lines]))
+    else:
+        _print(lines, differences_of_environment(a, b))
+    click.get_current_context().exit(1 if any(line.comparison.verdict == "worse" for line in lines) else 0)
+
+
+def _print(lines: list[Line], differences: list[str]) -> None:
+    console = Console()
+    for text in differences:
+        console.print(f"[yellow]measured under different conditions[/]: {text}", highlight=False)
+    if not lines:
+        console.print("the files have no measurement in common")
+        return
+    table = Table(box=None)
+    for column in ("measurement", "metric", "first", "second", "ratio (range)", "chance", "verdict"):
+        table.add_column(column, justify="left" if column in ("measurement", "metric", "verdict") else "right")
+    for line in lines:
+        found = line.comparison
+        table.add_row(
+            line.row,
+            line.metric,
+            f"{line.first['median']:,.2f}",
+            f"{line.second['median']:,.2f}",
+            f"{found.ratio:.2f} ({found.ratio_min:.2f} .. {found.ratio_max:.2f})",
+            "-" if found.chance is None else f"{found.chance:.3f}",
+            f"[{COLOURS[found.verdict]}]{found.verdict}[/]",
+        )
+    console.print(table)

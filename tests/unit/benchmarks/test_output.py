@@ -1,0 +1,135 @@
+"""What is made of result files: comparison, plots, the page, the README's section."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import results
+from benchmarks.__main__ import main
+from benchmarks.case import Case
+from benchmarks.compare import compare_documents
+from benchmarks.plot import curve_column, has_plot, make_figure, svg
+from benchmarks.readme import section
+from benchmarks.report import render
+from benchmarks.results import spread
+
+
+def _document(op_s: float, **more: Any) -> dict[str, Any]:
+    runs = [op_s, op_s * 1.01, op_s * 0.99, op_s * 1.02, op_s * 0.98]
+    row = {"case": "a", **Case().columns(), "failed_runs": 0, "op_s": spread(runs), "p50_ms": spread([1e5 / op_s] * 5)}
+    row["p99_ms"] = row["p50_ms"]
+    return {"environment": {"commit": "abc", "cores": 2, "python": "3"}, "figures": [row], **more}
+
+
+def _write(path: Path, document: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_compare_finds_equal_rows_whatever_failed_on_the_way() -> None:
+    second = _document(1000.0)
+    second["figures"][0]["failed_runs"] = 1
+    lines = compare_documents(_document(1000.0), second)
+    assert {line.metric: line.comparison.verdict for line in lines}["op_s"] == "noise"
+
+
+def test_compare_does_not_mix_rows_of_different_cases() -> None:
+    second = _document(1000.0)
+    second["figures"][0]["durability"] = "power"
+    assert compare_documents(_document(1000.0), second) == []
+
+
+def test_exact_figures_have_no_noise() -> None:
+    """One run is enough in virtual time, and the smallest difference counts."""
+    first, second = _document(1000.0, exact=True), _document(1001.0, exact=True)
+    assert [line.comparison.verdict for line in compare_documents(first, first)] == ["noise"] * 3
+    assert compare_documents(first, second)[0].comparison.verdict == "better"
+
+
+@pytest.mark.parametrize(("after", "code"), [(2000.0, 0), (1000.0, 0), (500.0, 1)])
+def test_compare_command_fails_when_something_got_worse(tmp_path: Path, after: float, code: int) -> None:
+    files = [_write(tmp_path / "a.json", _document(1000.0)), _write(tmp_path / "b.json", _document(after))]
+    outcome = CliRunner().invoke(main, ["compare", *map(str, files), "--metric", "op_s", "--json"])
+    assert outcome.exit_code == code, outcome.output
+
+
+def test_compare_command_names_a_file_that_is_no_result(tmp_path: Path) -> None:
+    outcome = CliRunner().invoke(main, ["compare", str(tmp_path / "none.json"), str(tmp_path / "none.json")])
+    assert outcome.exit_code == 1
+    assert "none.json" in outcome.output
+    assert "Traceback" not in outcome.output
+
+
+def test_rows_that_differ_in_one_number_form_curves() -> None:
+    rows = [{"n": n, "durability": level, "op_s": spread([1.0])} for n in (4, 7, 10) for level in ("memory", "power")]
+    assert curve_column(rows) == "n"
+    assert curve_column(rows[:4]) is None  # two points are no curve
+    assert curve_column([{**row, "n": str(row["n"])} for row in rows]) is None
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+def test_plots_are_pictures_of_any_kind_of_result_file(tmp_path: Path, rows: int) -> None:
+    """Files of kinds that this code has never heard of are drawn from their rows alone."""
+    figures = [{"attack": f"attack {i}", "slowdown": spread([1.0 + i, 2.0 + i])} for i in range(rows)]
+    file = _write(tmp_path / "attacks.json", {"environment": {}, "figures": figures})
+    outcome = CliRunner().invoke(main, ["plot", str(file), "--output", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    assert (tmp_path / "attacks.png").read_bytes().startswith(b"\x89PNG")
+    root = ElementTree.parse(tmp_path / "attacks.svg").getroot()
+    assert root.tag.endswith("svg")
+    assert "attack 0" in (tmp_path / "attacks.svg").read_text() or rows == 1
+
+
+def test_file_may_say_which_of_its_rows_are_drawn() -> None:
+    rows = [{"what": name, "op_s": spread([1.0])} for name in ("drawn", "left out")]
+    page = svg({"environment": {}, "plot": {"what": "drawn"}, "figures": rows}, "x")
+    assert "left out" not in page
+
+
+def test_plot_of_equal_figures_is_equal() -> None:
+    assert svg(_document(1000.0), "x") == svg(_document(1000.0), "x")
+
+
+def test_file_without_metrics_has_no_plot() -> None:
+    document = {"environment": {}, "figures": [{"operations": 3}]}
+    assert not has_plot(document)
+    with pytest.raises(Exception, match="no metric"):
+        make_figure(document, "x")
+
+
+def test_report_is_one_page_that_needs_nothing_else_and_escapes_what_files_say() -> None:
+    evil = _document(1000.0, about="<script>alert(1)</script>", absent={"etcd": "<b>no</b>"})
+    evil["figures"][0]["case"] = "<img src=x>"
+    page = render([("quick", evil), ("targets", _document(1000.0, suite="targets"))])
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "src=" not in page.replace("src=x", "")
+    assert page.count("<svg") == 2
+    assert "1,000 (980 .. 1,020)" in page
+
+
+def test_report_command_takes_all_kinds_of_files_that_are_there(tmp_path: Path) -> None:
+    outcome = CliRunner().invoke(main, ["report", "--output", str(tmp_path / "report.html")])
+    assert outcome.exit_code == 0, outcome.output
+    page = (tmp_path / "report.html").read_text()
+    for file in results.RESULTS.glob("*.json"):
+        assert f'<section id="{file.stem}">' in page
+
+
+def test_readme_section_follows_the_files(tmp_path: Path) -> None:
+    """Targets replace the older table, peers appear when measured; without them the section is the old one."""
+    for name in ("throughput", "throughput_1k_requests", "outage", "growth"):
+        shutil.copy(results.RESULTS / f"{name}.json", tmp_path)
+    assert "sessions |" in section(tmp_path)
+    _write(tmp_path / "targets.json", _document(4321.0))
+    assert "| memory | 200 sessions | 0/0 | 4,321 (4,235 .. 4,407) |" in section(tmp_path)
+    assert "| bft |" not in section(tmp_path)
+    _write(tmp_path / "peers.json", _document(1234.0))
+    assert "| bft | 4 | memory | 200 | 1,234 (1,209 .. 1,259) |" in section(tmp_path)
