@@ -66,6 +66,7 @@ class Context:
     now: Nanos = 0
     view: int = 0
     seq: int = 0
+    epoch: int = 0
     heard: list[tuple[Peer, Packet]] = field(default_factory=list)
     crimes: int = 0
     make_twin: Callable[[], tuple[Engine, Store]] | None = None
@@ -201,7 +202,6 @@ class _Either(Strategy):
 
     def unprompted(self, context: Context) -> Iterable[tuple[Peer, Packet]]:
         return self._pick(context).unprompted(context)
-
 
 
 class Corrupted:

@@ -4,7 +4,8 @@
     upon strong equal CHECKPOINTs:    the checkpoint is stable: persist(certificate); drop the log up to it
 
 The state digest covers everything that influences later execution: the service's pages, the exactly-once table with
-its kept replies, the clocks and the chain. Nothing local (views, timers) is in it.
+its kept replies, the clocks, the chain, the members and a pending change of them. Nothing local (views, timers) is in
+it. It is the digest of a small header, so that a certificate and a header prove a change of membership (`bft.epochs`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 from bft.core import ordering, transfer, viewchange
 from bft.core.proofs import checkpoint_certificate_flaw
 from bft.core.state import State
-from bft.digests import state_digest
+from bft.digests import pages_digest, state_digest
 from bft.events import Snapshot, Stable
+from bft.headers import Header
 from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Manifest, Signed
 from bft.wire.codec import encode
 
@@ -21,10 +23,20 @@ from bft.wire.codec import encode
 def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, bytes]) -> None:
     """Take a checkpoint of the state after `executed`, durable before the vote for it leaves."""
     sessions, fresh_sessions = state.sessions.checkpoint()
-    manifest = encode(
-        Manifest(state.epoch, state.executed, state.chain, state.time_ns, state.lease_ns, service_pages, sessions)
+    header = encode(
+        Header(
+            state.epoch,
+            state.executed,
+            state.chain,
+            state.time_ns,
+            state.lease_ns,
+            pages_digest(service_pages, sessions),
+            state.configuration.digest,
+            state.pending,
+        )
     )
-    digest = state_digest(manifest)
+    manifest = encode(Manifest(header, service_pages, sessions))
+    digest = state_digest(header)
     before = state.own_checkpoints.get(state.executed)
     has_voted_otherwise = before is not None and before[0] != digest
     message = Checkpoint(state.epoch, state.executed, digest)

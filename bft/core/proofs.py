@@ -45,7 +45,7 @@ class Rules:
 
 def flaw(message: ReplicaMessage, sender: int, rules: Rules) -> str | None:
     """What is structurally wrong with `message` signed by `sender`; None if nothing."""
-    if sender >= rules.quorums.n:
+    if sender not in rules.quorums.ids:
         return "not-a-member"
     if message.epoch != rules.epoch:
         return "other-epoch"
@@ -132,7 +132,9 @@ def _signers_flaw(endorsements: Endorsements, count: int, rules: Rules) -> str |
         if endorsement.replica <= previous:
             return "signers-not-ascending"
         previous = endorsement.replica
-    return None if previous < rules.quorums.n else "not-a-member"
+        if previous not in rules.quorums.ids:
+            return "not-a-member"
+    return None
 
 
 def _view_change_flaw(message: ViewChange, rules: Rules) -> str | None:

@@ -13,11 +13,11 @@ from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import State
 from bft.core.viewchange import install_proposals
+from bft.epochs import genesis
 from bft.events import Accepted, InstallState, OpenedBatch, Recovered
-from bft.membership import Quorums
 from bft.messages import Checkpoint, Commit, NewView, Prepare, ViewChange
 from bft.ports import Signer
-from bft.wire.codec import decode_batch, decode_manifest, decode_request
+from bft.wire.codec import decode_batch, decode_request, open_manifest
 
 
 def rules_of(cluster: Cluster) -> Rules:
@@ -29,10 +29,12 @@ def rules_of(cluster: Cluster) -> Rules:
 def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> State:
     """The state after everything that is on stable storage."""
     protocol = cluster.protocol
+    configuration = genesis(cluster)
     state = State(
         me=me,
         protocol=protocol,
-        quorums=Quorums.of(len(cluster.replica)),
+        configuration=configuration,
+        quorums=configuration.quorums,
         rules=rules_of(cluster),
         signer=signer,
         log=Log(protocol.window),
@@ -52,20 +54,17 @@ def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> 
 def install(state: State, recovered: Recovered) -> None:
     """Give the service its pages back; the first effect of a restarted replica."""
     if recovered.snapshot is not None:
-        manifest = decode_manifest(recovered.snapshot.manifest)
+        manifest = open_manifest(recovered.snapshot.manifest)
         pages = tuple(recovered.snapshot.pages[digest] for digest in manifest.service)
-        state.out.append(InstallState(manifest.seq, pages))
+        state.out.append(InstallState(manifest.header.seq, pages))
 
 
 def _rebuild_snapshot(state: State, recovered: Recovered) -> None:
     snapshot = recovered.snapshot
     if snapshot is None:
         return
-    manifest = decode_manifest(snapshot.manifest)
-    state.executed = manifest.seq
-    state.chain = manifest.chain
-    state.time_ns = manifest.time_ns
-    state.lease_ns = manifest.lease_ns
+    manifest = open_manifest(snapshot.manifest)
+    state.take_header(manifest.header)
     state.sessions.restore([snapshot.pages[digest] for digest in manifest.sessions])
 
 

@@ -14,6 +14,7 @@ from bft.core.log import Log
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, flaw
 from bft.digests import EMPTY_CHAIN
+from bft.epochs import Configuration
 from bft.events import (
     AnswerQuery,
     Broadcast,
@@ -28,11 +29,12 @@ from bft.events import (
     Send,
     ViewRecord,
 )
+from bft.headers import Header, Pending
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
-from bft.messages import CheckpointCertificate, Manifest, Packet, ReplicaMessage, Signed, ViewChange
+from bft.messages import CheckpointCertificate, Packet, ReplicaMessage, Signed, ViewChange
 from bft.ports import Signer
-from bft.wire.codec import encode
+from bft.wire.codec import Opened, encode
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ class Fetching:
     """
 
     certificate: CheckpointCertificate
-    manifest: Manifest | None = None
+    manifest: Opened | None = None
     manifest_bytes: bytes = b""
     missing: dict[bytes, None] = field(default_factory=dict)
     pages: dict[bytes, bytes] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class State:
     """One replica.
 
     Attributes:
+        configuration: the present epoch: its members, and where it began.
         view, active: the present view, and whether this replica takes part in it (False while changing).
         view_change, new_view: the exact signed messages that brought it there.
         view_floor: checkpoint from which the present view began; slots at or below it are closed in this view.
@@ -108,6 +111,7 @@ class State:
         next_seq: the next slot that this replica, as primary, will propose.
         max_commit_sent: highest slot for which it sent COMMIT; reads wait for it.
         executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
+        pending: the change of membership that ends this epoch, once one has executed.
         executing: the `Execute` that has no `Executed` yet, and its batch's digest.
         checkpoints: per slot and replica, the vote (digest, signature) for a checkpoint there.
         own_checkpoints: slot -> (digest of the own state, vote that was sent) of checkpoints taken and not yet stable.
@@ -122,6 +126,7 @@ class State:
 
     me: int
     protocol: Protocol
+    configuration: Configuration
     quorums: Quorums
     rules: Rules
     signer: Signer
@@ -142,6 +147,7 @@ class State:
     chain: bytes = EMPTY_CHAIN
     time_ns: int = 0
     lease_ns: int = 0
+    pending: Pending | None = None
     executing: tuple[Execute, bytes, OpenedBatch | None] | None = None
     checkpoints: dict[int, dict[int, tuple[bytes, bytes]]] = field(default_factory=dict)
     own_checkpoints: dict[int, tuple[bytes, Signed]] = field(default_factory=dict)
@@ -190,6 +196,15 @@ class State:
     def status_interval_ns(self) -> Nanos:
         """Pause between two STATUS messages while something is missing."""
         return self.protocol.status_interval_ms * MILLISECOND
+
+    # --- execution ------------------------------------------------------------------------------------------------
+
+    def take_header(self, header: Header) -> None:
+        """Stand where a checkpoint stands; its pages are restored beside this."""
+        self.executed = header.seq
+        self.chain = header.chain
+        self.time_ns = header.time_ns
+        self.lease_ns = header.lease_ns
 
     # --- effects --------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from bft.core.state import Fetching, State
 from bft.digests import page_digest, state_digest
 from bft.events import InstallState, LoadPages, Pages, PagesLoaded, Snapshot
 from bft.ids import Peer
-from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, Manifest, ManifestBody, PageBodies
-from bft.wire.codec import Malformed, decode_manifest
+from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, ManifestBody, PageBodies
+from bft.wire.codec import Malformed, Opened, open_manifest
 
 PAGES_PER_REQUEST = 32
 REQUESTS_IN_FLIGHT = 4
@@ -90,7 +90,10 @@ def wants_manifest(state: State, message: ManifestBody) -> bool:
     fetching = state.fetching
     if fetching is None or fetching.manifest is not None:
         return False
-    return state_digest(message.manifest) == fetching.certificate.digest
+    try:
+        return state_digest(open_manifest(message.manifest).header_bytes) == fetching.certificate.digest
+    except Malformed:
+        return False
 
 
 def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
@@ -100,10 +103,7 @@ def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
         return
     fetching = state.fetching
     assert fetching is not None, "wanted above"
-    try:
-        manifest = decode_manifest(message.manifest)
-    except Malformed:
-        raise AssertionError("a strong quorum signed a manifest that does not decode") from None
+    manifest = open_manifest(message.manifest)
     fetching.manifest = manifest
     fetching.progressed = state.now
     fetching.manifest_bytes = message.manifest
@@ -152,21 +152,19 @@ def _take(state: State, found: dict[bytes, bytes]) -> None:
         ask(state)
 
 
-def _install(state: State, fetching: Fetching, manifest: Manifest) -> None:
+def _install(state: State, fetching: Fetching, manifest: Opened) -> None:
     """Everything is here and verified: make it durable, switch to it, and go on."""
     certificate = fetching.certificate
-    assert manifest.seq == certificate.seq, "the certified digest covers the sequence number"
+    header = manifest.header
+    assert header.seq == certificate.seq, "the certified digest covers the sequence number"
     needed = {digest: fetching.pages[digest] for digest in (*manifest.service, *manifest.sessions)}
-    state.persist(Snapshot(manifest.seq, certificate.digest, fetching.manifest_bytes, needed, None))
+    state.persist(Snapshot(header.seq, certificate.digest, fetching.manifest_bytes, needed, None))
     state.sessions.restore([needed[digest] for digest in manifest.sessions])
-    state.executed = manifest.seq
-    state.chain = manifest.chain
-    state.time_ns = manifest.time_ns
-    state.lease_ns = manifest.lease_ns
+    state.take_header(header)
     state.timing.progressed = state.now
     state.fetching = None
-    state.out.append(InstallState(manifest.seq, tuple(needed[digest] for digest in manifest.service)))
-    state.progress("transfer", manifest.seq, f"installed {len(needed)} pages")
+    state.out.append(InstallState(header.seq, tuple(needed[digest] for digest in manifest.service)))
+    state.progress("transfer", header.seq, f"installed {len(needed)} pages")
     checkpoint.make_stable(state, certificate)
     for seq in sorted(state.log.slots):
         ordering.vote(state, state.log.slots[seq])

@@ -185,7 +185,7 @@ class Admission:
         key = signature_digest(b"R" + sender.to_bytes(4, "big") + signature + payload)
         if key in self._memo:
             return
-        if sender >= self._rules.quorums.n or not self._verifier.verify_replica(sender, payload, signature):
+        if sender not in self._rules.quorums.ids or not self._verifier.verify_replica(sender, payload, signature):
             raise _Refused("bad-signature")
         self._remember(key)
 

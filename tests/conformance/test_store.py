@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bft.digests import NULL_DIGEST, batch_digest, page_digest, state_digest
+from bft.digests import NULL_DIGEST, batch_digest, page_digest, pages_digest, state_digest
 from bft.events import Accepted, Pages, Prepared, Snapshot, Stable, ViewRecord
+from bft.headers import Header
 from bft.messages import (
     Checkpoint,
     CheckpointCertificate,
@@ -67,8 +68,10 @@ def pages(*bodies: bytes) -> dict[bytes, bytes]:
 
 
 def snapshot(seq: int, *bodies: bytes, give: dict[bytes, bytes] | None = None, fetched: bool = False) -> Snapshot:
-    manifest = encode(Manifest(0, seq, bytes(32), 0, 0, tuple(pages(*bodies)), ()))
-    digest = state_digest(manifest)
+    service = tuple(pages(*bodies))
+    header = encode(Header(0, seq, bytes(32), 0, 0, pages_digest(service, ()), bytes(32), None))
+    manifest = encode(Manifest(header, service, ()))
+    digest = state_digest(header)
     vote = None if fetched else Signed(1, encode(Checkpoint(0, seq, digest)), SIGNATURE)
     return Snapshot(seq, digest, manifest, pages(*bodies) if give is None else give, vote)
 

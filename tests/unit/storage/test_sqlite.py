@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bft.digests import batch_digest, page_digest, state_digest
+from bft.digests import batch_digest, page_digest, pages_digest, state_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Snapshot, Stable, ViewRecord
+from bft.headers import Header
 from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Manifest, PrePrepare, Signed
 from bft.storage.sqlite import SqliteStore
 from bft.wire.codec import encode
@@ -27,9 +28,11 @@ def accepted(seq: int, batch: bytes = b"batch") -> Accepted:
 
 
 def snapshot(seq: int, page: bytes) -> Snapshot:
-    manifest = encode(Manifest(0, seq, bytes(32), 0, 0, (page_digest(page),), ()))
-    vote = Signed(1, encode(Checkpoint(0, seq, state_digest(manifest))), SIGNATURE)
-    return Snapshot(seq, state_digest(manifest), manifest, {page_digest(page): page}, vote)
+    service = (page_digest(page),)
+    header = encode(Header(0, seq, bytes(32), 0, 0, pages_digest(service, ()), bytes(32), None))
+    manifest = encode(Manifest(header, service, ()))
+    vote = Signed(1, encode(Checkpoint(0, seq, state_digest(header))), SIGNATURE)
+    return Snapshot(seq, state_digest(header), manifest, {page_digest(page): page}, vote)
 
 
 @pytest.fixture
