@@ -358,6 +358,8 @@ def liveness(history: History) -> Iterator[str]:
     executed = {
         replica: history.final[replica].get("executed") for replica in history.members if replica not in history.halted
     }
+    for change in history.unfinished:
+        yield f"a change of the membership was never made: {change}"
     if len(set(executed.values())) > 1:
         yield f"correct replicas stand at different slots at the end: {executed}"
 

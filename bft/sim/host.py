@@ -35,6 +35,7 @@ from bft.events import (
     Send,
     SetTimer,
     Snapshot,
+    Stable,
     Start,
     Tick,
 )
@@ -338,19 +339,24 @@ class ReplicaHost:
                 case Progress():
                     key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
                     history.transitions[key] = history.transitions.get(key, 0) + 1
-                    if effect.what == "stable":
-                        self._note_stable(effect.seq)
+                case Persist(record=Stable() as stable):
+                    self._note_stable(stable)
                 case Rejected():
                     self._note_rejected(effect)
                 case _:
                     pass
 
-    def _note_stable(self, seq: int) -> None:
-        """A low watermark advances: sizes are largest now, and enough others must be able to serve the state."""
+    def _note_stable(self, stable: Stable) -> None:
+        """A low watermark advances: sizes are largest now, and enough others must be able to serve the state.
+
+        How many follows from the members that certified it, who need not be those of this replica's epoch.
+        """
         history = self._world.history
-        holders = {replica for replica, at, _ in history.checkpoints if at == seq}
-        corrupted = [replica for replica in self._quorums.members if replica not in history.correct]
-        history.stable.append((self.index, seq, len(holders), self._quorums.strong - len(corrupted)))
+        holders = {replica for replica, at, _ in history.checkpoints if at == stable.seq}
+        epochs = {configuration.epoch: configuration.quorums for _, configuration in history.epochs}
+        quorums = epochs[stable.certificate.epoch]
+        corrupted = [replica for replica in quorums.members if replica not in history.correct]
+        history.stable.append((self.index, stable.seq, len(holders), quorums.strong - len(corrupted)))
         self._note_sizes()
 
     def _note_sizes(self) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bft.sim.world import World
 
 PAUSE_MS = 60
+GRACE_NS = 3000 * MILLISECOND
+"""How long after stabilisation a corrupt newcomer is waited for."""
 OPERATOR_INDEX = 3000
 """Keys of operators, who submit what administrators signed, are numbered from here."""
 
@@ -37,7 +39,19 @@ class AdminHost:
         self._session = make_session(world, self.client, signer, world.now + index)
         self._ticket = 0
         self._open = False
-        self.is_done = False
+        self._has_finished = False
+
+    @property
+    def is_done(self) -> bool:
+        """True when the change is made, or a corrupt newcomer cannot be waited for any longer."""
+        return self._has_finished or (self.unfinished is None and self._world.now > self._world.history.gst + GRACE_NS)
+
+    @property
+    def unfinished(self) -> str | None:
+        """The change, if all whom it concerns are correct and it is not made: correct administrators get it through."""
+        if self._has_finished or any(replica not in self._world.history.correct for replica in self._change.add):
+            return None
+        return f"add {list(self._change.add)}, remove {list(self._change.remove)}"
 
     def start(self) -> None:
         """Wait for the time."""
@@ -54,7 +68,7 @@ class AdminHost:
 
     def _try(self) -> None:
         """Submit the change for the epoch known here, if there is something left to change."""
-        if self.is_done:
+        if self._has_finished:
             return
         self._world.at(self._world.now + PAUSE_MS * MILLISECOND, self._try)
         for member in self._session.configuration.members:
@@ -75,7 +89,7 @@ class AdminHost:
         leaving = [replica for replica in change.remove if replica in present]
         if not joining and not leaving:
             newest = self._world.history.newest
-            self.is_done = newest is None or newest.epoch == configuration.epoch
+            self._has_finished = newest is None or newest.epoch == configuration.epoch
             return None
         world = self._world
         words = [world.replicas[replica].ready() for replica in joining]

@@ -164,6 +164,9 @@ class World:
         for host in self.replicas:
             history.final[host.index] = host.summary()
             history.crimes += host.crimes
+        history.unfinished = [
+            host.unfinished for host in self.clients.values() if isinstance(host, AdminHost) and host.unfinished
+        ]
         history.trace_digest = self._trace.hexdigest()
 
     # --- wire -----------------------------------------------------------------------------------------------------
