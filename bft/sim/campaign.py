@@ -22,8 +22,9 @@ import msgspec
 
 from bft.adversary.parse import parse
 from bft.errors import ConfigError
-from bft.sim import changes, generate
+from bft.sim import generate
 from bft.sim.checkers import check, decided
+from bft.sim.generate_changes import reconfigured
 from bft.sim.history import History
 from bft.sim.results import Found, Outcome, Result
 from bft.sim.scenario import Scenario
@@ -66,7 +67,7 @@ def _structured(job: Job) -> tuple[str, Scenario]:
 
 
 def _reconfigured(job: Job) -> tuple[str, Scenario]:
-    return "", changes.reconfigured(job.seed, job.n, tuple(f"({crime})" for crime in job.crimes) or generate.CRIMES)
+    return "", reconfigured(job.seed, job.n, tuple(f"({crime})" for crime in job.crimes) or generate.CRIMES)
 
 
 def _directed(job: Job) -> tuple[str, Scenario]:

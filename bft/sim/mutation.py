@@ -168,8 +168,9 @@ def mix(first: int) -> Iterator[str]:
 
 def violated(job: str) -> tuple[str, ...]:
     """Names of the checkers that fire in one run; `exception` if the run itself fails, nothing if it takes too long."""
-    from bft.sim import changes, generate
+    from bft.sim import generate
     from bft.sim.checkers import check
+    from bft.sim.generate_changes import reconfigured
     from bft.sim.service import Registers
     from bft.sim.world import World
 
@@ -178,7 +179,7 @@ def violated(job: str) -> tuple[str, ...]:
         scenario = generate.directed()[rest]
     else:
         n, _, seed = rest.partition("/")
-        make = {"structured": generate.structured, "reconfigured": changes.reconfigured}.get(generator)
+        make = {"structured": generate.structured, "reconfigured": reconfigured}.get(generator)
         scenario = (make or generate.scenario)(int(seed), int(n))
     signal.setitimer(signal.ITIMER_REAL, RUN_SECONDS_MAX)
     try:

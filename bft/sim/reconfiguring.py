@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from bft.client.session import Completed, Flush, Lost, SessionEffect, SessionInput, Submit
 from bft.config import MILLISECOND
 from bft.epochs import Configuration, approved, change_bytes, system_operation
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 PAUSE_MS = 60
 GRACE_NS = 3000 * MILLISECOND
 """How long after stabilisation a corrupt newcomer is waited for."""
+ATTEMPTS = 3
+"""How often a change that must be refused is tried."""
 OPERATOR_INDEX = 3000
 """Keys of operators, who submit what administrators signed, are numbered from here."""
 
@@ -40,6 +44,8 @@ class AdminHost:
         self._ticket = 0
         self._open = False
         self._has_finished = False
+        self._attempts = ATTEMPTS
+        self._asked: tuple[int, tuple[int, ...]] = (0, ())
 
     @property
     def is_done(self) -> bool:
@@ -49,9 +55,10 @@ class AdminHost:
     @property
     def unfinished(self) -> str | None:
         """The change, if all whom it concerns are correct and it is not made: correct administrators get it through."""
-        if self._has_finished or any(replica not in self._world.history.correct for replica in self._change.add):
+        change, correct = self._change, self._world.history.correct
+        if self._has_finished or not change.is_lawful or any(replica not in correct for replica in change.add):
             return None
-        return f"add {list(self._change.add)}, remove {list(self._change.remove)}"
+        return f"add {list(change.add)}, remove {list(change.remove)}"
 
     def start(self) -> None:
         """Wait for the time."""
@@ -93,13 +100,14 @@ class AdminHost:
             return None
         world = self._world
         words = [world.replicas[replica].ready() for replica in joining]
-        ready = [word for word in words if word is not None]
-        if len(ready) < len(joining):
+        ready = [word for word in words if word is not None and not change.unready]
+        if len(ready) < len(joining) and not change.unready:
             return None
         members = [member for member in configuration.members if member.id not in leaving]
         members += [Member(index, world.vault.replica_key(index), "simulated", index + 1) for index in joining]
         payload = change_bytes(configuration.epoch, members)
-        signatures = {key: world.vault.client_signer(key).sign(payload) for key in world.admin_keys}
+        signatures = {key: world.vault.client_signer(key).sign(payload) for key in world.admin_keys[: change.approvals]}
+        self._asked = (configuration.epoch + 1, tuple(sorted(member.id for member in members)))
         return system_operation(approved(payload, signatures, ready))
 
     def _do(self, event: SessionInput) -> None:
@@ -129,4 +137,10 @@ class AdminHost:
         key = "change-accepted" if outcome.status == STATUS_OK else "change-refused"
         transitions = self._world.history.transitions
         transitions[key] = transitions.get(key, 0) + 1
+        if outcome.status == STATUS_OK:
+            epoch, last = msgspec.msgpack.decode(outcome.value)
+            self._world.history.changes.append((epoch, last, self._asked, self._change.is_lawful))
+        elif not self._change.is_lawful:
+            self._attempts -= 1
+            self._has_finished = self._attempts == 0
 
