@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from bft.core import ordering, recovery, repair, transfer
+from bft.core import ordering, queries, recovery, repair, transfer
 from bft.core.pool import Pool
 from bft.epochs import (
     SYSTEM_PREFIX,
@@ -182,6 +182,7 @@ def begin(state: State) -> None:
         for pending in state.pool:
             pending.stage = 1
             state.send(state.primary, pending.signed)
+    queries.serve_waiting(state)
     ordering.propose(state)
 
 

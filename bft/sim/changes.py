@@ -60,6 +60,15 @@ def directed() -> dict[str, Scenario]:
         "R-away-and-removed": _world(replace, faults=_pause(3, 40, 900), gst_ms=1000),
         # It learns that the epoch is over from nobody's votes.
         "R-last-votes-lost": _world(grow, rules=(Rule(kinds=VOTES, targets=(2,)),), gst_ms=900),
+        # Whoever restarts after the switch is in the new epoch, and has said nothing else before.
+        "R-restart-after": _world(
+            grow,
+            faults=tuple(
+                fault for replica in range(5) for fault in _pause(replica, 350 + 40 * replica, 370 + 40 * replica)
+            ),
+            gst_ms=700,
+            workload=Workload(clients=2, operations=250, outstanding=3, keys=3),
+        ),
         # A joiner's process dies while it is needed for the first quorums.
         "R-joiner-dies": _world(grow, faults=_pause(4, 150, 600), gst_ms=700),
         # Nobody's proposals of the old epoch reach one replica before it hears of the new one.
@@ -129,6 +138,7 @@ def _world(
         faults=faults,
         rules=rules,
         gst_ms=gst_ms,
+        patience_ms=10_000,
         workload=workload,
         protocol=QUICK,
     )

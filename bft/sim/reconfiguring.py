@@ -45,6 +45,7 @@ class AdminHost:
         self._open = False
         self._has_finished = False
         self._attempts = ATTEMPTS
+        self._promised = 0
         self._asked: tuple[int, tuple[int, ...]] = (0, ())
 
     @property
@@ -80,7 +81,7 @@ class AdminHost:
         self._world.at(self._world.now + PAUSE_MS * MILLISECOND, self._try)
         for member in self._session.configuration.members:
             self._world.send(self.client, member.id, FetchEpochs(self._session.epoch))
-        if self._open:
+        if self._open or self._session.epoch < self._promised:
             return
         operation = self._operation(self._session.configuration)
         if operation is not None:
@@ -139,6 +140,7 @@ class AdminHost:
         transitions[key] = transitions.get(key, 0) + 1
         if outcome.status == STATUS_OK:
             epoch, last = msgspec.msgpack.decode(outcome.value)
+            self._promised = epoch
             self._world.history.changes.append((epoch, last, self._asked, self._change.is_lawful))
         elif not self._change.is_lawful:
             self._attempts -= 1
