@@ -29,7 +29,7 @@ from bft.epochs import (
     operation_flaw,
     verify_chain,
 )
-from bft.events import Epoch, EpochEntered, OperationCall, Retired
+from bft.events import Epoch, EpochEntered, OperationCall, Retired, Stable
 from bft.headers import Pending, Ready
 from bft.ids import Peer
 from bft.messages import (
@@ -126,21 +126,25 @@ def on_stable(state: State, certificate: CheckpointCertificate) -> None:
     Also upon restart, when the process died after the checkpoint was stable (mutant R05).
     """
     if state.pending is not None and state.pending.activation == certificate.seq:
-        advance(state, [EpochLink(state.boundary, certificate)])
+        advance(state, [EpochLink(state.boundary, certificate)], holds_base=True)
     elif not state.is_member and state.was_member and certificate.epoch == state.epoch:
         retire(state, f"epoch {state.epoch} goes on without it, from the stable checkpoint at {certificate.seq}")
 
 
-def advance(state: State, links: list[EpochLink]) -> None:
-    """Enter the epoch after `links`, which hold; durable before the first vote in it."""
+def advance(state: State, links: list[EpochLink], *, holds_base: bool) -> None:
+    """Enter the epoch after `links`, which hold; durable before the first vote in it.
+
+    Args:
+        holds_base: the state where that epoch begins is here, with the certified digest.
+    """
     configuration = state.configuration
     for link in links:
         configuration = follow(configuration, link)
         state.persist(Epoch(link))
-    enter(state, configuration, [*state.links, *links])
+    enter(state, configuration, [*state.links, *links], holds_base=holds_base)
 
 
-def enter(state: State, configuration: Configuration, links: list[EpochLink]) -> None:
+def enter(state: State, configuration: Configuration, links: list[EpochLink], *, holds_base: bool) -> None:
     """Begin an epoch: everything is as in a new replica, but for what is replicated and what waits.
 
     The very state that `recovery.rebuild` makes of the records (`test_switch_equals_a_restart`).
@@ -160,7 +164,7 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink]) ->
         setattr(state, item.name, getattr(fresh, item.name))
     state.out.append(EpochEntered(configuration))
     state.progress("epoch", configuration.base, f"epoch {configuration.epoch} of {len(configuration.members)} replicas")
-    begin(state)
+    begin(state, holds_base=holds_base)
 
 
 def _carried(pool: Pool) -> Pool:
@@ -168,13 +172,12 @@ def _carried(pool: Pool) -> Pool:
     return pool
 
 
-def begin(state: State) -> None:
+def begin(state: State, *, holds_base: bool) -> None:
     """The first steps in an epoch, new or restarted into: fetch what is missing, say where we stand, go on."""
     if not state.is_member and state.was_member:
         state.retire_at = state.now + RETIRE_TIMEOUTS * state.request_timeout_ns
-    base = state.links[-1].certificate if state.links else None
-    if base is not None and state.executed < base.seq:
-        transfer.begin(state, base)
+    if not holds_base:
+        transfer.begin(state, state.links[-1].certificate)
     else:
         state.fetching = None
     repair.send_status(state)
@@ -220,7 +223,14 @@ def on_epoch_proof(state: State, peer: Peer, message: EpochProof) -> None:
     except ChainError:
         state.reject(peer, "bad-epoch-proof")
         return
-    advance(state, links)
+    base = links[-1].certificate
+    own = state.own_checkpoints.get(base.seq)
+    holds_base = own is not None and own[0] == base.digest
+    if holds_base:
+        state.persist(Stable(base.seq, base))
+    elif own is not None:
+        state.progress("diverged", base.seq, "own state differs from the one that ends the epoch")
+    advance(state, links, holds_base=holds_base)
 
 
 def ready(state: State, key: bytes) -> Signed | None:

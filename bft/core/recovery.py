@@ -104,8 +104,16 @@ def install(state: State, recovered: Recovered) -> None:
         state.out.append(InstallState(manifest.header.seq, pages))
     if state.stable is not None and state.pending is not None and state.stable.seq == state.pending.activation:
         reconfig.on_stable(state, state.stable)
-    elif state.epoch:
-        reconfig.begin(state)
+    elif state.links:
+        reconfig.begin(state, holds_base=_holds_base(state, recovered))
+
+
+def _holds_base(state: State, recovered: Recovered) -> bool:
+    """True unless the epoch was entered by its proof alone, and its first state has not been fetched yet."""
+    base, snapshot = state.links[-1].certificate, recovered.snapshot
+    if snapshot is None or snapshot.seq < base.seq:
+        return False
+    return snapshot.seq > base.seq or snapshot.digest == base.digest
 
 
 def _rebuild_snapshot(state: State, recovered: Recovered) -> None:

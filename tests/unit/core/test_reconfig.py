@@ -418,3 +418,23 @@ def test_newcomer_is_ready_only_when_it_holds_the_state(bench):
     assert word.payload == encode(Ready(0, 0, newcomer.vault.replica_key(4)))
     newcomer.deliver(0, newcomer.checkpoint_certificate(LAST, bytes(32)))
     assert newcomer.replica.ready(newcomer.vault.replica_key(4)) is None
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_own_state_is_held_against_the_proof(bench, is_equal):
+    """The last CHECKPOINTs were lost, and the proof comes first: the own state is kept if it is the certified one."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    other = EpochBench(me=2)
+    other.to_the_end(0, 1, 2, 3, 4)
+    if not is_equal:
+        _, vote = other.replica._state.own_checkpoints[LAST]
+        other.replica._state.own_checkpoints[LAST] = (bytes(32), vote)
+    other.deliver(0, proof)
+    for _ in range(2):
+        summary = other.replica.summary()
+        assert (summary["epoch"], summary["executed"]) == (1, LAST)
+        assert summary["fetching"] == (None if is_equal else LAST)
+        if is_equal:
+            other.restart()
