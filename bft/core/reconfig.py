@@ -14,6 +14,7 @@ to join, until its first epoch, and one that was removed, until the new members 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ from bft.messages import (
     Request,
     Signed,
 )
+from bft.ports import Signer
 from bft.wire.codec import encode
 
 if TYPE_CHECKING:
@@ -150,7 +152,9 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     The very state that `recovery.rebuild` makes of the records (`test_switch_equals_a_restart`).
     """
     was_member = state.is_member or state.was_member
-    fresh = recovery.blank(state.protocol, state.me, state.signer, state.verifier, configuration, links, state.sessions)
+    fresh = recovery.blank(
+        state.protocol, state.me, state.signers, state.verifier, configuration, links, state.sessions
+    )
     fresh.now, fresh.out = state.now, state.out
     fresh.executed, fresh.chain = state.executed, state.chain
     fresh.time_ns, fresh.lease_ns = state.time_ns, state.lease_ns
@@ -233,12 +237,22 @@ def on_epoch_proof(state: State, peer: Peer, message: EpochProof) -> None:
     advance(state, links, holds_base=holds_base)
 
 
-def ready(state: State, key: bytes) -> Signed | None:
-    """What a replica that is to join with this key signs when it holds the cluster's state; None while it does not."""
-    if state.is_member or state.was_member or state.fetching is not None or state.target is not None:
-        return None
+def ready(state: State, key: bytes) -> tuple[Signed, ...]:
+    """What `Reconfigure.ready` needs of this replica, that it may vote with `key` in the next epoch.
+
+    A newcomer signs with that key; a member that changes its key signs with the old one, then with the new one. Empty
+    while it lags behind, and for who was removed or does not hold the key.
+    """
+    if state.fetching is not None or state.target is not None or (state.was_member and not state.is_member):
+        return ()
+    new = state.signers.get(key) if isinstance(state.signers, Mapping) else None
+    signers: tuple[Signer, ...]
+    if state.is_member:
+        signers = (state.signer, new) if new is not None and new is not state.signer else ()
+    else:
+        signers = (new if new is not None else state.signer,)
     payload = encode(Ready(state.epoch, state.log.low, key))
-    return Signed(state.me, payload, state.signer.sign(payload))
+    return tuple(Signed(state.me, payload, signer.sign(payload)) for signer in signers)
 
 
 def retire(state: State, reason: str) -> None:

@@ -36,6 +36,10 @@ def directed() -> dict[str, Scenario]:
         "R-opposite-at-once": _world(
             Change(at_ms=50, add=(4,), remove=(3,)), Change(at_ms=50, add=(5,), remove=(2,)), spares=2
         ),
+        # A replica, the primary first, goes on under a new key; later its process starts anew.
+        "R-new-key": _world(Change(at_ms=50, rotate=(3,)), faults=_pause(3, 330, 360)),
+        "R-new-key-of-the-primary": _world(Change(at_ms=50, rotate=(0,)), Change(at_ms=60, add=(4,)), gst_ms=700),
+        "R-new-key-away": _world(Change(at_ms=50, rotate=(2,)), faults=_pause(2, 90, 600), gst_ms=700),
         # Nothing but empty batches gets the epoch to its end.
         "R-idle": _world(Change(at_ms=300, add=(4,)), workload=Workload(clients=1, operations=3, outstanding=1)),
         "R-idle-silent-primary": _world(

@@ -95,17 +95,20 @@ class AdminHost:
         present = configuration.quorums.ids
         joining = [replica for replica in change.add if replica not in present]
         leaving = [replica for replica in change.remove if replica in present]
-        if not joining and not leaving:
+        keys = {replica: self._world.vault.replica_key(replica) for replica in joining}
+        keys |= {replica: self._world.vault.replica_key(replica, 1) for replica in change.rotate if replica in present}
+        changed = [replica for replica in keys if configuration.keys.get(replica) != keys[replica]]
+        if not changed and not leaving:
             newest = self._world.history.newest
             self._has_finished = newest is None or newest.epoch == configuration.epoch
             return None
         world = self._world
-        words = [world.replicas[replica].ready() for replica in joining]
-        ready = [word for word in words if word is not None and not change.unready]
-        if len(ready) < len(joining) and not change.unready:
+        words = {replica: world.replicas[replica].ready(keys[replica]) for replica in changed}
+        if not all(words.values()) and not change.unready:
             return None
-        members = [member for member in configuration.members if member.id not in leaving]
-        members += [Member(index, world.vault.replica_key(index), "simulated", index + 1) for index in joining]
+        ready = [word for replica in changed for word in words[replica] if not change.unready]
+        members = [member for member in configuration.members if member.id not in [*leaving, *changed]]
+        members += [Member(replica, keys[replica], "simulated", replica + 1) for replica in changed]
         payload = change_bytes(configuration.epoch, members)
         signatures = {key: world.vault.client_signer(key).sign(payload) for key in world.admin_keys[: change.approvals]}
         self._asked = (configuration.epoch + 1, tuple(sorted(member.id for member in members)))

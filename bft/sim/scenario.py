@@ -95,6 +95,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Attributes:
         add: replicas that join, of those beyond `n`.
         remove: replicas that leave.
+        rotate: replicas that go on under a new key.
         approvals: how many of the three administrators sign; two must, so with one it must never be made.
         unready: submit it without the newcomers' word, which must be refused.
     """
@@ -102,6 +103,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     at_ms: Annotated[int, Meta(ge=0)]
     add: tuple[Where, ...] = ()
     remove: tuple[Where, ...] = ()
+    rotate: tuple[Where, ...] = ()
     approvals: Annotated[int, Meta(ge=0, le=3)] = 3
     unready: bool = False
 

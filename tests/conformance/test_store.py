@@ -239,8 +239,8 @@ def test_absent_pages_are_left_out(bench: Bench) -> None:
 
 
 def link(epoch: int, seq: int) -> EpochLink:
-    change = encode(MembershipChange(epoch, ()))
-    header = encode(Header(epoch, seq, bytes(32), 0, 0, bytes(32), bytes(32), Pending(seq, Reconfigure(change, (), ()))))
+    pending = Pending(seq, Reconfigure(encode(MembershipChange(epoch, ())), (), ()))
+    header = encode(Header(epoch, seq, bytes(32), 0, 0, bytes(32), bytes(32), pending))
     certificate = CheckpointCertificate(epoch, seq, state_digest(header), (Endorsement(0, SIGNATURE),))
     return EpochLink(header, certificate)
 

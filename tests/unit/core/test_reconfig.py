@@ -411,13 +411,12 @@ def test_forged_proof_is_refused(bench):
 
 def test_newcomer_is_ready_only_when_it_holds_the_state(bench):
     """A member is not asked; a newcomer in the first epoch's genesis state is ready for slot 0."""
-    assert bench.replica.ready(bench.vault.replica_key(1)) is None
+    assert bench.replica.ready(bench.vault.replica_key(1)) == ()
     newcomer = EpochBench(me=4)
-    word = newcomer.replica.ready(newcomer.vault.replica_key(4))
-    assert word is not None
+    (word,) = newcomer.replica.ready(newcomer.vault.replica_key(4))
     assert word.payload == encode(Ready(0, 0, newcomer.vault.replica_key(4)))
     newcomer.deliver(0, newcomer.checkpoint_certificate(LAST, bytes(32)))
-    assert newcomer.replica.ready(newcomer.vault.replica_key(4)) is None
+    assert newcomer.replica.ready(newcomer.vault.replica_key(4)) == ()
 
 
 @pytest.mark.parametrize("is_equal", [True, False])
