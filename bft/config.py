@@ -15,7 +15,8 @@ from msgspec import Meta
 
 from bft.digests import config_digest
 from bft.errors import ConfigError
-from bft.ids import KEY_BYTES
+from bft.headers import ADMINS_BOUND
+from bft.ids import KEY_BYTES, REPLICA_ID_MAX
 from bft.membership import REPLICAS_MAX, REPLICAS_MIN, Quorums
 from bft.messages import PAYLOAD_BYTES_MAX
 
@@ -95,6 +96,19 @@ class ClientEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: HexKey
 
 
+class AdminEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody who may change the membership: a name for people, and a public key in hex."""
+
+    name: Name
+    key: HexKey
+
+
+def new_view_bytes_max(n: int, window: int) -> int:
+    """Bytes of the largest NEW-VIEW that `n` replicas can need."""
+    strong = Quorums.of(n).strong
+    return strong * window * (strong * ENDORSEMENT_BYTES + PRE_PREPARE_BYTES)
+
+
 class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The content of `cluster.toml`.
 
@@ -102,6 +116,9 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         name: for people; part of the cluster's identity.
         service: import path of the replicated service, `package.module:Class`.
         enrolment: "open" lets any client key in, "known" only those listed under `client`.
+        replica: the first members; later ones are learnt from the cluster itself (`bft.epochs`).
+        admin: who may change the membership; nobody can if there is none.
+        admin_threshold: how many of them must sign a change.
     """
 
     name: Name
@@ -110,6 +127,8 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     protocol: Protocol = msgspec.field(default_factory=Protocol)
     replica: tuple[ReplicaEntry, ...]
     client: tuple[ClientEntry, ...] = ()
+    admin: Annotated[tuple[AdminEntry, ...], Meta(max_length=ADMINS_BOUND)] = ()
+    admin_threshold: Annotated[int, Meta(ge=1, le=ADMINS_BOUND)] = 1
 
     def __post_init__(self) -> None:
         n = len(self.replica)
@@ -125,13 +144,20 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             for index, value in enumerate(values):
                 if value in values[:index]:
                     raise ValueError(f"replica[{index}].{what} is {value}: two replicas cannot share it")
-
+        self._require_admins()
         self._require_new_view_fits()
+
+    def _require_admins(self) -> None:
+        keys = [entry.key for entry in self.admin]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise ValueError(f"admin[{index}].key is {key}: an administrator signs once")
+        if self.admin_threshold > max(len(keys), 1):
+            raise ValueError(f"admin_threshold is {self.admin_threshold}: there are {len(keys)} administrators")
 
     def _require_new_view_fits(self) -> None:
         """A view change must be possible when the window is full, which is when it is needed."""
-        strong = Quorums.of(len(self.replica)).strong
-        worst = strong * self.protocol.window * (strong * ENDORSEMENT_BYTES + PRE_PREPARE_BYTES)
+        worst = new_view_bytes_max(len(self.replica), self.protocol.window)
         if worst > PAYLOAD_BYTES_MAX:
             raise ValueError(
                 f"protocol.window is {self.protocol.window}: with {len(self.replica)} replicas a NEW-VIEW could take"
@@ -156,8 +182,16 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return frozenset(bytes.fromhex(entry.key) for entry in self.client)
 
     @property
+    def admin_keys(self) -> frozenset[bytes]:
+        """Public keys of those who may change the membership."""
+        return frozenset(bytes.fromhex(entry.key) for entry in self.admin)
+
+    @property
     def id(self) -> bytes:
-        """32-byte fingerprint of everything that replicas must agree on (not of addresses, which may move)."""
+        """32-byte fingerprint of everything that replicas must agree on at first (not of addresses, which may move).
+
+        It stays the cluster's name when the membership changes: `bft.epochs` leads from here to today's members.
+        """
         identity = (
             self.name,
             self.service,
@@ -166,6 +200,9 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             tuple(entry.key for entry in self.replica),
             tuple(entry.key for entry in self.client),
         )
+        if self.admin:
+            administration = (self.admin_threshold, tuple(sorted(entry.key for entry in self.admin)))
+            return config_digest(msgspec.msgpack.encode((*identity, administration)))
         return config_digest(msgspec.msgpack.encode(identity))
 
 
@@ -173,7 +210,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The content of `replica.toml`; relative paths are relative to the file.
 
     Attributes:
-        id: which replica of the cluster this is.
+        id: which replica of the cluster this is; one that is to join has an id that no replica had before.
         cluster: path of the cluster file.
         key: path of the private key (PEM, PKCS#8).
         data: folder of the store.
@@ -183,7 +220,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
     """
 
-    id: Annotated[int, Meta(ge=0, le=REPLICAS_MAX - 1)]
+    id: Annotated[int, Meta(ge=0, le=REPLICA_ID_MAX)]
     cluster: str
     key: str = ""
     signer: Annotated[str, Meta(pattern="^(unix:.+)?$")] = ""

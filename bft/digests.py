@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 NULL_DIGEST = blake2b(b"", digest_size=32, person=b"bft null").digest()
@@ -29,9 +30,20 @@ def page_digest(page: bytes) -> bytes:
     return blake2b(page, digest_size=32, person=b"bft page").digest()
 
 
-def state_digest(manifest: bytes) -> bytes:
-    """32-byte digest of a checkpoint manifest: the digest that CHECKPOINTs carry."""
-    return blake2b(manifest, digest_size=32, person=b"bft state").digest()
+def pages_digest(service: Sequence[bytes], sessions: Sequence[bytes]) -> bytes:
+    """32-byte digest of a checkpoint's two lists of page digests."""
+    listed = b"".join((len(service).to_bytes(8, "big"), *service, *sessions))
+    return blake2b(listed, digest_size=32, person=b"bft pages").digest()
+
+
+def state_digest(header: bytes) -> bytes:
+    """32-byte digest of an encoded checkpoint header: the digest that CHECKPOINTs carry."""
+    return blake2b(header, digest_size=32, person=b"bft state").digest()
+
+
+def members_digest(members: bytes) -> bytes:
+    """32-byte digest of an epoch and its members' ids and keys."""
+    return blake2b(members, digest_size=32, person=b"bft members").digest()
 
 
 def chain_digest(previous: bytes, seq: int, batch: bytes) -> bytes:

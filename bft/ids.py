@@ -1,7 +1,8 @@
 """Names of things: replicas, clients, digests, and the bounded types that messages are built from.
 
-A replica is its index in the cluster file (0 .. n - 1); a client is its 32-byte Ed25519 public key, so that a
-client's name needs no registry to be checked against its signature.
+A replica is a number: its index in the cluster file for the first members (0 .. n - 1), a number never used before for
+those that join later. A client is its 32-byte Ed25519 public key, so that a client's name needs no registry to be
+checked against its signature.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ SIGNATURE_BYTES = 64
 KEY_BYTES = 32
 
 U63 = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-ReplicaIndex = Annotated[int, Meta(ge=0, le=255)]
+REPLICA_ID_MAX = 65535
+"""Numbers are not reused, so a cluster can replace a replica some 65 000 times."""
+ReplicaIndex = Annotated[int, Meta(ge=0, le=REPLICA_ID_MAX)]
 DigestBytes = Annotated[bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 SignatureBytes = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 KeyBytes = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]

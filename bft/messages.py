@@ -30,6 +30,10 @@ REPLICAS_BOUND = 100
 PAGES_MAX = 1 << 20
 EVENTS_MAX = 1024
 """Events kept per session for a client that missed some."""
+HEADER_BYTES_MAX = 256 * 1024
+"""A header is small unless a change of membership is pending, which names up to 100 members and who is ready."""
+LINKS_MAX = 64
+"""Links in one packet; who needs more asks again."""
 
 Payload = Annotated[bytes, Meta(max_length=PAYLOAD_BYTES_MAX)]
 Operation = Annotated[bytes, Meta(max_length=OPERATION_BYTES_MAX)]
@@ -154,7 +158,7 @@ class ViewChange(Message, frozen=True, tag=15):
     """The sender has left every view below `view` [CL99 4.4].
 
     Attributes:
-        stable: the sender's last stable checkpoint's proof C, None only for the genesis checkpoint at 0.
+        stable: the sender's last stable checkpoint's proof C, None only for the one from which the epoch begins.
         prepared: P, ascending by sequence number, at most one per slot: the certificate of the highest view.
     """
 
@@ -202,11 +206,11 @@ class Batch(Message, frozen=True, tag=30):
     """The content of a slot: the primary's clock and the envelopes, signatures included.
 
     The batch's digest covers all of it, so a primary cannot show valid client signatures to some backups and garbage
-    to others under one digest.
+    to others under one digest. One without envelopes only fills its slot, on the way to an epoch's last.
     """
 
     time_ns: U63
-    requests: Annotated[tuple[SignedRequest, ...], Meta(min_length=1, max_length=OPERATIONS_MAX)]
+    requests: Annotated[tuple[SignedRequest, ...], Meta(max_length=OPERATIONS_MAX)]
 
 
 class Result(Message, frozen=True):
@@ -380,25 +384,43 @@ class EventBodies(Message, frozen=True, tag=47):
     events: Annotated[tuple[Event, ...], Meta(max_length=EVENTS_MAX)]
 
 
+# --- checkpoints and epochs ----------------------------------------------------------------------------------------
+
+
 class Manifest(Message, frozen=True, tag=32):
-    """A checkpoint: everything that influences later execution. Its digest is the state digest.
+    """A checkpoint: its encoded header, and the pages that the header commits to.
 
     Attributes:
-        seq: the slot after which the state was taken.
-        chain: hash chain over the executed batches.
-        time_ns: the agreed time.
-        lease_ns: the lease clock.
         service: digests of the service's pages, in order.
         sessions: digests of the session pages, ascending by client.
     """
 
-    epoch: U63
-    seq: U63
-    chain: DigestBytes
-    time_ns: U63
-    lease_ns: U63
+    header: Annotated[bytes, Meta(max_length=HEADER_BYTES_MAX)]
     service: Annotated[tuple[DigestBytes, ...], Meta(max_length=PAGES_MAX)]
     sessions: Annotated[tuple[DigestBytes, ...], Meta(max_length=PAGES_MAX)]
+
+
+class EpochLink(Message, frozen=True):
+    """Proof of the next epoch's members: the last checkpoint of an epoch, certified by that epoch.
+
+    Attributes:
+        header: an encoded `bft.headers.Header` whose `pending` says who comes next.
+    """
+
+    header: Annotated[bytes, Meta(max_length=HEADER_BYTES_MAX)]
+    certificate: CheckpointCertificate
+
+
+class FetchEpochs(Message, frozen=True, tag=48):
+    """Ask for the links from epoch `epoch` on; replicas and clients may."""
+
+    epoch: U63
+
+
+class EpochProof(Message, frozen=True, tag=49):
+    """Consecutive links, each certified by the members that the one before it names."""
+
+    links: Annotated[tuple[EpochLink, ...], Meta(min_length=1, max_length=LINKS_MAX)]
 
 
 class Probe(Message, frozen=True, tag=50):
@@ -434,6 +456,8 @@ Packet = (
     | PageBodies
     | FetchEvents
     | EventBodies
+    | FetchEpochs
+    | EpochProof
     | Probe
     | ProbeReply
 )

@@ -54,6 +54,17 @@ class Verifier(Protocol):
         ...
 
 
+class KeyVerifier(Protocol):
+    """Checks signatures under a key that is given, of this cluster: for members of other epochs and administrators."""
+
+    def verify_key(self, key: bytes, signer: Peer, payload: bytes, signature: bytes, /) -> bool:
+        """True if the holder of the 32-byte `key` signed `payload` as `signer` (a replica's id, or its own key).
+
+        Decides inside the replicated state machine: strict, and alike on every machine. Never raises on hostile input.
+        """
+        ...
+
+
 class Store(Protocol):
     """Stable storage of one replica.
 

@@ -15,7 +15,8 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from bft.config import MILLISECOND
-from bft.events import Broadcast, Deliver, Effect, Input, Send
+from bft.epochs import Configuration
+from bft.events import Broadcast, Deliver, Effect, EpochEntered, Input, Send
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
 from bft.messages import Message, Packet, Proposal, ReplicaMessage, Signed, SignedRequest
@@ -66,6 +67,8 @@ class Context:
     now: Nanos = 0
     view: int = 0
     seq: int = 0
+    epoch: int = 0
+    configuration: Configuration | None = None
     heard: list[tuple[Peer, Packet]] = field(default_factory=list)
     crimes: int = 0
     make_twin: Callable[[], tuple[Engine, Store]] | None = None
@@ -102,7 +105,7 @@ class Context:
 
     def others(self) -> list[int]:
         """All other replicas, ascending."""
-        return [replica for replica in range(self.quorums.n) if replica != self.me]
+        return [replica for replica in self.quorums.members if replica != self.me]
 
 
 class Strategy:
@@ -203,7 +206,6 @@ class _Either(Strategy):
         return self._pick(context).unprompted(context)
 
 
-
 class Corrupted:
     """A node under a strategy. Itself a node: whoever drives it cannot tell.
 
@@ -267,6 +269,12 @@ class Corrupted:
                 targets: list[Peer] = [effect.to]
             case Broadcast():
                 targets = list(context.others())
+            case EpochEntered():
+                context.configuration = effect.configuration
+                context.quorums, context.epoch = effect.configuration.quorums, effect.configuration.epoch
+                context.view = 0
+                out.append(effect)
+                return
             case _:
                 out.append(effect)
                 return

@@ -99,6 +99,14 @@ class Reads:
             return read
         return None
 
+    def enter(self, quorums: Quorums) -> list[Query]:
+        """Another epoch: answers of the one before count no more; returns what to ask its members."""
+        self._quorums = quorums
+        for read in self._by_nonce.values():
+            read.answers = {}
+            read.needed = quorums.strong if read.query.wait else quorums.weak
+        return [read.query for read in self._by_nonce.values()]
+
     def unanswered_by(self, replica: int) -> list[Query]:
         """What a replica has been asked and not answered."""
         return [read.query for read in self._by_nonce.values() if replica not in read.answers]

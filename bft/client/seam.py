@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from bft.epochs import Configuration
 from bft.events import Deliver, Send, SetTimer, Tick
 
 LostReason = Literal["overloaded", "session-expired", "result-unavailable", "closed"]
@@ -115,4 +116,12 @@ class EventsMissed:
     last: int
 
 
-SessionEffect = Send | SetTimer | Completed | Lost | EventArrived | EventsMissed
+@dataclass(frozen=True, slots=True)
+class EpochEntered:
+    """The cluster's members are proven to be these now: connect to the new ones, leave those who are gone, and keep the
+    proof if the client should find the cluster again without the first members."""
+
+    configuration: Configuration
+
+
+SessionEffect = Send | SetTimer | Completed | Lost | EventArrived | EventsMissed | EpochEntered

@@ -9,6 +9,8 @@ PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specifi
 - `acknowledged` is the lowest number without a final outcome, and no envelope reaches `session_window` beyond it.
 - An operation of a lane names its unfinished predecessor; a finished one needs no mention, since it has executed.
 - Reads (`bft.client.reads`) that find no agreement in time are ordered instead.
+- Replies of different epochs never count together. A later epoch than the session's is believed by its chain of proofs
+  only (`bft.client.chain`); then everything unfinished goes to the new members, and to each exactly once as before.
 
 Deviation: an envelope is sent to one replica first and to all after a quarter of the request timeout, well before a
 backup that knew of it would suspect the primary.
@@ -16,11 +18,13 @@ backup that knew of it would suspect the primary.
 
 from __future__ import annotations
 
+from bft.client.chain import Chain
 from bft.client.inbox import EventVotes, Inbox
 from bft.client.reads import Answer, Read, Reads
 from bft.client.seam import Ask as Ask
 from bft.client.seam import Cancel as Cancel
 from bft.client.seam import Completed as Completed
+from bft.client.seam import EpochEntered as EpochEntered
 from bft.client.seam import EventArrived as EventArrived
 from bft.client.seam import EventsMissed as EventsMissed
 from bft.client.seam import Flush as Flush
@@ -33,13 +37,16 @@ from bft.client.seam import Unreachable as Unreachable
 from bft.client.tally import Tally
 from bft.client.window import Envelope, Window
 from bft.config import MILLISECOND, Protocol
+from bft.epochs import Configuration
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Nanos, Peer, ReplicaId
 from bft.membership import Quorums
 from bft.messages import (
     OPERATION_BYTES_MAX,
+    EpochProof,
     Event,
     EventBodies,
+    FetchEpochs,
     FetchEvents,
     Message,
     Packet,
@@ -75,6 +82,7 @@ class Session:
         incarnation: int,
         *,
         retry_ns: Nanos | None = None,
+        chain: Chain | None = None,
     ) -> None:
         """Begin a session.
 
@@ -85,10 +93,12 @@ class Session:
             signer: signs for the client.
             incarnation: above that of any earlier session of this key: a clock reading in nanoseconds.
             retry_ns: first patience with a silent replica; a quarter of the request timeout by default.
+            chain: follows changes of membership; `quorums` must be those of its epoch. Without it the session stays in
+                the epoch that it began in.
         """
         self.incarnation = incarnation
         self.seq = 0
-        self.primary = ReplicaId(0)
+        self.primary = ReplicaId(quorums.primary(0))
         self.expired = False
         self._client = client
         self._quorums = quorums
@@ -97,8 +107,9 @@ class Session:
         self._reads_max = protocol.session_window
         self._retry_ns = retry_ns or protocol.request_timeout_ms * MILLISECOND // 4
         self._latency_ns = 0
-        self._everybody = [ReplicaId(index) for index in range(quorums.n)]
-        self._views = [0] * quorums.n
+        self._chain = chain
+        self._everybody = [ReplicaId(replica) for replica in quorums.members]
+        self._views = dict.fromkeys(quorums.members, 0)
         self._tally = Tally(quorums, protocol.session_window)
         self._reads = Reads(quorums)
         self._read_floor = 0
@@ -122,7 +133,9 @@ class Session:
 
     def wants(self, peer: Peer, packet: Packet, message: Message | None = None, /) -> bool:
         """True for the packets that a session listens to, from replicas."""
-        is_replica = isinstance(peer, int) and 0 <= peer < self._quorums.n
+        if isinstance(packet, EpochProof):
+            return self._chain is not None
+        is_replica = isinstance(peer, int) and peer in self._quorums.ids
         return is_replica and isinstance(packet, Reply | QueryReply | Refusal | EventBodies)
 
     def step(self, event: SessionInput, now: Nanos) -> list[SessionEffect]:
@@ -180,14 +193,19 @@ class Session:
     # --- replies in -----------------------------------------------------------------------------------------------
 
     def _deliver(self, peer: Peer, packet: Packet) -> None:
-        if not isinstance(peer, int) or not 0 <= peer < self._quorums.n:
+        if isinstance(packet, EpochProof):
+            if self._chain is not None and self._chain.learn(packet.links):
+                self._enter(self._chain.configuration)
+            return
+        if not isinstance(peer, int) or peer not in self._quorums.ids:
             return
         match packet:
             case Reply():
-                if packet.session == self.incarnation:
+                if self._is_of_this_epoch(peer, packet.epoch) and packet.session == self.incarnation:
                     self._on_reply(peer, packet)
             case QueryReply():
-                self._on_answer(self._reads.answer(peer, packet.nonce, packet))
+                if self._is_of_this_epoch(peer, packet.epoch):
+                    self._on_answer(self._reads.answer(peer, packet.nonce, packet))
             case Refusal():
                 self._on_refusal(peer, packet)
             case EventBodies():
@@ -198,7 +216,7 @@ class Session:
     def _on_reply(self, replica: int, reply: Reply) -> None:
         if reply.view != self._views[replica]:
             self._views[replica] = reply.view
-            reached = sorted(self._views, reverse=True)[self._quorums.weak - 1]
+            reached = sorted(self._views.values(), reverse=True)[self._quorums.weak - 1]
             self.primary = ReplicaId(self._quorums.primary(reached))
         content = self._tally.add(replica, reply)
         if content is None:
@@ -297,6 +315,54 @@ class Session:
         self._out += [Lost(ticket, "session-expired") for ticket in self._window.drop_all()]
         self._ordered_reads.clear()
 
+    # --- epochs ---------------------------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """The epoch whose members are asked and believed; for sessions that follow a chain."""
+        assert self._chain is not None, "the session stays in the epoch that it began in"
+        return self._chain.configuration
+
+    @property
+    def epoch(self) -> int:
+        """The number of that epoch."""
+        return self._chain.configuration.epoch if self._chain is not None else 0
+
+    def _is_of_this_epoch(self, replica: int, epoch: int) -> bool:
+        """False for an answer of another epoch; one of a later epoch is the reason to ask for the way there."""
+        if self._chain is None or epoch == self.epoch:
+            return True
+        if epoch > self.epoch and self._chain.should_ask(replica, self._now, self._patience):
+            self._out.append(Send(ReplicaId(replica), FetchEpochs(self.epoch)))
+        return False
+
+    def _ask_for_epochs(self) -> None:
+        """Nobody answers: perhaps those who would are no members any more, or too few of them are."""
+        if self._chain is None:
+            return
+        for replica in self._everybody:
+            if self._chain.should_ask(replica, self._now, self._patience):
+                self._out.append(Send(replica, FetchEpochs(self.epoch)))
+
+    def _enter(self, configuration: Configuration) -> None:
+        """Ask and believe the members of a later epoch; whatever has no outcome goes to all of them."""
+        quorums = self._quorums = configuration.quorums
+        self._everybody = [ReplicaId(replica) for replica in quorums.members]
+        self._views = dict.fromkeys(quorums.members, 0)
+        self.primary = ReplicaId(quorums.primary(0))
+        self._tally.enter(quorums)
+        self._event_votes = EventVotes(quorums)
+        self._out.append(EpochEntered(configuration))
+        for query in self._reads.enter(quorums):
+            for replica in self._everybody:
+                self._out.append(Send(replica, query))
+        if self._inbox.deadline is not None:
+            self._ask_for_events()
+        for envelope in self._window.envelopes.values():
+            envelope.refusals.clear()
+            envelope.deadline = self._now
+        self._retransmit()
+
     # --- reads ----------------------------------------------------------------------------------------------------
 
     def _ask(self, event: Ask) -> None:
@@ -366,6 +432,8 @@ class Session:
             room -= len(envelope.signed.payload)
             self._window.late += envelope.attempts == 0
             envelope.attempts += 1
+            if envelope.attempts > 1:
+                self._ask_for_epochs()
             self._send(envelope, to_all=True)
 
     def _resend(self, replica: int) -> None:

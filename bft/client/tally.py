@@ -27,14 +27,20 @@ class Tally:
         self._weak = quorums.weak
         self._kept_max = kept_max
         self._slots: dict[int, dict[int, Reply]] = {}
-        self._kept: list[dict[int, None]] = [{} for _ in range(quorums.n)]
-        self._bytes = [0] * quorums.n
+        self._kept: dict[int, dict[int, None]] = {replica: {} for replica in quorums.members}
+        self._bytes = dict.fromkeys(quorums.members, 0)
         self._done: dict[int, bytes] = {}
         self.disagreements: dict[int, int] = {}
 
     def __len__(self) -> int:
         """Replies kept."""
-        return sum(map(len, self._kept))
+        return sum(map(len, self._kept.values()))
+
+    def enter(self, quorums: Quorums) -> None:
+        """Another epoch: votes of the one before count no more. What was believed stays so, and is not told twice."""
+        self._weak, self._slots = quorums.weak, {}
+        self._kept = {replica: {} for replica in quorums.members}
+        self._bytes = dict.fromkeys(quorums.members, 0)
 
     def add(self, replica: int, reply: Reply) -> bytes | None:
         """Count a replica's reply; its latest for a slot replaces the one before.

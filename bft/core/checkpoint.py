@@ -4,16 +4,18 @@
     upon strong equal CHECKPOINTs:    the checkpoint is stable: persist(certificate); drop the log up to it
 
 The state digest covers everything that influences later execution: the service's pages, the exactly-once table with
-its kept replies, the clocks and the chain. Nothing local (views, timers) is in it.
+its kept replies, the clocks, the chain, the members and a pending change of them. Nothing local (views, timers) is in
+it. It is the digest of a small header, so that a certificate and a header prove a change of membership (`bft.epochs`).
 """
 
 from __future__ import annotations
 
-from bft.core import ordering, transfer, viewchange
+from bft.core import ordering, reconfig, transfer, viewchange
 from bft.core.proofs import checkpoint_certificate_flaw
 from bft.core.state import State
-from bft.digests import state_digest
+from bft.digests import pages_digest, state_digest
 from bft.events import Snapshot, Stable
+from bft.headers import Header
 from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Manifest, Signed
 from bft.wire.codec import encode
 
@@ -21,14 +23,26 @@ from bft.wire.codec import encode
 def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, bytes]) -> None:
     """Take a checkpoint of the state after `executed`, durable before the vote for it leaves."""
     sessions, fresh_sessions = state.sessions.checkpoint()
-    manifest = encode(
-        Manifest(state.epoch, state.executed, state.chain, state.time_ns, state.lease_ns, service_pages, sessions)
+    header = encode(
+        Header(
+            state.epoch,
+            state.executed,
+            state.chain,
+            state.time_ns,
+            state.lease_ns,
+            pages_digest(service_pages, sessions),
+            state.configuration.digest,
+            state.pending,
+        )
     )
-    digest = state_digest(manifest)
+    manifest = encode(Manifest(header, service_pages, sessions))
+    digest = state_digest(header)
+    if state.pending is not None and state.pending.activation == state.executed:
+        state.boundary = header
     before = state.own_checkpoints.get(state.executed)
     has_voted_otherwise = before is not None and before[0] != digest
     message = Checkpoint(state.epoch, state.executed, digest)
-    vote = before[1] if before is not None else state.sign(message)
+    vote = before[1] if before is not None else state.sign(message) if state.is_member else None
     state.persist(Snapshot(state.executed, digest, manifest, {**fresh, **fresh_sessions}, vote))
     state.own_checkpoints[state.executed] = (digest, vote)
     if has_voted_otherwise:
@@ -36,7 +50,7 @@ def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, byte
         # second one would be evidence against us, and strong many others vote without this replica
         # (`test_repaired_replica_goes_on_without_voting_twice`).
         state.progress("diverged", state.executed, "executing again gave another state")
-    else:
+    elif vote is not None:
         state.broadcast(vote)
         count(state, vote, message)
     if state.target is not None and state.target.seq <= state.executed:
@@ -135,7 +149,8 @@ def make_stable(state: State, certificate: CheckpointCertificate) -> None:
     """Advance the low watermark to a checkpoint whose state is here and durable; drop what it covers."""
     seq = certificate.seq
     state.persist(Stable(seq, certificate))
-    state.stable = certificate
+    # The base of an epoch needs no proof in it, and the epoch before has no say.
+    state.stable = certificate if certificate.epoch == state.epoch else None
     state.log.truncate(seq)
     state.checkpoints = {at: votes for at, votes in state.checkpoints.items() if at > seq}
     state.own_checkpoints = {at: own for at, own in state.own_checkpoints.items() if at > seq}
@@ -149,5 +164,6 @@ def make_stable(state: State, certificate: CheckpointCertificate) -> None:
     state.timing.backoff = max(0, state.timing.backoff - 1)
     state.next_seq = max(state.next_seq, seq + 1)
     state.progress("stable", seq)
+    reconfig.on_stable(state, certificate)
     viewchange.vote_for_proposals(state)
     ordering.propose(state)

@@ -6,43 +6,107 @@ from one that was slow. Signatures are deterministic: votes made again are the v
 
 from __future__ import annotations
 
-from bft.config import Cluster
+from collections.abc import Mapping
+
+from bft.config import Cluster, Protocol
+from bft.core import reconfig
 from bft.core.clients import SessionTable
 from bft.core.log import Log
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
-from bft.core.state import State
+from bft.core.state import Signers, State
 from bft.core.viewchange import install_proposals
+from bft.epochs import Configuration, follow, genesis
 from bft.events import Accepted, InstallState, OpenedBatch, Recovered
-from bft.membership import Quorums
-from bft.messages import Checkpoint, Commit, NewView, Prepare, ViewChange
-from bft.ports import Signer
-from bft.wire.codec import decode_batch, decode_manifest, decode_request
+from bft.messages import Checkpoint, Commit, EpochLink, NewView, Prepare, ViewChange
+from bft.ports import KeyVerifier, Signer
+from bft.wire.codec import decode_batch, decode_request, open_manifest
 
 
-def rules_of(cluster: Cluster) -> Rules:
-    """The structural rules of the cluster's first epoch."""
+def rules_of(cluster: Cluster, configuration: Configuration | None = None) -> Rules:
+    """The structural rules of an epoch, of the cluster's first by default."""
     protocol = cluster.protocol
-    return Rules(cluster.quorums, 0, protocol.checkpoint_interval, protocol.window)
+    return rules_in(protocol, configuration or genesis(cluster))
 
 
-def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> State:
-    """The state after everything that is on stable storage."""
-    protocol = cluster.protocol
+def rules_in(protocol: Protocol, configuration: Configuration) -> Rules:
+    """The structural rules of an epoch."""
+    return Rules(
+        configuration.quorums,
+        configuration.epoch,
+        protocol.checkpoint_interval,
+        protocol.window,
+        configuration.base,
+    )
+
+
+def blank(
+    protocol: Protocol,
+    me: int,
+    signers: Signers,
+    verifier: KeyVerifier | None,
+    configuration: Configuration,
+    links: list[EpochLink],
+    sessions: SessionTable,
+) -> State:
+    """A replica at the beginning of an epoch: view 0, nothing voted for, the base its low watermark."""
+    signer, holds_key = _signer_in(configuration, me, signers)
     state = State(
         me=me,
         protocol=protocol,
-        quorums=Quorums.of(len(cluster.replica)),
-        rules=rules_of(cluster),
+        configuration=configuration,
+        quorums=configuration.quorums,
+        rules=rules_in(protocol, configuration),
         signer=signer,
+        signers=signers,
+        is_member=me in configuration.quorums.ids and holds_key,
+        verifier=verifier,
         log=Log(protocol.window),
-        sessions=SessionTable(protocol),
+        sessions=sessions,
         pool=Pool(),
     )
+    state.epoch = configuration.epoch
+    state.links = links
+    state.log.begin(configuration.base)
+    state.view_floor = configuration.base
+    state.next_seq = configuration.base + 1
+    state.active = state.is_member
+    return state
+
+
+def _signer_in(configuration: Configuration, me: int, signers: Signers) -> tuple[Signer, bool]:
+    """What to sign with in an epoch, and whether it is the key that the members know (PROTOCOL 20).
+
+    Whoever has lost its new key, or not been given it yet, must not vote with the old one: it takes no part.
+    """
+    if not isinstance(signers, Mapping):
+        return signers, True
+    member = configuration.member(me)
+    found = signers.get(member.key) if member is not None else None
+    return found or next(iter(signers.values())), found is not None
+
+
+def rebuild(
+    cluster: Cluster, me: int, signers: Signers, recovered: Recovered, verifier: KeyVerifier | None = None
+) -> State:
+    """The state after everything that is on stable storage.
+
+    Where the process died between the end of an epoch being stable and the next one being recorded, the switch is made
+    now: the certificate and the header under it are the record (`reconfig.on_stable`, mutant R05).
+    """
+    assert verifier is not None or not cluster.admin, "a cluster that can change needs its signatures checked"
+    configuration = genesis(cluster)
+    was_member = False
+    for link in recovered.epochs:
+        was_member = was_member or me in configuration.quorums.ids
+        configuration = follow(configuration, link)
+    sessions = SessionTable(cluster.protocol)
+    state = blank(cluster.protocol, me, signers, verifier, configuration, list(recovered.epochs), sessions)
+    state.was_member = was_member
     _rebuild_snapshot(state, recovered)
-    if recovered.stable is not None:
+    if recovered.stable is not None and recovered.stable.epoch == state.epoch:
         state.stable = recovered.stable
-        state.log.low = recovered.stable.seq
+        state.log.begin(recovered.stable.seq)
     _rebuild_view(state, recovered)
     _rebuild_slots(state, recovered)
     _rebuild_checkpoints(state, recovered)
@@ -50,29 +114,41 @@ def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> 
 
 
 def install(state: State, recovered: Recovered) -> None:
-    """Give the service its pages back; the first effect of a restarted replica."""
+    """Give the service its pages back; the first effect of a restarted replica. Then redo a switch of epochs."""
     if recovered.snapshot is not None:
-        manifest = decode_manifest(recovered.snapshot.manifest)
+        manifest = open_manifest(recovered.snapshot.manifest)
         pages = tuple(recovered.snapshot.pages[digest] for digest in manifest.service)
-        state.out.append(InstallState(manifest.seq, pages))
+        state.out.append(InstallState(manifest.header.seq, pages))
+    if state.stable is not None and state.pending is not None and state.stable.seq == state.pending.activation:
+        reconfig.on_stable(state, state.stable)
+    elif state.links:
+        reconfig.begin(state, holds_base=_holds_base(state, recovered))
+
+
+def _holds_base(state: State, recovered: Recovered) -> bool:
+    """True unless the epoch was entered by its proof alone, and its first state has not been fetched yet."""
+    base, snapshot = state.links[-1].certificate, recovered.snapshot
+    if snapshot is None or snapshot.seq < base.seq:
+        return False
+    return snapshot.seq > base.seq or snapshot.digest == base.digest
 
 
 def _rebuild_snapshot(state: State, recovered: Recovered) -> None:
     snapshot = recovered.snapshot
     if snapshot is None:
         return
-    manifest = decode_manifest(snapshot.manifest)
-    state.executed = manifest.seq
-    state.chain = manifest.chain
-    state.time_ns = manifest.time_ns
-    state.lease_ns = manifest.lease_ns
+    manifest = open_manifest(snapshot.manifest)
+    state.take_header(manifest.header)
+    if manifest.header.epoch == state.epoch:
+        reconfig.set_pending(state, manifest.header.pending)
+        state.boundary = manifest.header_bytes
     state.sessions.restore([snapshot.pages[digest] for digest in manifest.sessions])
 
 
 def _rebuild_view(state: State, recovered: Recovered) -> None:
     """Same view, same mode: a replica that had left a view does not come back into it (mutant M17)."""
     record = recovered.view
-    if record is None:
+    if record is None or not state.is_member:
         return
     state.view = record.view
     state.active = record.active
@@ -130,7 +206,7 @@ def _rebuild_checkpoints(state: State, recovered: Recovered) -> None:
     for signed in recovered.votes:
         vote = opened(signed)
         assert isinstance(vote, Checkpoint), "the store gives back what was persisted"
-        if vote.seq > state.log.low:
+        if vote.seq > state.log.low and vote.epoch == state.epoch:
             digest = snapshot.digest if snapshot is not None and snapshot.seq == vote.seq else vote.digest
             state.own_checkpoints[vote.seq] = (digest, signed)
             state.checkpoints.setdefault(vote.seq, {})[state.me] = (vote.digest, signed.signature)

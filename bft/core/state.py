@@ -6,7 +6,7 @@ The parts are modules of functions on this state: `ordering`, `execution`, `chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bft.config import MILLISECOND, Protocol
@@ -15,6 +15,7 @@ from bft.core.log import Log
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, flaw
 from bft.digests import EMPTY_CHAIN
+from bft.epochs import Configuration
 from bft.events import (
     AnswerQuery,
     Broadcast,
@@ -22,6 +23,7 @@ from bft.events import (
     Evidence,
     Execute,
     OpenedBatch,
+    OperationCall,
     Persist,
     Progress,
     Record,
@@ -29,11 +31,15 @@ from bft.events import (
     Send,
     ViewRecord,
 )
+from bft.headers import Header, Pending
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
-from bft.messages import CheckpointCertificate, Manifest, Packet, ReplicaMessage, Signed, ViewChange
-from bft.ports import Signer
-from bft.wire.codec import encode
+from bft.messages import CheckpointCertificate, EpochLink, Packet, ReplicaMessage, Signed, ViewChange
+from bft.ports import KeyVerifier, Signer
+from bft.wire.codec import Opened, encode
+
+Signers = Signer | Mapping[bytes, Signer]
+"""What a replica signs with: one key, or several by public key, of which each epoch's members name one."""
 
 
 @dataclass(slots=True)
@@ -86,7 +92,7 @@ class Fetching:
     """
 
     certificate: CheckpointCertificate
-    manifest: Manifest | None = None
+    manifest: Opened | None = None
     manifest_bytes: bytes = b""
     missing: dict[bytes, None] = field(default_factory=dict)
     pages: dict[bytes, bytes] = field(default_factory=dict)
@@ -118,6 +124,7 @@ class State:
     """One replica.
 
     Attributes:
+        configuration: the present epoch: its members, and where it began.
         view, active: the present view, and whether this replica takes part in it (False while changing).
         view_change, new_view: the exact signed messages that brought it there.
         view_floor: checkpoint from which the present view began; slots at or below it are closed in this view.
@@ -126,9 +133,19 @@ class State:
         next_seq: the next slot that this replica, as primary, will propose.
         max_commit_sent: highest slot for which it sent COMMIT; reads wait for it.
         executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
+        signer: signs with the key that this replica has in the present epoch; `signers` has those of others, too.
+        is_member: this replica votes in the present epoch.
+        verifier: checks administrators and members of other epochs; None in a cluster that cannot change.
+        pending: the change of membership that ends this epoch, once one has executed.
+        boundary: the encoded header of the epoch's last checkpoint, once that was taken or fetched.
+        links: the way from genesis to this epoch.
+        was_member: this replica has voted in an earlier epoch.
+        retire_at: when a removed replica stops serving others at the latest; `retired` once it has said so.
+        system_calls: operations of the slot being executed that are not for the service.
         executing: the `Execute` that has no `Executed` yet, and its batch's digest.
         checkpoints: per slot and replica, the vote (digest, signature) for a checkpoint there.
-        own_checkpoints: slot -> (digest of the own state, vote that was sent) of checkpoints taken and not yet stable.
+        own_checkpoints: slot -> (digest of the own state, vote that was sent) of checkpoints taken and not yet stable;
+            no vote unless a member.
         stable: proof of the low watermark; None at the genesis checkpoint.
         target: a certificate ahead of `executed` that the ordinary repair has not reached yet.
         divergence: the last one found; while it is not repaired, nothing that the service said is given out.
@@ -143,9 +160,13 @@ class State:
 
     me: int
     protocol: Protocol
+    configuration: Configuration
     quorums: Quorums
     rules: Rules
     signer: Signer
+    signers: Signers
+    is_member: bool
+    verifier: KeyVerifier | None
     log: Log
     sessions: SessionTable
     pool: Pool
@@ -163,9 +184,16 @@ class State:
     chain: bytes = EMPTY_CHAIN
     time_ns: int = 0
     lease_ns: int = 0
+    pending: Pending | None = None
+    boundary: bytes = b""
+    links: list[EpochLink] = field(default_factory=list)
+    was_member: bool = False
+    retire_at: Nanos = 0
+    retired: bool = False
+    system_calls: list[OperationCall] = field(default_factory=list)
     executing: tuple[Execute, bytes, OpenedBatch | None] | None = None
     checkpoints: dict[int, dict[int, tuple[bytes, bytes]]] = field(default_factory=dict)
-    own_checkpoints: dict[int, tuple[bytes, Signed]] = field(default_factory=dict)
+    own_checkpoints: dict[int, tuple[bytes, Signed | None]] = field(default_factory=dict)
     stable: CheckpointCertificate | None = None
     target: CheckpointCertificate | None = None
     target_since: Nanos = 0
@@ -225,6 +253,15 @@ class State:
         """Pause between two STATUS messages while something is missing."""
         return self.protocol.status_interval_ms * MILLISECOND
 
+    # --- execution ------------------------------------------------------------------------------------------------
+
+    def take_header(self, header: Header) -> None:
+        """Stand where a checkpoint stands; its pages are restored beside this."""
+        self.executed = header.seq
+        self.chain = header.chain
+        self.time_ns = header.time_ns
+        self.lease_ns = header.lease_ns
+
     # --- effects --------------------------------------------------------------------------------------------------
 
     def sign(self, message: ReplicaMessage) -> Signed:
@@ -267,7 +304,7 @@ class State:
 
     def accuse(self, accused: int, kind: str, first: Signed, second: Signed) -> None:
         """Report two signed messages that exclude each other."""
-        self.out.append(Evidence(accused, kind, first, second))
+        self.out.append(Evidence(accused, kind, first, second, tuple(self.links)))
 
     def progress(self, what: str, seq: int = 0, detail: str = "") -> None:
         """Tell people and checkers of a transition."""

@@ -11,13 +11,13 @@ wrong replies. Any peer may lie or be silent: it is passed over on the next turn
 
 from __future__ import annotations
 
-from bft.core import checkpoint, execution, ordering, queries
+from bft.core import checkpoint, execution, ordering, queries, reconfig
 from bft.core.state import Divergence, Fetching, State
 from bft.digests import page_digest, state_digest
 from bft.events import ExplainState, InstallState, LoadPages, Pages, PagesLoaded, Snapshot, StateExplained
 from bft.ids import Peer
-from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, Manifest, ManifestBody, PageBodies
-from bft.wire.codec import Malformed, decode_manifest
+from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, ManifestBody, PageBodies
+from bft.wire.codec import Malformed, Opened, open_manifest
 
 PAGES_PER_REQUEST = 32
 REQUESTS_IN_FLIGHT = 4
@@ -108,6 +108,9 @@ def ask(state: State) -> None:
 def _next_peer(state: State, fetching: Fetching) -> int:
     """The next of those who vouch for the checkpoint: the correct ones among them have it."""
     signers = [item.replica for item in fetching.certificate.checkpoints if item.replica != state.me]
+    if fetching.certificate.epoch != state.epoch:
+        # Certified by the members of an epoch that is over: some may be gone, and those of this one have it as well.
+        signers += [replica for replica in state.quorums.members if replica != state.me and replica not in signers]
     fetching.turn += 1
     return signers[(fetching.turn + state.me) % len(signers)]
 
@@ -117,7 +120,10 @@ def wants_manifest(state: State, message: ManifestBody) -> bool:
     fetching = state.fetching
     if fetching is None or fetching.manifest is not None:
         return False
-    return state_digest(message.manifest) == fetching.certificate.digest
+    try:
+        return state_digest(open_manifest(message.manifest).header_bytes) == fetching.certificate.digest
+    except Malformed:
+        return False
 
 
 def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
@@ -127,10 +133,7 @@ def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
         return
     fetching = state.fetching
     assert fetching is not None, "wanted above"
-    try:
-        manifest = decode_manifest(message.manifest)
-    except Malformed:
-        raise AssertionError("a strong quorum signed a manifest that does not decode") from None
+    manifest = open_manifest(message.manifest)
     fetching.manifest = manifest
     fetching.progressed = state.now
     fetching.manifest_bytes = message.manifest
@@ -180,24 +183,25 @@ def _take(state: State, found: dict[bytes, bytes]) -> None:
         ask(state)
 
 
-def _install(state: State, fetching: Fetching, manifest: Manifest) -> None:
+def _install(state: State, fetching: Fetching, manifest: Opened) -> None:
     """Everything is here and verified: make it durable, switch to it, and go on."""
     certificate = fetching.certificate
-    assert manifest.seq == certificate.seq, "the certified digest covers the sequence number"
+    header = manifest.header
+    assert header.seq == certificate.seq, "the certified digest covers the sequence number"
     needed = {digest: fetching.pages[digest] for digest in (*manifest.service, *manifest.sessions)}
     _explain(state, fetching, tuple(needed[digest] for digest in manifest.service))
     if state.divergence is not None:
         state.divergence.repaired = True
-    state.persist(Snapshot(manifest.seq, certificate.digest, fetching.manifest_bytes, needed, None))
+    state.persist(Snapshot(header.seq, certificate.digest, fetching.manifest_bytes, needed, None))
     state.sessions.restore([needed[digest] for digest in manifest.sessions])
-    state.executed = manifest.seq
-    state.chain = manifest.chain
-    state.time_ns = manifest.time_ns
-    state.lease_ns = manifest.lease_ns
+    state.take_header(header)
+    if header.epoch == state.epoch:
+        reconfig.set_pending(state, header.pending)
+        state.boundary = manifest.header_bytes
     state.timing.progressed = state.now
     state.fetching = None
-    state.out.append(InstallState(manifest.seq, tuple(needed[digest] for digest in manifest.service)))
-    state.progress("transfer", manifest.seq, f"installed {len(needed)} pages")
+    state.out.append(InstallState(header.seq, tuple(needed[digest] for digest in manifest.service)))
+    state.progress("transfer", header.seq, f"installed {len(needed)} pages")
     checkpoint.make_stable(state, certificate)
     for seq in sorted(state.log.slots):
         ordering.vote(state, state.log.slots[seq])

@@ -10,7 +10,7 @@ it signs twice, with SHA-512, at a quarter of BLAKE2b's speed: envelopes of 200 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
@@ -78,25 +78,30 @@ class Ed25519Signer:
 class Ed25519Verifier:
     """A `Verifier` for the keys of a cluster file."""
 
-    def __init__(self, cluster_id: bytes, replica_keys: Sequence[bytes], client_keys: Collection[bytes] | None) -> None:
+    def __init__(
+        self,
+        cluster_id: bytes,
+        replica_keys: Sequence[bytes] | Mapping[int, bytes],
+        client_keys: Collection[bytes] | None,
+    ) -> None:
         """Register the replicas' public keys, by id, and the clients that may use the cluster (None: anybody).
 
         A key that is no valid point never verifies anything: a cluster file with a bad key has a replica or client
         that nobody believes, not a cluster that cannot start.
         """
         self._cluster_id = cluster_id
-        self._replicas = [
-            (key, domain_prefix(cluster_id, ReplicaId(index))) if is_valid_key(key) else None
-            for index, key in enumerate(replica_keys)
-        ]
+        named = replica_keys.items() if isinstance(replica_keys, Mapping) else enumerate(replica_keys)
+        self._replicas = {
+            replica: (key, domain_prefix(cluster_id, ReplicaId(replica))) for replica, key in named if is_valid_key(key)
+        }
         self._known = None if client_keys is None else frozenset(client_keys)
         self._clients: OrderedDict[bytes, bytes] = OrderedDict()
 
     def verify_replica(self, sender: int, payload: bytes, signature: bytes, /) -> bool:
         """True if replica `sender` signed `payload`. False for unknown senders; never raises on hostile input."""
-        if not 0 <= sender < len(self._replicas) or len(signature) != SIGNATURE_BYTES:
+        entry = self._replicas.get(sender)
+        if len(signature) != SIGNATURE_BYTES:
             return False
-        entry = self._replicas[sender]
         return entry is not None and verify_signed(entry[0], signature + entry[1] + payload_digest(payload))
 
     def verify_client(self, client: bytes, digest: bytes, signature: bytes, /) -> bool:
@@ -106,9 +111,15 @@ class Ed25519Verifier:
         prefix = self._client_prefix(client)
         return prefix is not None and verify_signed(client, signature + prefix + digest)
 
+    def verify_key(self, key: bytes, signer: Peer, payload: bytes, signature: bytes, /) -> bool:
+        """True if the holder of `key`, which need not be registered, signed `payload` as `signer` in this cluster."""
+        if len(signature) != SIGNATURE_BYTES or not is_valid_key(key):
+            return False
+        return verify_signed(key, signature + domain_prefix(self._cluster_id, signer) + payload_digest(payload))
+
     def replica_key(self, replica: int, /) -> bytes | None:
         """The public key of a replica; None if there is no such replica, or its key is no valid point."""
-        entry = self._replicas[replica] if 0 <= replica < len(self._replicas) else None
+        entry = self._replicas.get(replica)
         return None if entry is None else entry[0]
 
     def may_use(self, client: bytes, /) -> bool:

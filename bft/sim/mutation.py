@@ -29,7 +29,7 @@ from bft.errors import ConfigError
 
 PACKAGE = Path(__file__).parent.parent
 RUN_SECONDS_MAX = 8
-"""A run that takes longer is put aside as inconclusive: some mutants make messages multiply without end."""
+"""A run that takes more processor time is put aside as inconclusive: some mutants make messages multiply."""
 
 
 class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -159,6 +159,7 @@ def mix(first: int) -> Iterator[str]:
             yield f"directed/{names[(first * 7 + step) % len(names)]}"
         yield f"structured/4/{seed}"
         yield f"uniform/4/{seed}"
+        yield f"reconfigured/4/{seed}"
         if step % 2:
             yield f"structured/7/{seed}"
         if step % 4 == 3:
@@ -169,6 +170,7 @@ def violated(job: str) -> tuple[str, ...]:
     """Names of the checkers that fire in one run; `exception` if the run itself fails, nothing if it takes too long."""
     from bft.sim import generate
     from bft.sim.checkers import check
+    from bft.sim.generate_changes import reconfigured
     from bft.sim.service import Registers
     from bft.sim.world import World
 
@@ -177,9 +179,9 @@ def violated(job: str) -> tuple[str, ...]:
         scenario = generate.directed()[rest]
     else:
         n, _, seed = rest.partition("/")
-        make = generate.structured if generator == "structured" else generate.scenario
-        scenario = make(int(seed), int(n))
-    signal.setitimer(signal.ITIMER_REAL, RUN_SECONDS_MAX)
+        make = {"structured": generate.structured, "reconfigured": reconfigured}.get(generator)
+        scenario = (make or generate.scenario)(int(seed), int(n))
+    signal.setitimer(signal.ITIMER_VIRTUAL, RUN_SECONDS_MAX)
     try:
         found = check(World(scenario, Registers).run())
     except TimeoutError:
@@ -188,7 +190,7 @@ def violated(job: str) -> tuple[str, ...]:
     except Exception:
         return ("exception",)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return tuple(dict.fromkeys(violation.checker for violation in found))
 
 
@@ -199,7 +201,7 @@ def _too_long(number: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Hunt in this process: `mutant seconds first job`; prints the `Kill` as JSON."""
     mutant, seconds, first, job = arguments
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGVTALRM, _too_long)
     began = time.monotonic()
     schedules = 0
     checkers: tuple[str, ...] = ()

@@ -86,6 +86,33 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lanes: bool = False
 
 
+ADMIN_THRESHOLD = 2
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A change of membership that administrators bring about; tried again until it is done.
+
+    Attributes:
+        add: replicas that join, of those beyond `n`.
+        remove: replicas that leave.
+        rotate: replicas that go on under a new key.
+        approvals: how many of the three administrators sign; two must, so with one it must never be made.
+        unready: submit it without the newcomers' word, which must be refused.
+    """
+
+    at_ms: Annotated[int, Meta(ge=0)]
+    add: tuple[Where, ...] = ()
+    remove: tuple[Where, ...] = ()
+    rotate: tuple[Where, ...] = ()
+    approvals: Annotated[int, Meta(ge=0, le=3)] = 3
+    unready: bool = False
+
+    @property
+    def is_lawful(self) -> bool:
+        """True if correct replicas may make it."""
+        return self.approvals >= ADMIN_THRESHOLD and not (self.unready and self.add)
+
+
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run.
 
@@ -99,6 +126,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         patience_ms: how long after it every request of a correct client may take.
         protocol: parameters that differ from `SIMULATED`.
         real_signatures: Ed25519 instead of the stand-in.
+        spares: replicas `n .. n + spares - 1`, which run from the start and belong to no epoch until they are added.
+        changes: of the membership.
     """
 
     seed: int
@@ -113,6 +142,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     workload: Workload = Workload()
     protocol: dict[str, int] = {}
     real_signatures: bool = False
+    spares: Annotated[int, Meta(ge=0, le=16)] = 0
+    changes: tuple[Change, ...] = ()
 
     def corrupted_ids(self) -> list[int]:
         """Replicas whose keys the adversary holds, ascending."""

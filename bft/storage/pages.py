@@ -11,25 +11,24 @@ from collections.abc import Iterable
 
 from bft.digests import page_digest, state_digest
 from bft.errors import StorageError
-from bft.messages import Manifest
-from bft.wire.codec import Malformed, decode_manifest
+from bft.wire.codec import Malformed, Opened, decode_manifest, open_manifest
 
 
-def checked_manifest(seq: int, digest: bytes, manifest: bytes) -> Manifest:
-    """Decode a stored manifest.
+def checked_manifest(seq: int, digest: bytes, manifest: bytes) -> Opened:
+    """Open a stored manifest.
 
     Raises:
         StorageError: it is not the manifest of the checkpoint at `seq` with this state digest.
     """
-    if state_digest(manifest) != digest:
-        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest does not have digest {digest.hex()}")
     try:
-        decoded = decode_manifest(manifest)
+        opened = open_manifest(manifest)
     except Malformed as error:
         raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest cannot be decoded: {error}") from error
-    if decoded.seq != seq:
-        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest is of seq {decoded.seq}")
-    return decoded
+    if state_digest(opened.header_bytes) != digest:
+        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest does not have digest {digest.hex()}")
+    if opened.header.seq != seq:
+        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest is of seq {opened.header.seq}")
+    return opened
 
 
 def manifest_pages(manifest: bytes) -> set[bytes]:

@@ -7,10 +7,13 @@ in `FORMAT.md`; frozen fixtures guard it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
+from bft.digests import pages_digest
+from bft.headers import Header, MembershipChange, Ready, Reconfigure
 from bft.messages import Batch, Bundle, Manifest, Packet, ReplicaMessage, Request
 
 T = TypeVar("T")
@@ -25,6 +28,10 @@ _request = msgspec.msgpack.Decoder(Request)
 _batch = msgspec.msgpack.Decoder(Batch)
 _bundle = msgspec.msgpack.Decoder(Bundle)
 _manifest = msgspec.msgpack.Decoder(Manifest)
+_header = msgspec.msgpack.Decoder(Header)
+_change = msgspec.msgpack.Decoder(MembershipChange)
+_ready = msgspec.msgpack.Decoder(Ready)
+_reconfigure = msgspec.msgpack.Decoder(Reconfigure)
 
 
 class Malformed(Exception):
@@ -63,6 +70,53 @@ def decode_bundle(bundle: bytes) -> Bundle:
 def decode_manifest(manifest: bytes) -> Manifest:
     """Decode a checkpoint manifest. Raises `Malformed` as `decode_packet` does."""
     return _strict(_manifest, manifest)
+
+
+def decode_header(header: bytes) -> Header:
+    """Decode a checkpoint header. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_header, header)
+
+
+def decode_change(change: bytes) -> MembershipChange:
+    """Decode what administrators signed. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_change, change)
+
+
+def decode_ready(ready: bytes) -> Ready:
+    """Decode a newcomer's word. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_ready, ready)
+
+
+def decode_reconfigure(operation: bytes) -> Reconfigure:
+    """Decode a change of membership. Raises `Malformed` as `decode_packet` does."""
+    return _strict(_reconfigure, operation)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A manifest whose lists are those that its header commits to.
+
+    Attributes:
+        header_bytes: their digest is the state digest.
+    """
+
+    header: Header
+    header_bytes: bytes
+    service: tuple[bytes, ...]
+    sessions: tuple[bytes, ...]
+
+
+def open_manifest(body: bytes) -> Opened:
+    """Decode a manifest and its header, and hold the lists against the header.
+
+    Raises:
+        Malformed: it does not decode, or the header commits to other lists.
+    """
+    manifest = decode_manifest(body)
+    header = decode_header(manifest.header)
+    if pages_digest(manifest.service, manifest.sessions) != header.pages:
+        raise Malformed("the header commits to other pages")
+    return Opened(header, manifest.header, manifest.service, manifest.sessions)
 
 
 def _strict(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:

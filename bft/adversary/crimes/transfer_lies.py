@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import msgspec
 
 from bft.adversary.strategy import Context, Strategy
-from bft.digests import page_digest
+from bft.digests import page_digest, pages_digest
 from bft.events import Deliver, Input
+from bft.headers import Header
 from bft.ids import Peer
 from bft.messages import (
     BatchBody,
@@ -53,7 +54,10 @@ class _BadManifest(Strategy):
         packet = event.packet
         if isinstance(packet, FetchManifest):
             service, sessions = self._pages
-            forged = Manifest(0, packet.seq, page_digest(b""), max(context.now, 1), 1, (service,), (sessions,))
+            pages = pages_digest((service,), (sessions,))
+            empty = page_digest(b"")
+            header = Header(context.epoch, packet.seq, empty, max(context.now, 1), 1, pages, empty, None)
+            forged = Manifest(encode(header), (service,), (sessions,))
             context.send(event.peer, ManifestBody(encode(forged)))
             return ()
         if isinstance(packet, FetchPages) and any(digest in self._pages for digest in packet.digests):
@@ -89,7 +93,7 @@ class _StatusStorm(Strategy):
         digest = page_digest(context.random.randbytes(4))
         view = context.random.choice((0, context.view, context.view + 1))
         asked: tuple[Packet, ...] = (
-            Status(0, view, bool(context.random.randrange(2)), 0, 0, ()),
+            Status(context.epoch, view, bool(context.random.randrange(2)), 0, 0, ()),
             FetchBatch(digest),
             FetchManifest(8, digest),
             FetchPages((digest,) * 16),

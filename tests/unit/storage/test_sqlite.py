@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bft.digests import batch_digest, page_digest, state_digest
+from bft.digests import batch_digest, page_digest, pages_digest, state_digest
 from bft.errors import StorageError
-from bft.events import Accepted, Snapshot, Stable, ViewRecord
-from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Manifest, PrePrepare, Signed
+from bft.events import Accepted, Epoch, Snapshot, Stable, ViewRecord
+from bft.headers import Header, MembershipChange, Pending, Reconfigure
+from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, EpochLink, Manifest, PrePrepare, Signed
 from bft.storage.sqlite import SqliteStore
 from bft.wire.codec import encode
 
@@ -27,9 +28,11 @@ def accepted(seq: int, batch: bytes = b"batch") -> Accepted:
 
 
 def snapshot(seq: int, page: bytes) -> Snapshot:
-    manifest = encode(Manifest(0, seq, bytes(32), 0, 0, (page_digest(page),), ()))
-    vote = Signed(1, encode(Checkpoint(0, seq, state_digest(manifest))), SIGNATURE)
-    return Snapshot(seq, state_digest(manifest), manifest, {page_digest(page): page}, vote)
+    service = (page_digest(page),)
+    header = encode(Header(0, seq, bytes(32), 0, 0, pages_digest(service, ()), bytes(32), None))
+    manifest = encode(Manifest(header, service, ()))
+    vote = Signed(1, encode(Checkpoint(0, seq, state_digest(header))), SIGNATURE)
+    return Snapshot(seq, state_digest(header), manifest, {page_digest(page): page}, vote)
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_store_of_unknown_format_is_refused(path: Path) -> None:
     """A future format is not guessed at."""
     SqliteStore(path, CLUSTER, 1).close()
     damage(path, "update identity set format = 99")
-    with pytest.raises(StorageError, match="format 99, this program reads 1"):
+    with pytest.raises(StorageError, match="format 99, this program reads 2"):
         SqliteStore(path, CLUSTER, 1)
 
 
@@ -229,3 +232,25 @@ def test_killed_process_loses_nothing_that_it_was_told_is_written(path: Path, du
     assert seqs == list(range(1, len(seqs) + 1))
     assert len(seqs) % 2 == 0
     assert len(seqs) >= told
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("update epochs set link = x'00'", "end of epoch 0 is corrupt"),
+        ("update epochs set epoch = 1", "end of epoch 1 is corrupt"),
+        ("delete from epochs where epoch = 0", "a link is missing"),
+    ],
+)
+def test_damaged_chain_of_epochs_is_noticed(path: Path, statement: str, text: str) -> None:
+    """A replica must not go on in an epoch that it cannot prove."""
+    store = SqliteStore(path, CLUSTER, 1)
+    for epoch in (0, 1) if "delete" in statement else (0,):
+        change = Reconfigure(encode(MembershipChange(epoch, ())), (), ())
+        header = encode(Header(epoch, 8, bytes(32), 0, 0, bytes(32), bytes(32), Pending(8, change)))
+        certificate = CheckpointCertificate(epoch, 8, state_digest(header), (Endorsement(0, SIGNATURE),))
+        store.write([Epoch(EpochLink(header, certificate))])
+    store.close()
+    damage(path, statement)
+    with pytest.raises(StorageError, match=text):
+        SqliteStore(path, CLUSTER, 1).load()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bft.headers import Approval, Header, Member, MembershipChange, Pending, Ready, Reconfigure
 from bft.messages import (
     Batch,
     Bundle,
@@ -18,8 +19,11 @@ from bft.messages import (
     Commit,
     CommitCertificate,
     Endorsement,
+    EpochLink,
+    EpochProof,
     Event,
     FetchBatch,
+    FetchEpochs,
     Manifest,
     Message,
     NewView,
@@ -44,8 +48,12 @@ from bft.wire.codec import (
     Malformed,
     decode_batch,
     decode_bundle,
+    decode_change,
+    decode_header,
     decode_manifest,
     decode_packet,
+    decode_ready,
+    decode_reconfigure,
     decode_replica_message,
     decode_request,
     encode,
@@ -58,6 +66,11 @@ SIGNED = Signed(1, b"payload", S)
 ENDORSEMENTS = (Endorsement(0, S), Endorsement(2, S))
 PREPARED = PreparedCertificate(SIGNED, ENDORSEMENTS)
 STABLE = CheckpointCertificate(0, 128, D, ENDORSEMENTS)
+HEADER = Header(0, 128, D, 5, 6, D, D, None)
+CHANGE = MembershipChange(0, (Member(0, D, "host", 7000), Member(300, D, "host", 7001)))
+READY = Ready(0, 128, D)
+RECONFIGURE = Reconfigure(encode(CHANGE), (Approval(D, S),), (Signed(300, encode(READY), S),))
+PENDING = Header(0, 128, D, 5, 6, D, D, Pending(128, RECONFIGURE))
 
 EXAMPLES: dict[str, Message] = {
     "pre_prepare": PrePrepare(0, 1, 2, D),
@@ -71,7 +84,14 @@ EXAMPLES: dict[str, Message] = {
     "request": Request(7, 1, 1, (b"one", b"two"), (0, 1)),
     "batch": Batch(1_700_000_000_000_000_000, (SignedRequest(D, b"payload", S),)),
     "bundle": Bundle((Result(1, 0, 0, b"value"),), (Event(1, b"event"),)),
-    "manifest": Manifest(0, 128, D, 5, 6, (D,), (D, D)),
+    "manifest": Manifest(encode(HEADER), (D,), (D, D)),
+    "header": HEADER,
+    "header_pending": PENDING,
+    "membership_change": CHANGE,
+    "ready": READY,
+    "reconfigure": RECONFIGURE,
+    "fetch_epochs": FetchEpochs(3),
+    "epoch_proof": EpochProof((EpochLink(encode(PENDING), STABLE),)),
     "signed": SIGNED,
     "signed_request": SignedRequest(D, b"payload", S),
     "proposal": Proposal(SIGNED, b"batch"),
@@ -89,6 +109,11 @@ DECODERS = {
     "batch": decode_batch,
     "bundle": decode_bundle,
     "manifest": decode_manifest,
+    "header": decode_header,
+    "header_pending": decode_header,
+    "membership_change": decode_change,
+    "ready": decode_ready,
+    "reconfigure": decode_reconfigure,
     **dict.fromkeys(
         ["pre_prepare", "prepare", "commit", "checkpoint", "suspect", "view_change", "view_change_genesis", "new_view"],
         decode_replica_message,
