@@ -11,7 +11,7 @@ PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specifi
 - Reads (`bft.client.reads`) that find no agreement in time are ordered instead.
 
 Deviation: an envelope is sent to one replica first and to all after a quarter of the request timeout, well before a
-backup that knew of it would suspect the primary.
+backup that knew of it would suspect the primary. Now and then one goes to all at once (`bft.client.witness`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from bft.client.seam import Submit as Submit
 from bft.client.seam import Unreachable as Unreachable
 from bft.client.tally import Tally
 from bft.client.window import Envelope, Window
+from bft.client.witness import Witness
 from bft.config import MILLISECOND, Protocol
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Nanos, Peer, ReplicaId
@@ -94,6 +95,7 @@ class Session:
         self._quorums = quorums
         self._signer = signer
         self._window = Window(protocol)
+        self._witness = Witness(protocol.witness_interval_ms * MILLISECOND, signer)
         self._reads_max = protocol.session_window
         self._retry_ns = retry_ns or protocol.request_timeout_ms * MILLISECOND // 4
         self._latency_ns = 0
@@ -164,7 +166,7 @@ class Session:
             envelope, request = self._window.seal(self.incarnation, self._now)
             payload = encode(request)
             envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
-            self._send(envelope, to_all=self._window.late > 0)
+            self._send(envelope, to_all=self._window.late > 0 or self._witness.is_due(self._now))
 
     def _send(self, envelope: Envelope, *, to_all: bool) -> None:
         for replica in self._everybody if to_all else (self.primary,):

@@ -59,16 +59,27 @@ def on_executed(state: State, event: Executed) -> None:
         due = len(bundle) <= REPLY_BYTES_FROM_ALL or event.seq % state.quorums.n == state.me
         _reply(state, session.client, session.incarnation, event.seq, bundle_digest, bundle if due else b"")
     if batch is not None:
+        oldest = state.now
         for client, request in batch.requests:
-            state.pool.remove((client, request.session, request.number))
+            since = state.pool.remove((client, request.session, request.number))
+            if since and since < oldest:
+                oldest = since
             if state.sessions.get(client, request.session) is None:
                 refuse(state, client, request.session, request.number)
+        if state.active and _is_of_this_view(state, event.seq):
+            state.monitor.note_executed(oldest if oldest < state.now else 0, len(effect.calls), state.now)
     if effect.checkpoint:
         assert event.pages is not None, f"a checkpoint at {event.seq} needs the service's pages"
         checkpoint.take(state, event.pages, event.fresh)
     queries.serve_waiting(state)
     execute_ready(state)
     ordering.propose(state)
+
+
+def _is_of_this_view(state: State, seq: int) -> bool:
+    """Proposed by the present primary; what came as a proof of an older decision says nothing of it."""
+    slot = state.log.slots.get(seq)
+    return slot is not None and state.view in slot.accepted
 
 
 def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, bundle: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bft.config import Cluster
 from bft.core.clients import SessionTable
 from bft.core.log import Log
+from bft.core.monitor import Monitor
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import State
@@ -38,6 +39,7 @@ def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> 
         log=Log(protocol.window),
         sessions=SessionTable(protocol),
         pool=Pool(),
+        monitor=Monitor(protocol, cluster.quorums.weak),
     )
     _rebuild_snapshot(state, recovered)
     if recovered.stable is not None:

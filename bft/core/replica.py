@@ -108,6 +108,7 @@ class Replica:
         recovery.install(state, self._recovered)
         self._recovered = None
         state.timing.active_since = state.timing.progressed = state.timing.opened = state.now
+        state.monitor.enter(state.primary, state.now)
         repair.send_status(state)
         viewchange.vote_for_proposals(state)
         execution.execute_ready(state)
@@ -264,4 +265,5 @@ class Replica:
             "fetching": state.fetching.certificate.seq if state.fetching is not None else None,
             "fetch_missing": len(state.fetching.missing) if state.fetching is not None else 0,
             "backoff": state.timing.backoff,
+            "monitor": state.monitor.figures(),
         }
