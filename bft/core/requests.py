@@ -39,9 +39,15 @@ def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request
             count = len(request.operations)
             execution.resend(state, packet.client, request.session, request.number, count)
         return
-    if not state.pool.add(Pending(packet, request, state.now)):
+    pending = Pending(packet, request, state.now)
+    if not state.pool.add(pending):
         state.reject(peer, "pool-full")
         return
+    if state.monitor.wants_probe(state.now) and state.active and state.primary != state.me:
+        state.monitor.begin_probe(pending, state.now)
+        pending.stage = 1
+        pending.forwarded = state.now
+        state.send(state.primary, packet)
     ordering.propose(state)
 
 

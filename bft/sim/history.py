@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bft.events import Committed, Evidence, Execute, OpenedBatch, Rejected
+from bft.events import Committed, Evidence, Execute, OpenedBatch, Progress, Rejected
 from bft.ids import Nanos
 from bft.messages import Signed
 
@@ -54,6 +54,7 @@ class History:
         batches: batches proposed by anybody, by digest, as correct replicas opened them.
         stable: (replica, slot, correct replicas whose snapshot of it was durable by then) per advance of a watermark.
         issued: payloads of envelopes that correct clients signed.
+        timeline: (replica, time, transition) of suspicions and changes of view at correct replicas.
         summaries: largest value of every size in the replicas' summaries.
     """
 
@@ -75,6 +76,7 @@ class History:
     sizes: dict[str, int] = field(default_factory=dict)
     transitions: dict[str, int] = field(default_factory=dict)
     final: dict[int, dict[str, object]] = field(default_factory=dict)
+    timeline: list[tuple[int, Nanos, Progress]] = field(default_factory=list)
     delivered: int = 0
     crimes: int = 0
     halted: dict[int, str] = field(default_factory=dict)

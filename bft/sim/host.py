@@ -292,6 +292,8 @@ class ReplicaHost:
                 case Progress():
                     key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
                     history.transitions[key] = history.transitions.get(key, 0) + 1
+                    if effect.what in ("suspect", "view-change", "new-view"):
+                        history.timeline.append((self.index, self._world.now, effect))
                     if effect.what == "stable":
                         self._note_stable(effect.seq)
                 case Rejected():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from bft.client.witness import Witness
 from bft.config import MILLISECOND
 from bft.sim.keys import KeyVault
@@ -20,7 +22,7 @@ def _moments(index: int, interval: int = INTERVAL) -> list[int]:
 def test_gaps_are_half_to_one_and_a_half_intervals():
     """Backups learn how long requests take, and are not loaded by all of them."""
     moments = _moments(0)
-    gaps = [after - before for before, after in zip(moments, moments[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(moments)]
     assert 60 <= len(moments) <= 100
     assert min(gaps) >= 12
     assert max(gaps) <= 38
