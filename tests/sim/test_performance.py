@@ -100,6 +100,8 @@ def _fault_free(seed: int) -> Scenario:
     """A fault-free cluster under some load: networks from a rack to a WAN, steady callers or bursts of them."""
     random = Random(f"fault-free/{seed}")
     regions = random.random() < 0.3
+    # As an operator would: a WAN's timeouts, and its floor with them, are several of its round trips.
+    patience = {"slow_floor_ms": 600, "request_timeout_ms": 3000} if regions else {}
     delay_us = random.choice(((100, 500), (500, 1500), (100, 10_000), (5000, 8000)))
     return Scenario(
         seed=seed,
@@ -115,8 +117,7 @@ def _fault_free(seed: int) -> Scenario:
             query_permille=100,
             pause_ms=random.choice((0, 200, 1000)),
         ),
-        # As an operator would: a WAN's timeouts, and its floor with them, are several of its round trips.
-        protocol={**PROTOCOL, "slow_floor_ms": 600 if regions else 200, "request_timeout_ms": 3000 if regions else 1000},
+        protocol={**PROTOCOL, **patience},
     )
 
 
