@@ -26,16 +26,22 @@ class BenchmarkCluster:
         config: what clients need.
         folder: where its files are.
         processes: one per replica; None where it was killed.
+        adversaries: replica -> what it does wrong, as `bft replica run --adversary` takes it.
     """
 
     config: Cluster
     folder: Path
     processes: list[subprocess.Popen[bytes] | None] = field(default_factory=list)
+    adversaries: dict[int, str] = field(default_factory=dict)
 
     def start(self, replica: int) -> None:
         """Start (again) the process of one replica."""
         log = (self.folder / f"r{replica}.log").open("ab")
-        command = [sys.executable, "-m", "benchmarks.replica", str(self.folder / f"r{replica}.toml")]
+        config = str(self.folder / f"r{replica}.toml")
+        command = [sys.executable, "-m", "benchmarks.replica", config]
+        if replica in self.adversaries:
+            run = ["replica", "run", config, "--adversary", self.adversaries[replica], "--log-level", "error"]
+            command = [sys.executable, "-m", "bft.cli.main", *run]
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
         self.processes[replica] = process
 
@@ -71,13 +77,18 @@ class BenchmarkCluster:
 
 @contextmanager
 def running_cluster(
-    *, n: int = 4, durability: Durability = "memory", service: str, protocol: Protocol | None = None
+    *,
+    n: int = 4,
+    durability: Durability = "memory",
+    service: str,
+    protocol: Protocol | None = None,
+    adversaries: dict[int, str] | None = None,
 ) -> Iterator[BenchmarkCluster]:
     """Start a cluster, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="bft-benchmark-") as name:
         folder = Path(name)
         config = _write_files(folder, n, durability, service, protocol or Protocol())
-        cluster = BenchmarkCluster(config, folder, [None] * n)
+        cluster = BenchmarkCluster(config, folder, [None] * n, adversaries or {})
         try:
             for replica in range(n):
                 cluster.start(replica)
