@@ -50,9 +50,9 @@ class Attack:
 
 
 ATTACKS = {
-    "delay": Attack(0, "slow_primary(850)", "primary delays to just under the timeout (P06)"),
-    "delay-patience": Attack(0, "slow_primary(240)", "primary delays to just under the clients' patience (P06)"),
-    "delay-floor": Attack(0, "slow_primary(100)", "primary delays within slow_floor_ms (P06)", within_bounds=True),
+    "delay": Attack(0, "delay_requests(850)", "primary delays to just under the timeout (P06)"),
+    "delay-patience": Attack(0, "delay_requests(230)", "primary delays to just under the clients' patience (P06)"),
+    "delay-floor": Attack(0, "delay_requests(100)", "primary delays within slow_floor_ms (P06)", within_bounds=True),
     "creep": Attack(0, "creep(60, 900)", "primary delays more and more (P06)"),
     "starve": Attack(0, "starve(800)", "primary starves one client of four (P07)"),
     "waste": Attack(0, "pad_batches(1000, 2048)", "primary fills batches with old requests (P10, P16)"),

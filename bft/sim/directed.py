@@ -314,7 +314,7 @@ def _performance() -> dict[str, Scenario]:
     """Primaries within every timeout: who is not deposed does not finish in time. And complaints without a cause."""
     found = {}
     for name, crime, clients, operations, patience_ms in (
-        ("P06-under-the-timeout", "slow_primary(300)", 2, 200, 12_000),
+        ("P06-under-the-timeout", "delay_requests(340)", 2, 200, 12_000),
         ("P06-under-the-clients-patience", "slow_primary(90)", 2, 200, 12_000),
         ("P06-creeping", "creep(200, 300)", 2, 300, 16_000),
         ("P07-starving", "starve(280)", 3, 100, 10_000),

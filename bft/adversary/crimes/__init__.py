@@ -39,6 +39,7 @@ CRIMES: dict[str, Callable[..., Strategy]] = {
     "contradict_new_view": slots.contradict_new_view,
     "creep": performance.creep,
     "deaf": silent.deaf,
+    "delay_requests": performance.delay_requests,
     "depose": suspicion.depose,
     "double_vote": support.double_vote,
     "early_checkpoint": checkpoints.early_checkpoint,

@@ -41,10 +41,11 @@ class _Creep(Strategy):
 
 
 class _Starve(Strategy):
-    """Lets one of the first two clients it meets wait, and serves the others at once."""
+    """Lets one of the first two clients it meets wait, or all of them, before the honest node hears of the request."""
 
-    def __init__(self, ms: int) -> None:
+    def __init__(self, ms: int, *, everybody: bool) -> None:
         self._ms = ms
+        self._everybody = everybody
         self._met: list[bytes] = []
         self._held: deque[tuple[Nanos, Deliver]] = deque()
 
@@ -57,7 +58,7 @@ class _Starve(Strategy):
             return [*ready, event]
         if packet.client not in self._met and len(self._met) < 2:
             self._met.append(packet.client)
-        if packet.client != min(self._met) or len(self._met) < 2:
+        if not self._everybody and (packet.client != min(self._met) or len(self._met) < 2):
             return [*ready, event]
         if len(self._held) < HELD_MAX:
             self._held.append((context.now + self._ms * MILLISECOND, event))
@@ -132,7 +133,12 @@ def creep(per_second_ms: int = 20, most_ms: int = 350) -> Strategy:
 
 def starve(ms: int = 350) -> Strategy:
     """Serve one client `ms` later than the others, within every timeout (P07)."""
-    return _Starve(ms)
+    return _Starve(ms, everybody=False)
+
+
+def delay_requests(ms: int = 350) -> Strategy:
+    """Order every request `ms` after it came (P06): unlike late proposals, these never add up in the pipeline."""
+    return _Starve(ms, everybody=True)
 
 
 def one_at_a_time() -> Strategy:
