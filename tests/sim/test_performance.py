@@ -38,7 +38,7 @@ ATTACKS = {
     "fills batches with old requests": ("pad_batches(30, 64)", 20, 3, WASTE),
     "orders one at a time": ("one_at_a_time()", 20, 8, WASTE),
 }
-"""Crime, seconds, clients, complaint. The first three take their time to be found, the others cost little and are found soon."""
+"""Crime, seconds, clients, complaint. The first three take their time to be found, the others are found soon."""
 
 
 def _history(corrupted: dict[str, str], seconds: int, clients: int = 3, **protocol: int) -> History:
