@@ -178,6 +178,7 @@ def attacks(
                 durability=durability,
                 protocol=protocol,
                 advance=advance,
+                keep=lambda found: results.write(name or "attacks", found, output),
             )
         )
     path = results.write(name or "attacks", rows, output)

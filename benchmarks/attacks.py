@@ -96,8 +96,9 @@ async def measure_attacks(
     durability: Durability,
     protocol: Protocol,
     advance: Callable[[str], None],
+    keep: Callable[[list[dict[str, Any]]], object],
 ) -> list[dict[str, Any]]:
-    """One row per attack; a cluster that cannot be measured is a row that says so."""
+    """One row per attack; a cluster that cannot be measured is a row that says so. `keep` gets the rows so far."""
     baseline_seconds = min(max(seconds / BASELINE_SHARE, BASELINE_SECONDS_MIN), BASELINE_SECONDS_MAX)
     rows = []
     for name in names:
@@ -108,10 +109,11 @@ async def measure_attacks(
             calm = await measure_run({}, None, baseline_seconds, sessions, durability, protocol, warm_up=1.0)
             liars = {attack.replica: attack.expression}
             run = await measure_run(liars, attack.replica, seconds, sessions, durability, protocol, warm_up=0.0)
-        except (BFTError, TimeoutError) as error:
+        except (BFTError, TimeoutError, ExceptionGroup) as error:
             rows.append({**row, "verdict": f"failed: {error}"})
-            continue
-        rows.append(row | _figures(attack, calm, run, seconds))
+        else:
+            rows.append(row | _figures(attack, calm, run, seconds))
+        keep(rows)
     return rows
 
 
