@@ -197,7 +197,8 @@ def _show_attacks(rows: list[dict[str, Any]]) -> None:
     for column in (*columns, "verdict"):
         table.add_column(column)
     for row in rows:
-        table.add_row(*(_text(row.get(column, "-")) for column in (*columns, "verdict")))
+        verdict = row["verdict"].partition(":")[0]
+        table.add_row(*(_text(row.get(column, "-")) for column in columns), verdict)
     console.print(table)
 
 
