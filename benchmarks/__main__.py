@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import results
+from benchmarks.attacks import ATTACKS, measure_attacks
 from benchmarks.compare import compare_command
 from benchmarks.counts import counts
 from benchmarks.cpu import cpu
@@ -25,7 +27,7 @@ from benchmarks.run import run
 from benchmarks.virtual.calibrate import calibrate_command
 from benchmarks.virtual.command import virtual
 from benchmarks.ycsb import ycsb
-from bft.config import Durability
+from bft.config import Durability, Protocol
 
 DURABILITIES = click.Choice(["power", "process", "memory"])
 console = Console()
@@ -141,6 +143,74 @@ def growth(operations: int, as_json: bool, output: Path, name: str | None) -> No
     """
     rows = trio.run(measure_growth, operations)
     _finish(name or "growth", rows, as_json, output)
+
+
+@main.command()
+@click.option("--attack", "-a", "chosen", type=click.Choice(list(ATTACKS)), multiple=True, help="Only these.")
+@click.option("--seconds", type=click.FloatRange(min=2.0), default=10.0, show_default=True, help="Per attack.")
+@click.option("--quick", is_flag=True, help="5 seconds per attack: shows that it runs, not what it costs.")
+@click.option("--sessions", "-s", default=48, show_default=True, help="Callers of all four clients together.")
+@click.option("--durability", "-d", type=DURABILITIES, default="memory", show_default=True)
+@click.option("--without-monitor", is_flag=True, help="With slow_floor_ms = 0, for comparison.")
+@_common
+def attacks(
+    chosen: tuple[str, ...],
+    seconds: float,
+    quick: bool,
+    sessions: int,
+    durability: Durability,
+    without_monitor: bool,
+    as_json: bool,
+    output: Path,
+    name: str | None,
+) -> None:
+    """Throughput under performance attacks, as a ratio to the fault-free cluster measured just before.
+
+    Verdict: `holds` for 70 % over the whole time, `recovers` for 70 % in its last third, `below`, or `within bounds`
+    where the protocol tolerates what the liar does. Exit code 1 if any is `below` or failed.
+
+    Example: python -m benchmarks attacks --seconds 60 -a delay -a starve
+    """
+    names = list(chosen or ATTACKS)
+    protocol = Protocol(slow_floor_ms=0) if without_monitor else Protocol()
+    length = 5.0 if quick else seconds
+    with Progress(console=console, transient=True, disable=as_json) as progress:
+        task = progress.add_task("attacks", total=len(names) + 1)
+
+        def advance(attack: str) -> None:
+            progress.update(task, advance=1, description=attack)
+
+        rows = trio.run(
+            partial(
+                measure_attacks,
+                names,
+                seconds=length,
+                sessions=sessions,
+                durability=durability,
+                protocol=protocol,
+                advance=advance,
+                keep=lambda found: results.write(name or "attacks", found, output),
+            )
+        )
+    path = results.write(name or "attacks", rows, output)
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        _show_attacks(rows)
+        console.print(f"written to {path}")
+    if any(row["verdict"].startswith(("below", "failed")) for row in rows):
+        click.get_current_context().exit(1)
+
+
+def _show_attacks(rows: list[dict[str, Any]]) -> None:
+    columns = ("attack", "fault_free_op_s", "attacked_op_s", "ratio", "settled_ratio", "view_changes", "complaints")
+    table = Table(title="throughput under attack")
+    for column in (*columns, "verdict"):
+        table.add_column(column)
+    for row in rows:
+        verdict = row["verdict"].partition(":")[0]
+        table.add_row(*(_text(row.get(column, "-")) for column in columns), verdict)
+    console.print(table)
 
 
 @main.command()

@@ -27,17 +27,23 @@ class BenchmarkCluster:
         folder: where its files are.
         processes: one per replica; None where it was killed.
         arguments: of every replica's program, beside its configuration.
+        adversaries: replica -> what it does wrong, as `bft replica run --adversary` takes it.
     """
 
     config: Cluster
     folder: Path
     processes: list[subprocess.Popen[bytes] | None] = field(default_factory=list)
     arguments: tuple[str, ...] = ()
+    adversaries: dict[int, str] = field(default_factory=dict)
 
     def start(self, replica: int) -> None:
         """Start (again) the process of one replica."""
         log = (self.folder / f"r{replica}.log").open("ab")
-        command = [sys.executable, "-m", "benchmarks.replica", str(self.folder / f"r{replica}.toml"), *self.arguments]
+        config = str(self.folder / f"r{replica}.toml")
+        command = [sys.executable, "-m", "benchmarks.replica", config, *self.arguments]
+        if replica in self.adversaries:
+            run = ["replica", "run", config, "--adversary", self.adversaries[replica], "--log-level", "error"]
+            command = [sys.executable, "-m", "bft.cli.main", *run]
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
         self.processes[replica] = process
 
@@ -79,12 +85,13 @@ def running_cluster(
     service: str,
     protocol: Protocol | None = None,
     arguments: tuple[str, ...] = (),
+    adversaries: dict[int, str] | None = None,
 ) -> Iterator[BenchmarkCluster]:
     """Start a cluster, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="bft-benchmark-") as name:
         folder = Path(name)
         config = _write_files(folder, n, durability, service, protocol or Protocol())
-        cluster = BenchmarkCluster(config, folder, [None] * n, arguments)
+        cluster = BenchmarkCluster(config, folder, [None] * n, arguments, adversaries or {})
         try:
             for replica in range(n):
                 cluster.start(replica)

@@ -51,6 +51,14 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         time_ahead_max_ms: how far a proposed time may lie ahead of a backup's clock.
         time_behind_max_ms: how far it may lag before the backup suspects the primary.
         lease_step_max_ms: cap of the lease clock's advance per batch.
+        slow_floor_ms: how slow a primary may be before there is another to compare it with, and what a comparison
+            leaves it on top; several round trips, below request_timeout_ms. 0 does without all of `core.monitor`.
+        slow_factor: how many times slower than the others a primary may be.
+        fair_slack_ms: a request older than this should not be passed over; a few round trips.
+        skips_max: batches that may pass over such a request before its backup complains. One client's full quota of
+            16 MiB fills 16 batches before its newest request's turn comes, which is no unfairness.
+        witness_interval_ms: a client sends an envelope to all replicas, not the primary alone, about this often, so
+            that backups know how long requests take; 0 for never.
     """
 
     checkpoint_interval: Annotated[int, Meta(ge=1, le=4096)] = 128
@@ -69,6 +77,11 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     time_ahead_max_ms: Annotated[int, Meta(ge=1)] = 1000
     time_behind_max_ms: Annotated[int, Meta(ge=1)] = 30_000
     lease_step_max_ms: Annotated[int, Meta(ge=1)] = 1000
+    slow_floor_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 200
+    slow_factor: Annotated[int, Meta(ge=1, le=100)] = 3
+    fair_slack_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 100
+    skips_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 32
+    witness_interval_ms: Annotated[int, Meta(ge=0, le=60_000)] = 25
 
     def __post_init__(self) -> None:
         if self.window % self.checkpoint_interval or self.window < 2 * self.checkpoint_interval:

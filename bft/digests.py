@@ -61,6 +61,12 @@ def operation_seed(seed: bytes, index: int) -> bytes:
     return blake2b(seed + index.to_bytes(8, "big"), digest_size=32, person=b"bft op seed").digest()
 
 
+def witness_dice(key: bytes, count: int) -> int:
+    """A number that only the holder of the 64-byte key can foresee."""
+    hashed = blake2b(count.to_bytes(8, "big"), key=key, digest_size=8, person=b"bft witness")
+    return int.from_bytes(hashed.digest(), "big")
+
+
 def config_digest(config: bytes) -> bytes:
     """32-byte fingerprint of a cluster's genesis configuration: the cluster id."""
     return blake2b(config, digest_size=32, person=b"bft config").digest()

@@ -12,7 +12,7 @@ import click
 from bft.cli.layout import CLUSTER_FILE, DEFAULT_SERVICE, Plan, replica_configs, write_cluster
 from bft.cli.probe import Account, probe_all, probe_identity
 from bft.cli.processes import ReplicaProcess, stop_all
-from bft.cli.status import alarms, render, summary
+from bft.cli.status import alarms, render, render_service, summary
 from bft.cli.terminal import (
     Exit,
     cluster_option,
@@ -154,7 +154,9 @@ def up(folder: Path, wait_s: float, as_json: bool) -> None:
 @json_option
 @friendly
 def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_json: bool) -> None:
-    """Show per replica: view, primary, last executed, stable checkpoint, lag, connections, rejected messages.
+    """Show per replica: view, primary, last executed, stable checkpoint, lag, connections, rejected messages, and how
+    the primary serves as that replica measures it: p90 latency and its bound, batches that passed a request over,
+    complaints.
 
     What a replica says about itself is its own word. Exit code 0: all answer; 1: some do not; 3: too few answer for
     the cluster to order anything.
@@ -167,7 +169,7 @@ def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_
         if as_json:
             print_json(summary(shared, accounts))
         else:
-            console().print(render(shared, accounts))
+            console().print(render(shared, accounts), render_service(shared, accounts))
             for line in alarms(accounts):
                 console().print(line, soft_wrap=True, emoji=False)
         if watch_s is None:

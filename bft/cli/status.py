@@ -91,6 +91,25 @@ def alarms(accounts: Sequence[Account]) -> list[str]:
     return lines
 
 
+def render_service(cluster: Cluster, accounts: Sequence[Account]) -> Table:
+    """How the present primary serves, as every replica measures it (`bft.core.monitor`)."""
+    table = Table(title="service by the primary, as each replica measures it")
+    for name in ("replica", "p90 ms", "bound ms", "operations/s", "passed over", "complaints", "last reason"):
+        table.add_column(name, justify="left" if name in ("replica", "last reason") else "right")
+    for account in accounts:
+        figures = account.report.get("monitor")
+        if not account.answered or not isinstance(figures, dict):
+            table.add_row(f"r{account.replica}", *["-"] * 6)
+            continue
+        rates = figures.get("operations_s")
+        rate = rates.get(f"r{account.number('primary')}") if isinstance(rates, dict) else None
+        p90, theta = figures.get("current_p90_ms"), figures.get("theta_ms")
+        cells = (p90, theta, rate, figures.get("skips"), figures.get("complaints"))
+        shown = ["-" if cell is None else escape(str(cell)) for cell in cells]
+        table.add_row(f"r{account.replica}", *shown, escape(str(figures.get("reason") or "-")))
+    return table
+
+
 def _state(account: Account) -> str:
     if account.report.get("lies"):
         return "[bold magenta]lying[/]"

@@ -13,7 +13,7 @@ PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specifi
   only (`bft.client.chain`); then everything unfinished goes to the new members, and to each exactly once as before.
 
 Deviation: an envelope is sent to one replica first and to all after a quarter of the request timeout, well before a
-backup that knew of it would suspect the primary.
+backup that knew of it would suspect the primary. Now and then one goes to all at once (`bft.client.witness`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from bft.client.seam import Submit as Submit
 from bft.client.seam import Unreachable as Unreachable
 from bft.client.tally import Tally
 from bft.client.window import Envelope, Window
+from bft.client.witness import Witness
 from bft.config import MILLISECOND, Protocol
 from bft.epochs import Configuration
 from bft.events import Deliver, Send, SetTimer, Tick
@@ -104,6 +105,7 @@ class Session:
         self._quorums = quorums
         self._signer = signer
         self._window = Window(protocol)
+        self._witness = Witness(protocol.witness_interval_ms * MILLISECOND, signer)
         self._reads_max = protocol.session_window
         self._retry_ns = retry_ns or protocol.request_timeout_ms * MILLISECOND // 4
         self._latency_ns = 0
@@ -177,7 +179,7 @@ class Session:
             envelope, request = self._window.seal(self.incarnation, self._now)
             payload = encode(request)
             envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
-            self._send(envelope, to_all=self._window.late > 0)
+            self._send(envelope, to_all=self._window.late > 0 or self._witness.is_due(self._now))
 
     def _send(self, envelope: Envelope, *, to_all: bool) -> None:
         for replica in self._everybody if to_all else (self.primary,):

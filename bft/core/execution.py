@@ -65,10 +65,15 @@ def on_executed(state: State, event: Executed) -> None:
         due = len(bundle) <= REPLY_BYTES_FROM_ALL or state.quorums.primary(event.seq) == state.me
         _reply(state, session.client, session.incarnation, event.seq, bundle_digest, bundle if due else b"")
     if batch is not None:
+        oldest = state.now
         for client, request in batch.requests:
-            state.pool.remove((client, request.session, request.number))
+            since = state.pool.remove((client, request.session, request.number))
+            if since and since < oldest:
+                oldest = since
             if state.sessions.get(client, request.session) is None:
                 refuse(state, client, request.session, request.number)
+        if state.active and _is_of_this_view(state, event.seq):
+            state.monitor.note_executed(oldest if oldest < state.now else 0, len(effect.calls), state.now)
     if effect.checkpoint:
         assert event.pages is not None, f"a checkpoint at {event.seq} needs the service's pages"
         checkpoint.take(state, event.pages, event.fresh)
@@ -86,6 +91,12 @@ def _with_system_calls(
     state.system_calls = []
     outcomes.sort(key=lambda outcome: outcome[0].index)
     return [call for call, _ in outcomes], [result for _, result in outcomes]
+
+
+def _is_of_this_view(state: State, seq: int) -> bool:
+    """Proposed by the present primary; what came as a proof of an older decision says nothing of it."""
+    slot = state.log.slots.get(seq)
+    return slot is not None and state.view in slot.accepted
 
 
 def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, bundle: bytes) -> None:

@@ -116,6 +116,8 @@ def on_proposal(state: State, peer: Peer, signed: Signed, message: PrePrepare, b
         return
     state.log.keep_batch(batch, message.seq)
     _mark_proposed(state, batch, message.seq)
+    if accepted is None and again is None:
+        _observe(state, batch)
     if accepted is None:
         slot.accepted[message.view] = (message.digest, signed)
     vote(state, slot)
@@ -139,6 +141,38 @@ def _time_is_acceptable(state: State, peer: Peer, batch: OpenedBatch) -> bool:
 def _mark_proposed(state: State, batch: OpenedBatch, seq: int) -> None:
     for client, request in batch.requests:
         state.pool.mark_proposed((client, request.session, request.number), seq)
+
+
+def _observe(state: State, batch: OpenedBatch) -> None:
+    """What the monitor sees of a fresh proposal: one envelope of it, and whether it leaves watched requests out.
+
+    Which envelope is up to the nanoseconds of this replica's clock, so that a primary cannot hide stale ones from it.
+    """
+    monitor = state.monitor
+    if not batch.requests:  # only an epoch that ends needs its slots filled
+        monitor.note_proposed(stale=state.pending is None)
+        return
+    client, request = batch.requests[state.now % len(batch.requests)]
+    session = state.sessions.get(client, request.session)
+    last = request.number + len(request.operations) - 1
+    monitor.note_proposed(stale=session is not None and session.finished(request.number) and session.finished(last))
+    if monitor.watched is not None and monitor.watched.proposed:
+        monitor.watch(None)
+    if monitor.probe is not None and (monitor.probe.proposed or monitor.probe.key not in state.pool):
+        monitor.end_probe()
+    if monitor.watched is None and monitor.probe is None:
+        return
+    operations = sum(len(request.operations) for _, request in batch.requests)
+    has_room = (
+        2 * operations <= state.protocol.batch_operations_max and 2 * len(batch.body) <= state.protocol.batch_bytes_max
+    )
+    if monitor.probe is not None and has_room:
+        monitor.note_left_out()
+    if monitor.watched is None:
+        return
+    held = [state.pool.get((client, request.session, request.number)) for client, request in batch.requests]
+    newest = max((pending.since for pending in held if pending is not None), default=0)
+    monitor.note_passed_over(newest, state.now, has_room=has_room)
 
 
 def vote(state: State, slot: Slot) -> None:

@@ -30,6 +30,7 @@ class Pending:
         since: when it came in.
         proposed: the slot of this view that holds it, 0 for none.
         stage: how far a backup has spread it: 0 not, 1 to the primary, 2 to all.
+        forwarded: when this replica passed it on to the present primary; 0 for not yet.
     """
 
     signed: SignedRequest
@@ -37,6 +38,7 @@ class Pending:
     since: Nanos
     proposed: int = 0
     stage: int = 0
+    forwarded: Nanos = 0
 
     @property
     def key(self) -> Key:
@@ -93,12 +95,17 @@ class Pool:
         self._unproposed += 1
         return True
 
-    def remove(self, key: Key) -> None:
-        """Forget an envelope, if it is there."""
+    def get(self, key: Key) -> Pending | None:
+        """The envelope, if it is there."""
+        queue = self._queues.get(key[0])
+        return queue.get(key) if queue is not None else None
+
+    def remove(self, key: Key) -> Nanos:
+        """Forget an envelope, if it is there; returns when it came in, 0 if it was not there."""
         queue = self._queues.get(key[0])
         pending = queue.pop(key, None) if queue is not None else None
         if queue is None or pending is None:
-            return
+            return 0
         size = len(pending.signed.payload) + ENVELOPE_OVERHEAD_BYTES
         self._bytes -= size
         self._sizes[key[0]] -= size
@@ -106,6 +113,7 @@ class Pool:
         if not queue:
             del self._queues[key[0]]
             del self._sizes[key[0]]
+        return pending.since
 
     def take(self, seq: int, operations_max: int, bytes_max: int) -> list[Pending]:
         """Mark the next batch's envelopes as proposed in `seq`: round robin over clients, in order within each."""
@@ -153,4 +161,5 @@ class Pool:
         for pending in self:
             pending.proposed = 0
             pending.stage = 0
+            pending.forwarded = 0
             self._unproposed += 1

@@ -162,6 +162,7 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.waiting_queries, fresh.waiting_load = state.waiting_queries, state.waiting_load
     fresh.pool = _carried(state.pool)
     fresh.fetching = state.fetching
+    fresh.divergence, fresh.divergences, fresh.split = state.divergence, state.divergences, state.split
     fresh.was_member = was_member
     fresh.timing.active_since = fresh.timing.progressed = fresh.timing.opened = state.now
     for item in fields(fresh):
@@ -178,6 +179,7 @@ def _carried(pool: Pool) -> Pool:
 
 def begin(state: State, *, holds_base: bool) -> None:
     """The first steps in an epoch, new or restarted into: fetch what is missing, say where we stand, go on."""
+    state.monitor.enter(state.primary, state.now)
     if not state.is_member and state.was_member:
         state.retire_at = state.now + RETIRE_TIMEOUTS * state.request_timeout_ns
     if not holds_base:

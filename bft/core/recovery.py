@@ -12,6 +12,7 @@ from bft.config import Cluster, Protocol
 from bft.core import reconfig
 from bft.core.clients import SessionTable
 from bft.core.log import Log
+from bft.core.monitor import Monitor
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import Signers, State
@@ -64,6 +65,7 @@ def blank(
         log=Log(protocol.window),
         sessions=sessions,
         pool=Pool(),
+        monitor=Monitor(protocol, configuration.quorums.weak),
     )
     state.epoch = configuration.epoch
     state.links = links

@@ -131,6 +131,7 @@ class Replica:
         state.timing.active_since = state.timing.progressed = state.timing.opened = state.now
         recovery.install(state, self._recovered)
         self._recovered = None
+        state.monitor.enter(state.primary, state.now)
         repair.send_status(state)
         viewchange.vote_for_proposals(state)
         execution.execute_ready(state)
@@ -321,4 +322,5 @@ class Replica:
             "diverged_at": state.divergence.seq if state.divergence is not None else None,
             "differs": list(state.divergence.where) if state.divergence is not None else [],
             "split": state.split,
+            "monitor": state.monitor.figures(),
         }

@@ -8,6 +8,7 @@ correct replicas shares the grievance.
 from __future__ import annotations
 
 from bft.core import execution, ordering, reconfig, viewchange
+from bft.core.monitor import PERFORMANCE
 from bft.core.pool import Pending
 from bft.core.state import State
 from bft.ids import Peer
@@ -38,9 +39,15 @@ def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request
             count = len(request.operations)
             execution.resend(state, packet.client, request.session, request.number, count)
         return
-    if not state.pool.add(Pending(packet, request, state.now)):
+    pending = Pending(packet, request, state.now)
+    if not state.pool.add(pending):
         state.reject(peer, "pool-full")
         return
+    if state.monitor.wants_probe(state.now) and state.active and state.primary != state.me:
+        state.monitor.begin_probe(pending, state.now)
+        pending.stage = 1
+        pending.forwarded = state.now
+        state.send(state.primary, packet)
     ordering.propose(state)
 
 
@@ -57,24 +64,32 @@ def spread(state: State) -> None:
     if not state.active:
         return
     timeout = state.request_timeout_ns
+    monitor = state.monitor
+    patience = min(timeout // 4, monitor.forward_ns) if monitor.is_on else timeout // 4
+    watched: Pending | None = None
     late = False
     stale = []
     for pending in state.pool.oldest(SPREAD_MAX):
         waited = state.now - max(pending.since, state.timing.active_since)
-        if waited < timeout // 4:
+        if waited < patience:
             continue
         if is_finished(state, pending.signed.client, pending.request):
             stale.append(pending.key)
         elif pending.stage == 0:
             pending.stage = 1
+            pending.forwarded = state.now
             if state.primary != state.me:
                 state.send(state.primary, pending.signed)
         elif pending.stage == 1 and waited >= timeout // 2:
             pending.stage = 2
             state.broadcast(pending.signed)
         late = late or (waited >= timeout and pending.key not in stale)
+        if pending.forwarded and not pending.proposed and (watched is None or pending.since < watched.since):
+            watched = pending
     for key in stale:
         state.pool.remove(key)
+    monitor.watch(watched)
+    _judge(state)
     if late:
         viewchange.suspect(state, REQUEST_LATE)
     elif _has_late_slot(state, timeout):
@@ -83,6 +98,17 @@ def spread(state: State) -> None:
         viewchange.suspect(state, reconfig.FILL_LATE)
     elif state.timing.grievance in (REQUEST_LATE, SLOT_LATE, reconfig.FILL_LATE):
         # Settled: stop repeating it, so that a slow moment of the past cannot depose a primary later.
+        state.timing.grievance = ""
+
+
+def _judge(state: State) -> None:
+    """Complain about a primary that is slow, unfair or wasteful, and stop when it no longer is."""
+    verdict = state.monitor.judge(state.now)
+    if state.primary == state.me:
+        return
+    if verdict:
+        viewchange.suspect(state, verdict)
+    elif state.timing.grievance in PERFORMANCE:
         state.timing.grievance = ""
 
 

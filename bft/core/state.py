@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from bft.config import MILLISECOND, Protocol
 from bft.core.clients import SessionTable
 from bft.core.log import Log
+from bft.core.monitor import Monitor
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, flaw
 from bft.digests import EMPTY_CHAIN
@@ -170,6 +171,7 @@ class State:
     log: Log
     sessions: SessionTable
     pool: Pool
+    monitor: Monitor
     now: Nanos = 0
     epoch: int = 0
     view: int = 0

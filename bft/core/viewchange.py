@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bft.core import checkpoint, ordering
 from bft.core.evidence import hides
+from bft.core.monitor import PERFORMANCE
 from bft.core.newview import select
 from bft.core.proofs import opened, opened_pre_prepare
 from bft.core.state import State
@@ -27,9 +28,17 @@ SUSPECT_REPEATS = 4
 
 
 def suspect(state: State, reason: str) -> None:
-    """Complain about the present primary, once per view (and again on ticks while the view lasts)."""
-    if not state.active or state.timing.grievance or not state.is_member:
+    """Complain about the present primary, once per view (and again on ticks while the view lasts).
+
+    A fault takes the place of a complaint about performance: the back-off depends on which it is.
+    """
+    held = state.timing.grievance
+    if not state.active or not state.is_member:
         return
+    if held and (held not in PERFORMANCE or reason in PERFORMANCE):
+        return
+    if reason in PERFORMANCE:
+        state.monitor.complained(reason)
     state.timing.grievance = reason
     state.progress("suspect", state.executed, reason)
     _send_suspect(state)
@@ -75,7 +84,10 @@ def start(state: State, view: int) -> None:
     """Leave every view below `view` and tell the others what must survive."""
     assert view > state.view, f"view change from {state.view} to {view}"
     timing = state.timing
-    if state.executed <= timing.executed_at_change:
+    # Only the own grievance counts: f liars can neither raise the back-off in this way nor keep it from rising.
+    for_performance = timing.grievance in PERFORMANCE
+    state.monitor.leave(state.now, for_performance=for_performance)
+    if state.executed <= timing.executed_at_change and not for_performance:
         timing.backoff = min(timing.backoff + 1, state.protocol.backoff_exponent_max)
     timing.executed_at_change = state.executed
     timing.grievance = ""
@@ -199,6 +211,7 @@ def enter(state: State, signed: Signed, message: NewView) -> None:
     timing.active_since = state.now
     timing.new_view_deadline = None
     timing.grievance = ""
+    state.monitor.enter(state.primary, state.now)
     state.persist_view()
     if state.primary == state.me:
         state.broadcast(signed)
@@ -213,6 +226,7 @@ def enter(state: State, signed: Signed, message: NewView) -> None:
     for pending in state.pool:
         if pending.proposed == 0 and state.primary != state.me:
             pending.stage = 1
+            pending.forwarded = state.now
             state.send(state.primary, pending.signed)
     ordering.propose(state)
 

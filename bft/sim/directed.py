@@ -129,6 +129,7 @@ def catalogue() -> dict[str, Scenario]:
         found[f"B08-repeated-7-{seed}"] = repeated
     found.update(_environment())
     found.update(changes.directed())
+    found.update(_performance())
     return found
 
 
@@ -308,6 +309,36 @@ def _hunts() -> dict[str, Scenario]:
         found[f"X02-supported-split-{n}"] = _scenario(
             {str(index): split if not index else "support() & hide_prepared()" for index in range(primaries)}, n=n
         )
+    return found
+
+
+def _performance() -> dict[str, Scenario]:
+    """Primaries within every timeout: who is not deposed does not finish in time. And complaints without a cause."""
+    found = {}
+    for name, crime, clients, operations, patience_ms in (
+        ("P06-under-the-timeout", "delay_requests(340)", 2, 200, 12_000),
+        ("P06-under-the-clients-patience", "slow_primary(90)", 2, 200, 12_000),
+        ("P06-creeping", "creep(200, 300)", 2, 300, 16_000),
+        ("P07-starving", "starve(280)", 3, 100, 10_000),
+        ("P16-one-at-a-time", "one_at_a_time()", 12, 60, 4_000),
+        ("P16-old-requests", "pad_batches(6, 32)", 2, 120, 12_000),
+        ("B21-slow", 'suspect_storm("slow-primary")', 1, 200, 12_000),
+        ("X05-unfair", 'suspect_storm("unfair-primary") & depose()', 1, 150, 12_000),
+    ):
+        liar = "3" if "suspect" in crime else "0"
+        scenario = _scenario(
+            {liar: crime},
+            gst_ms=0,
+            workload=Workload(clients=clients, operations=operations, outstanding=1, keys=3, query_permille=0),
+            protocol={
+                "witness_interval_ms": 10,
+                "slow_floor_ms": 300 if name.startswith(("P07", "P16-one")) else 60,
+                "fair_slack_ms": 30,
+                "skips_max": 8,
+                "batch_operations_max": 32,
+            },
+        )
+        found[name] = msgspec.structs.replace(scenario, patience_ms=patience_ms)
     return found
 
 

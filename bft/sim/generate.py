@@ -112,6 +112,17 @@ CRIMES = (
     "wrong_view(1)",
 )
 """What a generated adversary does unless the caller names other strategies."""
+SERVICE_CRIMES = (
+    "creep()",
+    "delay_requests()",
+    "one_at_a_time()",
+    "pad_batches()",
+    "starve()",
+    'suspect_storm("slow-primary")',
+)
+"""Primaries that serve badly. Drawn apart from the others, so that those of a seed stay what they were."""
+WATCHFUL = {"witness_interval_ms": 10, "slow_floor_ms": 60, "fair_slack_ms": 30, "skips_max": 8}
+"""Short patience with them."""
 STOPS: tuple[FaultKind, ...] = ("crash", "power-loss")
 RESTRICTIONS = (
     "",
@@ -138,9 +149,14 @@ def scenario(seed: int, n: int = 4, crimes: tuple[str, ...] = CRIMES) -> Scenari
     f = (n - 1) // 3
     gst_ms = random.choice((0, 500, 2000, 4000))
     corrupted = _corrupted(random, n, f, crimes)
+    serving = Random(f"service/{seed}/{n}")
+    is_watchful = crimes is CRIMES and serving.random() < 0.15
+    if is_watchful:
+        corrupted = {name: f"({crime}) & {serving.choice(SERVICE_CRIMES)}" for name, crime in corrupted.items()}
     return Scenario(
         seed=seed,
         n=n,
+        protocol=WATCHFUL if is_watchful else {},
         network=_network(random),
         corrupted=corrupted,
         hostile_clients=_hostile_clients(random),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bft.epochs import Configuration
-from bft.events import Committed, Evidence, Execute, OpenedBatch, Rejected
+from bft.events import Committed, Evidence, Execute, OpenedBatch, Progress, Rejected
 from bft.ids import Nanos
 from bft.messages import Signed
 
@@ -61,6 +61,7 @@ class History:
         stable: (replica, slot, correct replicas whose snapshot of it was durable by then, how many there must be) per
             advance of a watermark.
         issued: payloads of envelopes that correct clients signed.
+        timeline: (replica, time, transition) of suspicions and changes of view at correct replicas.
         summaries: largest value of every size in the replicas' summaries.
     """
 
@@ -86,6 +87,7 @@ class History:
     sizes: dict[str, int] = field(default_factory=dict)
     transitions: dict[str, int] = field(default_factory=dict)
     final: dict[int, dict[str, object]] = field(default_factory=dict)
+    timeline: list[tuple[int, Nanos, Progress]] = field(default_factory=list)
     delivered: int = 0
     crimes: int = 0
     halted: dict[int, str] = field(default_factory=dict)

@@ -342,6 +342,8 @@ class ReplicaHost:
                 case Progress():
                     key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
                     history.transitions[key] = history.transitions.get(key, 0) + 1
+                    if effect.what in ("suspect", "view-change", "new-view"):
+                        history.timeline.append((self.index, self._world.now, effect))
                 case Persist(record=Stable() as stable):
                     self._note_stable(stable)
                 case Rejected():

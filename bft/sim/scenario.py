@@ -76,7 +76,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the correct clients do: each keeps `outstanding` calls open until it has made `operations`."""
+    """What the correct clients do: each keeps `outstanding` calls open until it has made `operations`.
+
+    With `pause_ms` load comes in bursts: all of the calls at once, then silence when the last of them is answered.
+    """
 
     clients: Annotated[int, Meta(ge=1, le=64)] = 2
     operations: Annotated[int, Meta(ge=1, le=100_000)] = 20
@@ -84,6 +87,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys: Annotated[int, Meta(ge=1)] = 4
     query_permille: Annotated[int, Meta(ge=0, le=1000)] = 250
     lanes: bool = False
+    pause_ms: Annotated[int, Meta(ge=0)] = 0
 
 
 ADMIN_THRESHOLD = 2
@@ -161,5 +165,7 @@ SIMULATED = {
     "view_change_timeout_ms": 400,
     "status_interval_ms": 80,
     "backoff_exponent_max": 6,
+    "witness_interval_ms": 0,
 }
-"""Small limits, so that edges are reached within a short run."""
+"""Small limits, so that edges are reached within a short run. No witnesses: where one copy of a request more would make
+up for a lost one, schedules would show less; scenarios about performance set them."""

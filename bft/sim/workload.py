@@ -50,7 +50,7 @@ class ClientHost:
         return not self._left and not self._open
 
     def start(self) -> None:
-        """Make the first calls."""
+        """Make the first calls, of the run or of a burst."""
         for _ in range(self._world.scenario.workload.outstanding):
             self._call()
         self._do(Flush())
@@ -91,6 +91,15 @@ class ClientHost:
         self._world.history.operations.append(record)
         self._do(Ask(self._ticket, operation) if is_query else Submit(self._ticket, operation, lane))
 
+    def _go_on(self) -> None:
+        """One call has ended: make the next one, or wait for the next burst when it was the last of this one."""
+        world = self._world
+        pause_ms = world.scenario.workload.pause_ms
+        if not pause_ms:
+            self._call()
+        elif not self._open:
+            world.at(world.now + pause_ms * MILLISECOND, self.start)
+
     def _do(self, event: Submit | Ask | Flush | Deliver | Tick) -> None:
         for effect in self._session.step(event, self._world.now):
             self._carry_out(effect)
@@ -112,10 +121,10 @@ class ClientHost:
                 record.value = effect.value
                 record.position = (effect.seq, effect.index)
                 record.is_query = record.is_query and effect.index < 0
-                self._call()
+                self._go_on()
             case Lost():
                 self._open.pop(effect.ticket)
-                self._call()
+                self._go_on()
             case _:
                 pass
 

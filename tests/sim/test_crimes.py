@@ -21,7 +21,7 @@ QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_inter
 def test_catalogue_has_at_least_forty_crimes_and_the_generator_uses_each() -> None:
     """What is registered is drawn by random search; nothing is left aside."""
     assert len(CRIMES) >= 40
-    used = " ".join((*generate.CRIMES, *changes.CRIMES.values()))
+    used = " ".join((*generate.CRIMES, *generate.SERVICE_CRIMES, *changes.CRIMES.values()))
     assert [name for name in CRIMES if f"{name}(" not in used] == []
 
 
@@ -56,7 +56,7 @@ def _committing(crime: str, seed: int) -> Scenario:
     )
 
 
-@pytest.mark.parametrize("crime", generate.CRIMES)
+@pytest.mark.parametrize("crime", (*generate.CRIMES, *generate.SERVICE_CRIMES))
 def test_crime_is_committed_and_masked(crime: str) -> None:
     """As primary and as backup, in a run of several views."""
     crimes = 0

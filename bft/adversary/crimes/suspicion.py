@@ -12,8 +12,11 @@ from bft.messages import Packet, Suspect, ViewChange
 
 
 class _Storm(Strategy):
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
     def unprompted(self, context: Context) -> Iterable[tuple[Peer, Packet]]:
-        signed = context.sign(Suspect(context.epoch, context.view, "request-timeout"))
+        signed = context.sign(Suspect(context.epoch, context.view, self._reason))
         for target in context.others():
             yield target, signed
 
@@ -32,9 +35,9 @@ class _Depose(Strategy):
         return (event,)
 
 
-def suspect_storm() -> Strategy:
+def suspect_storm(reason: str = "request-timeout") -> Strategy:
     """Complain of every primary, on every tick (B21)."""
-    return _Storm()
+    return _Storm(reason)
 
 
 def depose() -> Strategy:

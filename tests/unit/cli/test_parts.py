@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bft.adversary.live import Corruption
 from bft.adversary.strategy import Corrupted
@@ -20,7 +21,7 @@ from bft.cli.demo_verdict import compare, equal_digests, judge
 from bft.cli.kv_load import parse_records
 from bft.cli.layout import Plan, replica_configs, write_cluster
 from bft.cli.probe import Account
-from bft.cli.status import front, render, summary
+from bft.cli.status import front, render, render_service, summary
 from bft.cli.terminal import Exit, exit_code, friendly
 from bft.config import Cluster, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
@@ -148,6 +149,23 @@ def test_lag_is_measured_against_what_a_correct_replica_claims(tmp_path: Path) -
     assert front(cluster, _accounts(100, 90, 80, 1_000_000)) == 100
     assert front(cluster, _accounts(5, None, None, None)) == 5
     assert front(cluster, _accounts(None, None, None, None)) == 0
+
+
+def test_status_shows_how_each_replica_finds_the_primary(tmp_path: Path) -> None:
+    """Figures of the monitor; a liar's nonsense and a silent replica's absence are dashes."""
+    cluster = _cluster(tmp_path)
+    accounts = _accounts(100, 90, None, 100)
+    accounts[0].report["monitor"] = {
+        "current_p90_ms": 12.5, "theta_ms": 240.0, "skips": 3, "complaints": 1, "reason": "slow-primary",
+        "operations_s": {"r0": 1234},
+    }  # fmt: skip
+    accounts[1].report["monitor"] = "fine, thanks"
+    console = Console(width=120, record=True)
+    console.print(render_service(cluster, accounts))
+    rows = {line.split()[1]: line for line in console.export_text().splitlines() if line.startswith("│ r")}
+    for cell in ("12.5", "240.0", "1234", "3", "slow-primary"):
+        assert cell in rows["r0"]
+    assert rows["r1"].count(" - ") == rows["r2"].count(" - ") == 6
 
 
 def test_status_shows_who_answers_and_why_not(tmp_path: Path) -> None:

@@ -46,9 +46,8 @@ class Bench:
     def __post_init__(self) -> None:
         self.signer = CountingSigner()
         self.quorums = Quorums.of(self.n)
-        self.session = Session(
-            Protocol(**self.protocol), self.quorums, CLIENT, self.signer, INCARNATION, retry_ns=RETRY
-        )
+        protocol = Protocol(**{"witness_interval_ms": 0, **self.protocol})
+        self.session = Session(protocol, self.quorums, CLIENT, self.signer, INCARNATION, retry_ns=RETRY)
 
     def do(self, event: SessionInput) -> None:
         for effect in self.session.step(event, self.now):

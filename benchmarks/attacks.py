@@ -1,0 +1,236 @@
+"""Performance attacks on real clusters: throughput under attack as a ratio to the fault-free cluster of the same run.
+
+Every attack gets a fault-free cluster just before it, with the same load: machines are noisy, and only neighbours are
+comparable. The liar is a replica process under `bft replica run --adversary`; all others are correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from benchmarks.cluster import BenchmarkCluster, running_cluster
+from benchmarks.load import ClosedLoop
+from bft.cli.probe import probe_all, probe_identity
+from bft.client.client import Client, connect
+from bft.config import Durability, Protocol
+from bft.crypto.keys import KeyPair
+from bft.errors import BFTError
+from bft.services.null import operation
+
+NULL = "bft.services.null:Null"
+CLIENTS = 4
+"""Keys and connections of their own, so that one can be starved, and batches hold more than one envelope."""
+READY_SECONDS = 90.0
+"""Four processes start at once; on a busy machine that takes a while."""
+SAMPLE_SECONDS = 0.25
+BASELINE_SHARE = 2
+BASELINE_SECONDS_MIN = 3.0
+BASELINE_SECONDS_MAX = 20.0
+REQUIRED = 0.7
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One liar.
+
+    Attributes:
+        what: for people; with the ids of the adversary catalogue.
+        within_bounds: the protocol tolerates it: no verdict, only its price.
+    """
+
+    replica: int
+    expression: str
+    what: str
+    within_bounds: bool = False
+
+
+ATTACKS = {
+    "delay": Attack(0, "delay_requests(850)", "primary delays to just under the timeout (P06)"),
+    "delay-patience": Attack(0, "delay_requests(230)", "primary delays to just under the clients' patience (P06)"),
+    "delay-floor": Attack(0, "delay_requests(100)", "primary delays within slow_floor_ms (P06)", within_bounds=True),
+    "creep": Attack(0, "creep(60, 900)", "primary delays more and more (P06)"),
+    "starve": Attack(0, "starve(800)", "primary starves one client of four (P07)"),
+    "waste": Attack(0, "pad_batches(1000, 2048)", "primary fills batches with old requests (P10, P16)"),
+    "tiny": Attack(0, "one_at_a_time()", "primary orders one envelope at a time (P16)"),
+    "equivocate": Attack(0, "equivocate()", "primary proposes different batches (P01)"),
+    "silent-primary": Attack(0, "silent_after(50)", "primary falls silent (P03)"),
+    "dark": Attack(0, "in_the_dark(2)", "primary keeps one backup in the dark (P05)"),
+    "silent-backup": Attack(3, "silent()", "backup says nothing (B01)"),
+    "slow-votes": Attack(3, "slow(200)", "backup says everything late (N04)"),
+    "slow-replies": Attack(3, 'slow(200) & to("clients")', "backup answers clients late (B16)"),
+    "corrupt-votes": Attack(3, "double_vote() & flip()", "backup votes twice, with flipped bits (B02, N09)"),
+    "flood": Attack(3, "future_spam() & status_storm() & forge()", "backup floods the others (B04, B14, B19)"),
+    "complain": Attack(3, 'suspect_storm("slow-primary") & depose()', "backup complains without cause (B21, X05)"),
+}
+
+
+@dataclass
+class Run:
+    """What one cluster did under load.
+
+    Attributes:
+        operations_s: over the whole time.
+        settled_s: over the last third of it, when whoever is deposed has been.
+        views: the highest view of a correct replica at the end: as many view changes.
+        reasons: complaints about performance, by the correct replicas' own account.
+    """
+
+    operations_s: float
+    settled_s: float
+    failures: int
+    stall_ms: float
+    views: int
+    reasons: list[str] = field(default_factory=list)
+
+
+async def measure_attacks(
+    names: list[str],
+    *,
+    seconds: float,
+    sessions: int,
+    durability: Durability,
+    protocol: Protocol,
+    advance: Callable[[str], None],
+    keep: Callable[[list[dict[str, Any]]], object],
+) -> list[dict[str, Any]]:
+    """One row per attack; a cluster that cannot be measured is a row that says so. `keep` gets the rows so far."""
+    baseline_seconds = min(max(seconds / BASELINE_SHARE, BASELINE_SECONDS_MIN), BASELINE_SECONDS_MAX)
+    rows = []
+    for name in names:
+        attack = ATTACKS[name]
+        advance(name)
+        row: dict[str, Any] = {"attack": name, "what": attack.what, "liar": f"r{attack.replica} {attack.expression}"}
+        try:
+            calm = await measure_run({}, None, baseline_seconds, sessions, durability, protocol, warm_up=1.0)
+            liars = {attack.replica: attack.expression}
+            run = await measure_run(liars, attack.replica, seconds, sessions, durability, protocol, warm_up=0.0)
+        except (BFTError, TimeoutError, ExceptionGroup) as error:
+            rows.append({**row, "verdict": f"failed: {error}"})
+        else:
+            rows.append(row | _figures(attack, calm, run, seconds))
+        keep(rows)
+    return rows
+
+
+def _figures(attack: Attack, calm: Run, run: Run, seconds: float) -> dict[str, Any]:
+    ratio = run.operations_s / calm.operations_s if calm.operations_s else 0.0
+    settled = run.settled_s / calm.operations_s if calm.operations_s else 0.0
+    return {
+        "seconds": seconds,
+        "fault_free_op_s": round(calm.operations_s, 1),
+        "attacked_op_s": round(run.operations_s, 1),
+        "ratio": round(ratio, 3),
+        "settled_ratio": round(settled, 3),
+        "stall_ms": round(run.stall_ms, 1),
+        "view_changes": run.views,
+        "fault_free_view_changes": calm.views,
+        "complaints": ", ".join(run.reasons) or "-",
+        "failures": run.failures,
+        "verdict": verdict(attack, ratio, settled),
+    }
+
+
+def verdict(attack: Attack, ratio: float, settled: float) -> str:
+    """`holds` over the whole time, `recovers` at its end, or `below`."""
+    if ratio >= REQUIRED:
+        return "holds"
+    if settled >= REQUIRED:
+        return "recovers"
+    return "within bounds" if attack.within_bounds else "below"
+
+
+async def measure_run(
+    liars: dict[int, str],
+    liar: int | None,
+    seconds: float,
+    sessions: int,
+    durability: Durability,
+    protocol: Protocol,
+    *,
+    warm_up: float,
+) -> Run:
+    """Load one cluster from `CLIENTS` clients for so long.
+
+    Raises:
+        BFTError: no client gets through.
+        TimeoutError: likewise.
+    """
+    with running_cluster(durability=durability, service=NULL, protocol=protocol, adversaries=liars) as cluster:
+        keys = [KeyPair.generate() for _ in range(CLIENTS)]
+        async with (
+            connect(cluster.config, key=keys[0]) as first,
+            connect(cluster.config, key=keys[1]) as second,
+            connect(cluster.config, key=keys[2]) as third,
+            connect(cluster.config, key=keys[3]) as fourth,
+        ):
+            clients = (first, second, third, fourth)
+            for client in clients:
+                await client.wait_connected(READY_SECONDS)
+            await first.call(operation(), timeout=READY_SECONDS)
+            return await _load(cluster, clients, liar, seconds, max(sessions // CLIENTS, 1), warm_up)
+
+
+async def _load(
+    cluster: BenchmarkCluster,
+    clients: tuple[Client, ...],
+    liar: int | None,
+    seconds: float,
+    callers: int,
+    warm_up: float,
+) -> Run:
+    loads = [ClosedLoop(client, operation(), callers) for client in clients]
+    measured = []
+    samples: list[int] = []
+
+    async def one(load: ClosedLoop) -> None:
+        measured.append(await load.run(warm_up=warm_up, seconds=seconds))
+
+    async def sample() -> None:
+        await trio.sleep(warm_up)
+        for _ in range(int(seconds / SAMPLE_SECONDS)):
+            samples.append(sum(load.completed for load in loads))
+            await trio.sleep(SAMPLE_SECONDS)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sample)
+        for load in loads:
+            nursery.start_soon(one, load)
+    third = max(len(samples) // 3, 1)
+    settled = (samples[-1] - samples[-1 - third]) / (third * SAMPLE_SECONDS) if len(samples) > third else 0.0
+    views, reasons = await _accounts(cluster, liar)
+    return Run(
+        operations_s=sum(item.throughput for item in measured),
+        settled_s=settled,
+        failures=sum(item.failures for item in measured),
+        stall_ms=_longest_stall(samples),
+        views=views,
+        reasons=reasons,
+    )
+
+
+def _longest_stall(samples: list[int]) -> float:
+    """Longest time without any completion, to the precision of the samples."""
+    longest = current = 0
+    for before, after in pairwise(samples):
+        current = current + 1 if before == after else 0
+        longest = max(longest, current)
+    return longest * SAMPLE_SECONDS * 1000
+
+
+async def _accounts(cluster: BenchmarkCluster, liar: int | None) -> tuple[int, list[str]]:
+    """(highest view, reasons of complaints about performance) among the correct replicas."""
+    identity = probe_identity(cluster.config, Path("none"), required=False)
+    accounts = [item for item in await probe_all(cluster.config, identity) if item.replica != liar and item.answered]
+    reasons = []
+    for item in accounts:
+        figures = item.report.get("monitor")
+        reason = figures.get("reason") if isinstance(figures, dict) else None
+        if isinstance(reason, str) and reason and reason not in reasons:
+            reasons.append(reason)
+    return max((item.number("view") for item in accounts), default=0), sorted(reasons)
