@@ -54,6 +54,8 @@ class History:
         batches: batches proposed by anybody, by digest, as correct replicas opened them.
         stable: (replica, slot, correct replicas whose snapshot of it was durable by then) per advance of a watermark.
         issued: payloads of envelopes that correct clients signed.
+        boundaries: per replica, what stood at each boundary between effects; only in runs that go one by one.
+        struck: (replica, boundary, what stood there) of the crash points that were reached.
         summaries: largest value of every size in the replicas' summaries.
     """
 
@@ -80,3 +82,5 @@ class History:
     halted: dict[int, str] = field(default_factory=dict)
     crashed_by_bug: list[tuple[int, str]] = field(default_factory=list)
     trace_digest: str = ""
+    boundaries: dict[int, list[str]] = field(default_factory=dict)
+    struck: list[tuple[int, int, str]] = field(default_factory=list)
