@@ -178,7 +178,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         key: path of the private key (PEM, PKCS#8).
         data: folder of the store.
         durability: "power" survives power loss (fsync), "process" survives kill -9, "memory" survives nothing: a
-            restart then counts as one of the f faults.
+            restart then counts as one of the f faults. A machine that goes down under "process" while the replica runs
+            takes the replica's key along: it refuses to vote with what may be an old store.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
     """
 

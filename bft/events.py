@@ -92,7 +92,18 @@ class Pages:
     pages: dict[bytes, bytes]
 
 
-Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """This replica has seen a vote of its own that its store does not know: it must never vote again.
+
+    Attributes:
+        what: which vote, for people.
+    """
+
+    what: str
+
+
+Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages | Forgotten
 
 
 @dataclass(slots=True)

@@ -79,6 +79,8 @@ def render(cluster: Cluster, accounts: Sequence[Account], states: Mapping[int, s
 def _state(account: Account) -> str:
     if account.report.get("lies"):
         return "[bold magenta]lying[/]"
+    if account.report.get("refuses"):
+        return "[bold red]refuses to vote[/]"
     if account.report.get("fetching") is not None:
         return "[yellow]fetching state[/]"
     return "[green]alive[/]" if account.report.get("active") else "[yellow]changing view[/]"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bft.config import MILLISECOND, Cluster
-from bft.core import checkpoint, execution, ordering, queries, recovery, repair, requests, transfer, viewchange
+from bft.core import amnesia, checkpoint, execution, ordering, queries, recovery, repair, requests, transfer, viewchange
 from bft.events import (
     Deliver,
     Effect,
@@ -84,6 +84,8 @@ class Replica:
     def step(self, event: Input, now: Nanos, /) -> Sequence[Effect]:
         """Take one input; see `bft.ports.Node`."""
         state = self._state
+        if state.forgotten:
+            return ()
         state.now = now
         match event:
             case Deliver():
@@ -134,7 +136,9 @@ class Replica:
                     return isinstance(packet, Query | FetchEvents)
         match packet:
             case Signed():
-                return packet.sender != state.me and self._wants_signed(packet.sender, message)
+                if packet.sender == state.me:
+                    return not amnesia.is_known(state, message)
+                return self._wants_signed(packet.sender, message)
             case SignedRequest():
                 return isinstance(message, Request) and requests.wants_request(state, packet, message)
             case Proposal():
@@ -177,6 +181,8 @@ class Replica:
         packet = event.packet
         peer = event.peer
         match packet:
+            case Signed() if packet.sender == state.me:
+                amnesia.on_own(state, event.message)
             case Signed():
                 self._deliver_signed(packet, event.message)
             case SignedRequest():
@@ -264,4 +270,5 @@ class Replica:
             "fetching": state.fetching.certificate.seq if state.fetching is not None else None,
             "fetch_missing": len(state.fetching.missing) if state.fetching is not None else 0,
             "backoff": state.timing.backoff,
+            "refuses": state.forgotten or None,
         }

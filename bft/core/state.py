@@ -117,6 +117,7 @@ class State:
         suspects: per sender, the view it suspects, and when it last said so.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
+        forgotten: why this replica must not vote any more; empty if it may (`bft.core.amnesia`).
         waiting_load: per client, how many of those queries are its own, and their bytes.
     """
 
@@ -154,6 +155,7 @@ class State:
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
+    forgotten: str = ""
     timing: Timing = field(default_factory=Timing)
     out: list[Effect] = field(default_factory=list)
 

@@ -81,6 +81,8 @@ class Reporter:
                     self._keeper.keep(report)
                 if self._may_log(now):
                     self._log.warning("evidence against r%d: %s", report.accused, report.kind)
+            case Progress(what="forgotten"):
+                self._log.error("refuses to vote from now on: %s", report.detail)
             case Progress():
                 if self._may_log(now):
                     self._log.info("view=%d seq=%d %s %s", report.view, report.seq, report.what, report.detail)

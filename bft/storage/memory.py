@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from bft.events import Accepted, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.errors import StorageError
+from bft.events import Accepted, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.messages import CheckpointCertificate
 from bft.storage.pages import garbage, manifest_pages
 from bft.storage.rows import prepared_view
@@ -28,9 +29,16 @@ class MemoryStore:
         self._snapshots: dict[int, Snapshot] = {}
         self._pages: dict[bytes, bytes] = {}
         self._fetched: dict[bytes, int] = {}
+        self._forgotten = ""
 
     def load(self) -> Recovered:
-        """Everything written so far that still matters."""
+        """Everything written so far that still matters.
+
+        Raises:
+            StorageError: the replica has found out that it has forgotten votes.
+        """
+        if self._forgotten:
+            raise StorageError(f"the replica refuses to vote: {self._forgotten}")
         stable_seq = self._stable_seq
         recovered = Recovered(self._view, self._stable)
         recovered.accepted = [self._accepted[key] for key in sorted(self._accepted) if key[0] > stable_seq]
@@ -83,6 +91,8 @@ class MemoryStore:
             case Pages():
                 self._fetched.update(dict.fromkeys(record.pages, self._stable_seq))
                 self._pages.update(record.pages)
+            case Forgotten(what):
+                self._forgotten = what
             case _:
                 assert_never(record)
 
