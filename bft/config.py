@@ -180,6 +180,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         durability: "power" survives power loss (fsync), "process" survives kill -9, "memory" survives nothing: a
             restart then counts as one of the f faults. A machine that goes down under "process" while the replica runs
             takes the replica's key along: it refuses to vote with what may be an old store.
+        transfer_bytes_per_second: how much a state transfer may bring, so that catching up leaves room for others; 0
+            for no cap.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
     """
 
@@ -188,6 +190,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     key: str
     data: str
     durability: Durability = "power"
+    transfer_bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 

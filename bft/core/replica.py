@@ -73,10 +73,14 @@ class Replica:
         me: this replica's id.
         signer: signs for this replica.
         recovered: what its stable storage holds; empty for a new replica.
+        transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
     """
 
-    def __init__(self, cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> None:
+    def __init__(
+        self, cluster: Cluster, me: int, signer: Signer, recovered: Recovered, transfer_rate: int = 0
+    ) -> None:
         self._state = recovery.rebuild(cluster, me, signer, recovered)
+        self._state.transfer_rate = transfer_rate
         self._recovered: Recovered | None = recovered
         timeout = min(cluster.protocol.request_timeout_ms, cluster.protocol.view_change_timeout_ms)
         self._tick_ns = max(timeout * MILLISECOND // TICKS_PER_TIMEOUT, MILLISECOND)
@@ -269,6 +273,8 @@ class Replica:
             "waiting_batches": len(state.waiting_batches),
             "fetching": state.fetching.certificate.seq if state.fetching is not None else None,
             "fetch_missing": len(state.fetching.missing) if state.fetching is not None else 0,
+            "fetch": transfer.account(state),
+            "last_transfer": state.last_transfer,
             "backoff": state.timing.backoff,
             "refuses": state.forgotten or None,
         }

@@ -88,7 +88,7 @@ def assemble(
     me = ReplicaId(local.id)
     verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, cluster.client_keys)
     signer = Ed25519Signer(cluster.id, me, keys.seed)
-    replica = Replica(cluster, me, signer, store.load())
+    replica = Replica(cluster, me, signer, store.load(), local.transfer_bytes_per_second)
     protocol = cluster.protocol
     rules = Rules(cluster.quorums, 0, protocol.checkpoint_interval, protocol.window)
     limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
