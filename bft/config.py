@@ -182,6 +182,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             takes the replica's key along: it refuses to vote with what may be an old store.
         transfer_bytes_per_second: how much a state transfer may bring, so that catching up leaves room for others; 0
             for no cap.
+        scrub_pages_per_second: how fast stored pages are read again and checked for bit rot; 0 for never.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
     """
 
@@ -191,6 +192,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     data: str
     durability: Durability = "power"
     transfer_bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    scrub_pages_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 

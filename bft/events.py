@@ -212,7 +212,14 @@ class PagesLoaded:
     pages: dict[bytes, bytes]
 
 
-Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded
+@dataclass(frozen=True, slots=True)
+class PagesRotten:
+    """The scrub has found stored pages whose bytes have changed: they are fetched again from the others."""
+
+    digests: tuple[bytes, ...]
+
+
+Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded | PagesRotten
 
 # --- effects ------------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bft.config import MILLISECOND, Cluster
-from bft.core import amnesia, checkpoint, execution, ordering, queries, recovery, repair, requests, transfer, viewchange
+from bft.core import (
+    amnesia,
+    checkpoint,
+    execution,
+    ordering,
+    queries,
+    recovery,
+    repair,
+    requests,
+    rot,
+    transfer,
+    viewchange,
+)
 from bft.events import (
     Deliver,
     Effect,
     Executed,
     Input,
     PagesLoaded,
+    PagesRotten,
     QueryAnswered,
     Recovered,
     SendManifest,
@@ -102,6 +115,8 @@ class Replica:
                 queries.on_query_answered(state, event)
             case PagesLoaded():
                 transfer.on_pages_loaded(state, event)
+            case PagesRotten():
+                rot.on_rotten(state, event)
             case Start():
                 self._start()
         effects = state.out
@@ -125,6 +140,7 @@ class Replica:
         viewchange.on_tick(state)
         repair.on_tick(state)
         transfer.ask(state)
+        rot.ask(state)
         state.out.append(SetTimer(state.now + self._tick_ns))
 
     # --- what comes in --------------------------------------------------------------------------------------------
@@ -244,7 +260,8 @@ class Replica:
             case ManifestBody():
                 transfer.on_manifest(state, peer, packet)
             case PageBodies():
-                transfer.on_pages(state, peer, packet)
+                if not rot.take(state, packet) or state.fetching is not None:
+                    transfer.on_pages(state, peer, packet)
             case _:
                 state.reject(peer, "unexpected")
 
@@ -274,6 +291,8 @@ class Replica:
             "fetching": state.fetching.certificate.seq if state.fetching is not None else None,
             "fetch_missing": len(state.fetching.missing) if state.fetching is not None else 0,
             "fetch": transfer.account(state),
+            "rotten": len(state.rotten),
+            "repaired": state.repaired,
             "last_transfer": state.last_transfer,
             "backoff": state.timing.backoff,
             "refuses": state.forgotten or None,

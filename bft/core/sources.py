@@ -34,7 +34,7 @@ class Source:
         took: how long its quickest answer took; 0 before the first.
         late: unanswered requests in a row.
         left: why it is asked no more; empty if it is.
-        named: why it was last left, forgiven or not; for people.
+        named: every reason for which it was left, forgiven or not; for people.
     """
 
     open: dict[bytes, Nanos] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Source:
     pages: int = 0
     size: int = 0
     left: str = ""
-    named: str = ""
+    named: dict[str, None] = field(default_factory=dict)
 
     @property
     def has_room(self) -> bool:
@@ -141,7 +141,7 @@ class Sources:
                 "pages": source.pages,
                 "bytes": source.size,
                 "left": source.left or None,
-                "named": source.named or None,
+                "named": list(source.named),
             }
             for replica, source in self.by_replica.items()
         }

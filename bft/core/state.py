@@ -130,6 +130,8 @@ class State:
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
         transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
+        rotten: pages that the own store has lost to bit rot -> when they were last asked for.
+        repaired: how many came back.
         last_transfer: what the last state transfer came to, for people.
         forgotten: why this replica must not vote any more; empty if it may (`bft.core.amnesia`).
         waiting_load: per client, how many of those queries are its own, and their bytes.
@@ -170,6 +172,8 @@ class State:
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     transfer_rate: int = 0
+    rotten: dict[bytes, Nanos] = field(default_factory=dict)
+    repaired: int = 0
     last_transfer: dict[str, object] | None = None
     forgotten: str = ""
     timing: Timing = field(default_factory=Timing)

@@ -110,7 +110,8 @@ def _leave(state: State, fetching: Fetching, replica: int, reason: str) -> None:
     source = fetching.sources.by_replica.get(replica)
     if source is None or source.left:
         return
-    source.left = source.named = reason
+    source.left = reason
+    source.named[reason] = None
     source.open.clear()
     state.progress("source-left", fetching.certificate.seq, f"r{replica}: {reason}")
 

@@ -26,6 +26,7 @@ from bft.runtime.assembly import Assembly, NodeWrapper, assemble, load_replica_k
 from bft.runtime.driver import Driver
 from bft.runtime.evidence import EvidenceKeeper
 from bft.runtime.links import LinkLimits, Links
+from bft.runtime.scrub import scrub_forever
 from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
 from bft.transport.channel import Channel, ChannelClosed
 from bft.transport.dial import FRAME_BYTES_MAX, dial
@@ -189,6 +190,9 @@ class ReplicaServer:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(driver.run)
+                    if self._local.scrub_pages_per_second and self._local.durability != "memory":
+                        rate = self._local.scrub_pages_per_second
+                        nursery.start_soon(scrub_forever, store, rate, driver.take_in, self.stats)
                     nursery.start_soon(self._listener.run, partial(self._answer, driver))
                     for peer in range(len(self._cluster.replica)):
                         if peer != self._me:

@@ -39,6 +39,7 @@ class Stats:
         writes: transactions of the store.
         records: records in them.
         write_ns: time spent in them.
+        scrubbed: stored pages that the scrub has read; `rotten` of them were damaged, in `scrubs` whole passes.
     """
 
     rejected: Counter[str] = field(default_factory=Counter)
@@ -48,6 +49,9 @@ class Stats:
     writes: int = 0
     records: int = 0
     write_ns: int = 0
+    scrubbed: int = 0
+    rotten: int = 0
+    scrubs: int = 0
 
 
 class Reporter:
@@ -113,6 +117,7 @@ def account(summary: dict[str, object], stats: Stats, extra: dict[str, object]) 
         "packets_out": stats.packets_out,
         "writes": stats.writes,
         "records": stats.records,
+        "scrub": {"pages": stats.scrubbed, "damaged": stats.rotten, "passes": stats.scrubs},
         "write_ms_mean": round(stats.write_ns / 1e6 / stats.writes, 3) if stats.writes else 0.0,
         "pid": os.getpid(),
     }

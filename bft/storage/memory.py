@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from bft.digests import page_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.messages import CheckpointCertificate
@@ -61,7 +62,16 @@ class MemoryStore:
 
     def read_pages(self, digests: Sequence[bytes], /) -> list[bytes]:
         """The pages among `digests` that are kept, in the order asked."""
-        return [self._pages[digest] for digest in digests if digest in self._pages]
+        found = [(digest, self._pages[digest]) for digest in digests if digest in self._pages]
+        return [page for digest, page in found if page_digest(page) == digest]
+
+    def kept_pages(self) -> list[bytes]:
+        """Digests of all pages that the kept snapshots refer to."""
+        return sorted({digest for snapshot in self._snapshots.values() for digest in manifest_pages(snapshot.manifest)})
+
+    def damaged(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """Those whose stored bytes have another digest."""
+        return [digest for digest in digests if digest in self._pages and page_digest(self._pages[digest]) != digest]
 
     def read_manifest(self, digest: bytes, /) -> bytes | None:
         """The manifest with this state digest, if still kept."""

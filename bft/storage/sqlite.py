@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, assert_never
 
+from bft.digests import page_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.ids import DIGEST_BYTES
@@ -158,16 +159,38 @@ class SqliteStore:
     def read_pages(self, digests: Sequence[bytes], /) -> list[bytes]:
         """The pages among `digests` that are committed, in the order asked.
 
-        Raises:
-            StorageError: a page's bytes do not have its digest.
+        A damaged page is left out: it is not ours to send, and the scrub brings it back (`bft.core.rot`).
         """
         found = []
         with self._explained():
             for digest in digests:
                 row = self._reader.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
-                if row is not None:
-                    require_page(digest, row[0])
+                if row is not None and page_digest(row[0]) == digest:
                     found.append(row[0])
+        return found
+
+    def kept_pages(self) -> list[bytes]:
+        """Digests of all pages that the kept snapshots refer to, ascending; every manifest is checked.
+
+        Raises:
+            StorageError: a manifest is corrupt.
+        """
+        found: set[bytes] = set()
+        with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            for seq, digest, manifest in connection.execute("select seq, digest, manifest from snapshots"):
+                decoded = checked_manifest(seq, digest, manifest)
+                found.update(decoded.service, decoded.sessions)
+        return sorted(found)
+
+    def damaged(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """Those whose stored bytes have another digest, as they are on the disk: nothing comes from SQLite's cache."""
+        found = []
+        with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.execute("pragma query_only = on")
+            for digest in digests:
+                row = connection.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
+                if row is not None and page_digest(row[0]) != digest:
+                    found.append(digest)
         return found
 
     def read_manifest(self, digest: bytes, /) -> bytes | None:
@@ -327,12 +350,12 @@ class SqliteStore:
         ).fetchone()
         decoded = checked_manifest(seq, digest, manifest)
         pages: dict[bytes, bytes] = {}
-        for page_digest in sorted({*decoded.service, *decoded.sessions}):
-            row = self._writer.execute("select bytes from pages where digest = ?", (page_digest,)).fetchone()
+        for name in sorted({*decoded.service, *decoded.sessions}):
+            row = self._writer.execute("select bytes from pages where digest = ?", (name,)).fetchone()
             if row is None:
-                raise StorageError(f"snapshot at seq {seq} is corrupt: page {page_digest.hex()} is missing")
-            require_page(page_digest, row[0])
-            pages[page_digest] = row[0]
+                raise StorageError(f"snapshot at seq {seq} is corrupt: page {name.hex()} is missing")
+            require_page(name, row[0])
+            pages[name] = row[0]
         return Snapshot(seq, digest, manifest, pages, signed_from(vote, f"checkpoint vote at seq {seq}"))
 
     def _manifests(self) -> list[bytes]:
@@ -361,7 +384,8 @@ class SqliteStore:
             case Pages(pages):
                 at = self._stable_seqs()[0]
                 self._writer.executemany(
-                    "insert into pages values (?, ?, ?) on conflict (digest) do update set fetched = excluded.fetched",
+                    "insert into pages values (?, ?, ?) on conflict (digest) do update"
+                    " set bytes = excluded.bytes, fetched = excluded.fetched",
                     [(digest, page, at) for digest, page in pages.items()],
                 )
             case Forgotten(what):
