@@ -19,7 +19,7 @@ from benchmarks.attacks import ATTACKS, measure_attacks
 from benchmarks.compare import compare_command
 from benchmarks.counts import counts
 from benchmarks.cpu import cpu
-from benchmarks.measures import measure_growth, measure_outage, measure_throughput
+from benchmarks.measures import measure_growth, measure_outage, measure_rejoin, measure_throughput
 from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
 from benchmarks.report import report
@@ -211,6 +211,25 @@ def _show_attacks(rows: list[dict[str, Any]]) -> None:
         verdict = row["verdict"].partition(":")[0]
         table.add_row(*(_text(row.get(column, "-")) for column in columns), verdict)
     console.print(table)
+
+
+@main.command()
+@click.option("--durability", "-d", type=DURABILITIES, default="process", show_default=True)
+@click.option("--megabytes", type=click.IntRange(1), default=100, show_default=True, help="Growth while it is down.")
+@click.option("--limit", type=click.IntRange(0), default=0, show_default=True, help="Bytes a second; 0 for no cap.")
+@click.option("--repeat", default=3, show_default=True)
+@_common
+def rejoin(
+    durability: Durability, megabytes: int, limit: int, repeat: int, as_json: bool, output: Path, name: str | None
+) -> None:
+    """How long a replica that was down while the state grew needs to catch up, and what the others do meanwhile.
+
+    Example: python -m benchmarks rejoin --megabytes 100 --repeat 3
+    """
+    runs = [trio.run(measure_rejoin, durability, megabytes, limit) for _ in range(repeat)]
+    row = {"durability": durability, "megabytes": megabytes, "limit": limit}
+    rows = [{**row, **{key: results.spread([run[key] for run in runs]) for key in runs[0]}}]
+    _finish(name or "rejoin", rows, as_json, output)
 
 
 @main.command()

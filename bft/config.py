@@ -228,8 +228,12 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         key: path of the private key (PEM, PKCS#8).
         data: folder of the store.
         durability: "power" survives power loss (fsync), "process" survives kill -9, "memory" survives nothing: a
-            restart then counts as one of the f faults.
+            restart then counts as one of the f faults. A machine that goes down under "process" while the replica runs
+            takes the replica's key along: it refuses to vote with what may be an old store.
         signer: `unix:PATH` of the signing agent that holds the key, instead of `key`.
+        transfer_bytes_per_second: how much a state transfer may bring, so that catching up leaves room for others; 0
+            for no cap.
+        scrub_pages_per_second: how fast stored pages are read again and checked for bit rot; 0 for never.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
     """
 
@@ -239,6 +243,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     signer: Annotated[str, Meta(pattern="^(unix:.+)?$")] = ""
     data: str
     durability: Durability = "power"
+    transfer_bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    scrub_pages_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
     def __post_init__(self) -> None:

@@ -104,7 +104,18 @@ class Epoch:
     link: EpochLink
 
 
-Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages | Epoch
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """This replica has seen a vote of its own that its store does not know: it must never vote again.
+
+    Attributes:
+        what: which vote, for people.
+    """
+
+    what: str
+
+
+Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages | Epoch | Forgotten
 
 
 @dataclass(slots=True)
@@ -222,7 +233,14 @@ class StateExplained:
     lines: tuple[str, ...]
 
 
-Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded | StateExplained
+@dataclass(frozen=True, slots=True)
+class PagesRotten:
+    """The scrub has found stored pages whose bytes have changed: they are fetched again from the others."""
+
+    digests: tuple[bytes, ...]
+
+
+Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded | StateExplained | PagesRotten
 
 # --- effects ------------------------------------------------------------------------------------------------------
 

@@ -89,7 +89,19 @@ class Store(Protocol):
         ...
 
     def read_pages(self, digests: Sequence[bytes], /) -> list[bytes]:
-        """The pages among `digests` that are stored, in the order asked; absent ones are left out."""
+        """The pages among `digests` that are stored, in the order asked; absent and damaged ones are left out."""
+        ...
+
+    def kept_pages(self) -> list[bytes]:
+        """Digests of all pages that the kept snapshots refer to, ascending.
+
+        Raises:
+            StorageError: a manifest is corrupt.
+        """
+        ...
+
+    def damaged(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """Those among `digests` that the kept snapshots still refer to and whose stored bytes have another digest."""
         ...
 
     def read_manifest(self, digest: bytes, /) -> bytes | None:

@@ -206,6 +206,12 @@ class _Either(Strategy):
         return self._pick(context).unprompted(context)
 
 
+
+def is_own(event: Input, me: int) -> bool:
+    """True if the event brings a replica what its own key has signed."""
+    return isinstance(event, Deliver) and isinstance(event.packet, Signed) and event.packet.sender == me
+
+
 class Corrupted:
     """A node under a strategy. Itself a node: whoever drives it cannot tell.
 
@@ -233,6 +239,8 @@ class Corrupted:
             self._note(event)
             inputs = list(self._strategy.incoming(context, event))
             context.crimes += inputs != [event]
+            # Who lies does not listen to what it has said itself (`bft.core.amnesia`): it would fall silent.
+            inputs = [item for item in inputs if not is_own(item, context.me)]
         out: list[Effect] = []
         for allowed in inputs:
             for effect in self._honest.step(allowed, now):

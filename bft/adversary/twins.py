@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from bft.adversary.strategy import Context, Strategy
+from bft.adversary.strategy import Context, Strategy, is_own
 from bft.events import Broadcast, Deliver, Effect, Input, Persist, Send, SetTimer, Start, Tick
 from bft.ids import Nanos, Peer
 from bft.messages import Packet
@@ -55,6 +55,8 @@ class _Twins(Strategy):
         self._step(context, Start())
 
     def _step(self, context: Context, event: Input) -> None:
+        if is_own(event, context.me):
+            return
         if self._twin is None:
             self._start(context)
         assert self._twin is not None, "started above"

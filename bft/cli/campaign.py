@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bft.cli.campaign_broken import mutants, sweep
+from bft.cli.campaign_crashes import crashpoints
 from bft.cli.terminal import console
 from bft.errors import ConfigError
 from bft.sim.campaign import Job, generators, jobs, judge, run_campaign
@@ -383,6 +384,7 @@ def twins(rounds: int, twin: int, limit: int | None, stride: int, as_json: bool)
 
 campaign.add_command(mutants)
 campaign.add_command(sweep)
+campaign.add_command(crashpoints)
 
 if __name__ == "__main__":
     campaign()

@@ -117,9 +117,28 @@ def _state(account: Account) -> str:
         return f"[bold red]diverged at {account.number('diverged_at')}, repairing[/]"
     if account.number("split") > account.number("stable"):
         return f"[bold red]states differ at {account.number('split')}[/]"
+    if account.report.get("refuses"):
+        return "[bold red]refuses to vote[/]"
     if account.report.get("fetching") is not None:
-        return "[yellow]fetching state[/]"
+        return f"[yellow]{_progress(account)}[/]"
     return "[green]alive[/]" if account.report.get("active") else "[yellow]changing view[/]"
+
+
+def _progress(account: Account) -> str:
+    """How far a state transfer is, and whom the replica has given up on."""
+    fetch = account.report.get("fetch")
+    if not isinstance(fetch, dict) or not isinstance(fetch.get("pages"), int):
+        return "fetching state"
+    pages, missing = fetch["pages"], fetch.get("missing")
+    here = pages - missing if isinstance(missing, int) else 0
+    text = f"fetching state {here}/{pages} pages"
+    sources = fetch.get("sources")
+    left = [
+        f"{name} {source['left']}"
+        for name, source in (sources.items() if isinstance(sources, dict) else ())
+        if isinstance(source, dict) and source.get("left")
+    ]
+    return escape(text + (f", left {'; '.join(left)}" if left else ""))
 
 
 def _connections(account: Account) -> str:

@@ -7,7 +7,7 @@ signed or self-certifying. STATUS decides nothing: it only triggers sends, bound
 
 from __future__ import annotations
 
-from bft.core import reconfig, transfer
+from bft.core import amnesia, reconfig, transfer
 from bft.core.log import Slot
 from bft.core.state import State
 from bft.messages import Commit, FetchBatch, Prepare, Proposal, Signed, Status
@@ -79,6 +79,7 @@ def on_status(state: State, peer: int, message: Status) -> None:
     if peer in state.quorums.ids:
         _answer_view(state, peer, message)
     _answer_slots(state, peer, message)
+    amnesia.remind(state, peer, message)
 
 
 def _forget_strangers(state: State) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from bft.config import MILLISECOND, Cluster
 from bft.core import (
+    amnesia,
     checkpoint,
     execution,
     ordering,
@@ -23,6 +24,7 @@ from bft.core import (
     recovery,
     repair,
     requests,
+    rot,
     transfer,
     viewchange,
 )
@@ -34,6 +36,7 @@ from bft.events import (
     Executed,
     Input,
     PagesLoaded,
+    PagesRotten,
     QueryAnswered,
     Recovered,
     SendManifest,
@@ -92,12 +95,21 @@ class Replica:
         signer: signs for this replica; several by public key if it changes its key.
         recovered: what its stable storage holds; empty for a new replica.
         verifier: checks administrators' signatures and those of other epochs; required if the cluster can change.
+        transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
     """
 
     def __init__(
-        self, cluster: Cluster, me: int, signer: Signers, recovered: Recovered, verifier: KeyVerifier | None = None
+        self,
+        cluster: Cluster,
+        me: int,
+        signer: Signers,
+        recovered: Recovered,
+        verifier: KeyVerifier | None = None,
+        *,
+        transfer_rate: int = 0,
     ) -> None:
         self._state = recovery.rebuild(cluster, me, signer, recovered, verifier)
+        self._state.transfer_rate = transfer_rate
         self._recovered: Recovered | None = recovered
         timeout = min(cluster.protocol.request_timeout_ms, cluster.protocol.view_change_timeout_ms)
         self._tick_ns = max(timeout * MILLISECOND // TICKS_PER_TIMEOUT, MILLISECOND)
@@ -105,6 +117,8 @@ class Replica:
     def step(self, event: Input, now: Nanos, /) -> Sequence[Effect]:
         """Take one input; see `bft.ports.Node`."""
         state = self._state
+        if state.forgotten:
+            return ()
         state.now = now
         match event:
             case Deliver():
@@ -119,6 +133,8 @@ class Replica:
                 transfer.on_pages_loaded(state, event)
             case StateExplained():
                 transfer.on_explained(state, event)
+            case PagesRotten():
+                rot.on_rotten(state, event)
             case Start():
                 self._start()
         effects = state.out
@@ -144,6 +160,7 @@ class Replica:
         repair.on_tick(state)
         transfer.ask(state)
         reconfig.on_tick(state)
+        rot.ask(state)
         state.out.append(SetTimer(state.now + self._tick_ns))
 
     # --- what comes in --------------------------------------------------------------------------------------------
@@ -159,7 +176,9 @@ class Replica:
                     return isinstance(packet, Query | FetchEvents | FetchEpochs)
         match packet:
             case Signed():
-                return packet.sender != state.me and self._wants_signed(packet.sender, message)
+                if packet.sender == state.me:
+                    return not amnesia.is_known(state, message)
+                return self._wants_signed(packet.sender, message)
             case SignedRequest():
                 return isinstance(message, Request) and requests.wants_request(state, packet, message)
             case Proposal():
@@ -211,6 +230,8 @@ class Replica:
         packet = event.packet
         peer = event.peer
         match packet:
+            case Signed() if packet.sender == state.me:
+                amnesia.on_own(state, event.message)
             case Signed():
                 self._deliver_signed(packet, event.message)
             case SignedRequest():
@@ -270,7 +291,8 @@ class Replica:
             case ManifestBody():
                 transfer.on_manifest(state, peer, packet)
             case PageBodies():
-                transfer.on_pages(state, peer, packet)
+                if not rot.take(state, packet) or state.fetching is not None:
+                    transfer.on_pages(state, peer, packet)
             case EpochProof():
                 reconfig.on_epoch_proof(state, peer, packet)
             case _:
@@ -316,6 +338,10 @@ class Replica:
             "waiting_batches": len(state.waiting_batches),
             "fetching": state.fetching.certificate.seq if state.fetching is not None else None,
             "fetch_missing": len(state.fetching.missing) if state.fetching is not None else 0,
+            "fetch": transfer.account(state),
+            "rotten": len(state.rotten),
+            "repaired": state.repaired,
+            "last_transfer": state.last_transfer,
             "backoff": state.timing.backoff,
             "serves": state.serves,
             "divergences": state.divergences,
@@ -323,4 +349,5 @@ class Replica:
             "differs": list(state.divergence.where) if state.divergence is not None else [],
             "split": state.split,
             "monitor": state.monitor.figures(),
+            "refuses": state.forgotten or None,
         }

@@ -15,6 +15,7 @@ from bft.core.log import Log
 from bft.core.monitor import Monitor
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, flaw
+from bft.core.sources import Sources
 from bft.digests import EMPTY_CHAIN
 from bft.epochs import Configuration
 from bft.events import (
@@ -87,8 +88,11 @@ class Fetching:
         manifest: its manifest, once here and verified.
         missing: page digests not here yet, in order of need (a dict keeps order and finds fast).
         pages: verified pages, by digest.
-        asked: page digest -> when it was asked for.
-        turn: which peer to ask next.
+        earlier: what an earlier target of this transfer had to do with: an answer about it is late, not a lie.
+        sources: whom to ask.
+        fetched, size: pages that came from others, and their bytes.
+        paid_until: with a bandwidth cap, when more may be asked for.
+        began: when the first target was set.
         progressed: when the fetch last came nearer to its end.
     """
 
@@ -97,10 +101,18 @@ class Fetching:
     manifest_bytes: bytes = b""
     missing: dict[bytes, None] = field(default_factory=dict)
     pages: dict[bytes, bytes] = field(default_factory=dict)
-    asked: dict[bytes, Nanos] = field(default_factory=dict)
+    earlier: dict[bytes, None] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
     manifest_asked: Nanos = 0
-    turn: int = 0
+    fetched: int = 0
+    size: int = 0
+    paid_until: Nanos = 0
+    began: Nanos = 0
     progressed: Nanos = 0
+
+    def is_of_interest(self, digest: bytes) -> bool:
+        """True if the page belongs to this target or an earlier one."""
+        return digest in self.missing or digest in self.pages or digest in self.earlier
 
 
 @dataclass(slots=True)
@@ -156,6 +168,11 @@ class State:
         suspects: per sender, the view it suspects, and when it last said so.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
+        transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
+        rotten: pages that the own store has lost to bit rot -> when they were last asked for.
+        repaired: how many came back.
+        last_transfer: what the last state transfer came to, for people.
+        forgotten: why this replica must not vote any more; empty if it may (`bft.core.amnesia`).
         waiting_load: per client, how many of those queries are its own, and their bytes.
     """
 
@@ -208,6 +225,11 @@ class State:
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
+    transfer_rate: int = 0
+    rotten: dict[bytes, Nanos] = field(default_factory=dict)
+    repaired: int = 0
+    last_transfer: dict[str, object] | None = None
+    forgotten: str = ""
     timing: Timing = field(default_factory=Timing)
     out: list[Effect] = field(default_factory=list)
 

@@ -6,12 +6,21 @@
     when nothing is missing:                                 persist(snapshot); install; go on with the decided suffix
 
 Nothing unverified is ever installed: one replica with a wrong state and one liar would make a weak quorum of equal
-wrong replies. Any peer may lie or be silent: it is passed over on the next turn.
+wrong replies. Any peer may lie or be silent: it is named and left (`sources`).
+
+Meanwhile the replica goes on voting where it safely can: for slots above the checkpoint being fetched and within its
+own window, since PREPARE and COMMIT rest on batches and certificates, never on the state. It executes nothing, answers
+no read and takes no checkpoint before the state is here
+(`test_receiver_goes_on_voting_above_the_checkpoint_it_fetches`).
 """
 
 from __future__ import annotations
 
+from itertools import islice
+
+from bft.config import MILLISECOND
 from bft.core import checkpoint, execution, ordering, queries, reconfig
+from bft.core.sources import PAGES_PER_REQUEST
 from bft.core.state import Divergence, Fetching, State
 from bft.digests import page_digest, state_digest
 from bft.events import ExplainState, InstallState, LoadPages, Pages, PagesLoaded, Snapshot, StateExplained
@@ -19,8 +28,10 @@ from bft.ids import Peer
 from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, ManifestBody, PageBodies
 from bft.wire.codec import Malformed, Opened, open_manifest
 
-PAGES_PER_REQUEST = 32
 REQUESTS_IN_FLIGHT = 4
+PAGE_BYTES_GUESS = 16 * 1024
+LOOKS_PER_SECOND = 20
+SECOND = 1000 * MILLISECOND
 
 
 def consider(state: State) -> None:
@@ -42,9 +53,20 @@ def consider(state: State) -> None:
 
 
 def begin(state: State, certificate: CheckpointCertificate) -> None:
-    """Start fetching, or move to a newer checkpoint and keep the verified pages."""
-    held = state.fetching.pages if state.fetching is not None else {}
-    state.fetching = Fetching(certificate, pages=held, progressed=state.now)
+    """Start fetching, or move to a newer checkpoint and keep the verified pages and what is known of the sources."""
+    before = state.fetching
+    state.fetching = Fetching(certificate, progressed=state.now, began=state.now)
+    if before is not None:
+        state.fetching.pages = before.pages
+        state.fetching.sources = before.sources
+        state.fetching.began = before.began
+        state.fetching.earlier = dict.fromkeys((*before.missing, *before.pages, before.certificate.digest))
+    signers = [item.replica for item in certificate.checkpoints if item.replica != state.me]
+    if certificate.epoch != state.epoch:
+        # Certified by the members of an epoch that is over: some may be gone, and those of this one have it as well.
+        signers += [replica for replica in state.quorums.members if replica != state.me and replica not in signers]
+    state.fetching.sources.know(signers)
+    state.fetching.sources.turn = max(state.fetching.sources.turn, state.me)
     state.progress("transfer", certificate.seq, "begins")
     ask(state)
 
@@ -77,42 +99,51 @@ def _explain(state: State, fetching: Fetching, pages: tuple[bytes, ...]) -> None
 
 
 def ask(state: State) -> None:
-    """Ask for the manifest, or for the next pages, from the next peer in turn; again when an answer is late."""
+    """Ask for the manifest, or for the next pages, from several sources at once; again when an answer is late."""
     fetching = state.fetching
     if fetching is None:
         return
+    sources = fetching.sources
     if fetching.manifest is None:
         if state.now - fetching.manifest_asked >= state.status_interval_ns or not fetching.manifest_asked:
             fetching.manifest_asked = state.now
             certificate = fetching.certificate
-            state.send(_next_peer(state, fetching), FetchManifest(certificate.seq, certificate.digest))
+            state.send(sources.next(), FetchManifest(certificate.seq, certificate.digest))
         return
-    patience = 2 * state.status_interval_ns
-    late = [digest for digest, at in fetching.asked.items() if state.now - at >= patience]
-    for digest in late:
-        del fetching.asked[digest]
-    room = REQUESTS_IN_FLIGHT * PAGES_PER_REQUEST - len(fetching.asked)
-    wanted: list[bytes] = []
-    for digest in fetching.missing:
-        if room <= len(wanted):
-            break
-        if digest not in fetching.asked:
-            wanted.append(digest)
-    for start in range(0, len(wanted), PAGES_PER_REQUEST):
-        group = tuple(wanted[start : start + PAGES_PER_REQUEST])
-        for digest in group:
-            fetching.asked[digest] = state.now
-        state.send(_next_peer(state, fetching), FetchPages(group))
+    for replica in sources.late(state.now, sources.patience(2 * state.status_interval_ns)):
+        _leave(state, fetching, replica, "slow" if sources.by_replica[replica].pages else "silent")
+    if state.now < fetching.paid_until:
+        return
+    room = _room(state, fetching)
+    wanted = [digest for digest in islice(fetching.missing, room + sources.open) if not sources.is_open(digest)][:room]
+    while wanted:
+        ready = sources.next_for_pages()
+        if ready is None:
+            return
+        source = sources.by_replica[ready]
+        group, wanted = tuple(wanted[: source.batch]), wanted[source.batch :]
+        source.open.update(dict.fromkeys(group, state.now))
+        state.send(ready, FetchPages(group))
 
 
-def _next_peer(state: State, fetching: Fetching) -> int:
-    """The next of those who vouch for the checkpoint: the correct ones among them have it."""
-    signers = [item.replica for item in fetching.certificate.checkpoints if item.replica != state.me]
-    if fetching.certificate.epoch != state.epoch:
-        # Certified by the members of an epoch that is over: some may be gone, and those of this one have it as well.
-        signers += [replica for replica in state.quorums.members if replica != state.me and replica not in signers]
-    fetching.turn += 1
-    return signers[(fetching.turn + state.me) % len(signers)]
+def _room(state: State, fetching: Fetching) -> int:
+    """Pages that may be asked for now: bounded, and with a cap no more than it lets pass between two looks."""
+    room = REQUESTS_IN_FLIGHT * PAGES_PER_REQUEST
+    if state.transfer_rate:
+        page = fetching.size // fetching.fetched if fetching.fetched else PAGE_BYTES_GUESS
+        room = min(room, max(1, state.transfer_rate // LOOKS_PER_SECOND // max(1, page)))
+    return max(0, room - fetching.sources.open)
+
+
+def _leave(state: State, fetching: Fetching, replica: int, reason: str) -> None:
+    """Ask this source no more, and say why."""
+    source = fetching.sources.by_replica.get(replica)
+    if source is None or source.left:
+        return
+    source.left = reason
+    source.named[reason] = None
+    source.open.clear()
+    state.progress("source-left", fetching.certificate.seq, f"r{replica}: {reason}")
 
 
 def wants_manifest(state: State, message: ManifestBody) -> bool:
@@ -130,6 +161,11 @@ def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
     """Take the manifest that the certificate commits to, and find out which pages are missing."""
     if not wants_manifest(state, message):
         state.reject(peer, "unknown-manifest")
+        fetching = state.fetching
+        if fetching is None or fetching.manifest is not None or not isinstance(peer, int):
+            return
+        if state_digest(message.manifest) not in fetching.earlier:
+            _leave(state, fetching, peer, "stale or lying: sent the manifest of another state")
         return
     fetching = state.fetching
     assert fetching is not None, "wanted above"
@@ -157,15 +193,28 @@ def on_pages(state: State, peer: Peer, message: PageBodies) -> None:
     if fetching is None:
         return
     found = {}
+    is_lie = False
     for page in message.pages:
         digest = page_digest(page)
         if digest in fetching.missing:
             found[digest] = page
+            fetching.sources.took_page(peer, digest, len(page), state.now)
         else:
             state.reject(peer, "unknown-page")
+            # Not a late or repeated answer: nobody was ever asked for it.
+            is_lie = is_lie or (fetching.manifest is not None and not fetching.is_of_interest(digest))
+    if is_lie and isinstance(peer, int):
+        _leave(state, fetching, peer, "lying: sent a page that nobody asked for")
     if found:
+        size = sum(map(len, found.values()))
+        fetching.fetched += len(found)
+        fetching.size += size
+        if state.transfer_rate:
+            fetching.paid_until = max(fetching.paid_until, state.now) + size * SECOND // state.transfer_rate
         state.persist(Pages(found))
         _take(state, found)
+    elif is_lie and not fetching.sources.are_all_left:
+        ask(state)  # else on the next tick: liars must not make this replica ask as fast as they lie
 
 
 def _take(state: State, found: dict[bytes, bytes]) -> None:
@@ -174,13 +223,29 @@ def _take(state: State, found: dict[bytes, bytes]) -> None:
     for digest, page in found.items():
         if digest in fetching.missing:
             del fetching.missing[digest]
-            fetching.asked.pop(digest, None)
             fetching.pages[digest] = page
             fetching.progressed = state.now
     if fetching.manifest is not None and not fetching.missing:
         _install(state, fetching, fetching.manifest)
     else:
         ask(state)
+
+
+def account(state: State) -> dict[str, object] | None:
+    """How far a transfer is, for people; None if there is none."""
+    fetching = state.fetching
+    if fetching is None:
+        return None
+    manifest = fetching.manifest
+    return {
+        "seq": fetching.certificate.seq,
+        "pages": len({*manifest.service, *manifest.sessions}) if manifest is not None else None,
+        "missing": len(fetching.missing) if manifest is not None else None,
+        "fetched": fetching.fetched,
+        "bytes": fetching.size,
+        "milliseconds": (state.now - fetching.began) // MILLISECOND,
+        "sources": fetching.sources.report(),
+    }
 
 
 def _install(state: State, fetching: Fetching, manifest: Opened) -> None:
@@ -200,6 +265,14 @@ def _install(state: State, fetching: Fetching, manifest: Opened) -> None:
         state.boundary = manifest.header_bytes
     state.timing.progressed = state.now
     state.fetching = None
+    state.last_transfer = {
+        "seq": header.seq,
+        "pages": len(needed),
+        "fetched": fetching.fetched,
+        "bytes": fetching.size,
+        "milliseconds": (state.now - fetching.began) // MILLISECOND,
+        "sources": fetching.sources.report(),
+    }
     state.out.append(InstallState(header.seq, tuple(needed[digest] for digest in manifest.service)))
     state.progress("transfer", header.seq, f"installed {len(needed)} pages")
     checkpoint.make_stable(state, certificate)

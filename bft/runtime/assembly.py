@@ -160,7 +160,7 @@ def assemble(
         stable = recovered.stable.seq if recovered.stable is not None else 0
         memory = credentials.agent.open(getattr(store, "store_id", os.urandom(16).hex()), stable)
         recovered = reconcile(recovered, memory, me, signer)
-    replica = Replica(cluster, me, signer, recovered)
+    replica = Replica(cluster, me, signer, recovered, transfer_rate=local.transfer_bytes_per_second)
     protocol = cluster.protocol
     rules = Rules(cluster.quorums, 0, protocol.checkpoint_interval, protocol.window)
     limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)

@@ -151,6 +151,10 @@ class Driver:
     def _wants(self, peer: Peer, packet: Packet, message: Message | None) -> bool:
         return isinstance(packet, Probe) or self._machine.wants(peer, packet, message)
 
+    def take_in(self, event: Input) -> None:
+        """Give the node an input that came neither from a peer nor from the clock."""
+        self._step(event)
+
     def _step(self, event: Input) -> None:
         now = self._clock.now()
         self._take(self._machine.step(event, now), now)

@@ -24,6 +24,7 @@ from bft.runtime.assembly import Assembly, Credentials, NodeWrapper, assemble, l
 from bft.runtime.driver import Driver
 from bft.runtime.evidence import EvidenceKeeper
 from bft.runtime.links import LinkLimits, Links
+from bft.runtime.scrub import scrub_forever
 from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
 from bft.signing.client import FollowedStore
 from bft.transport.channel import Channel
@@ -199,6 +200,9 @@ class ReplicaServer:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(driver.run)
                     nursery.start_soon(poller.run)
+                    if self._local.scrub_pages_per_second and self._local.durability != "memory":
+                        rate = self._local.scrub_pages_per_second
+                        nursery.start_soon(scrub_forever, store, rate, driver.take_in, self.stats)
                     nursery.start_soon(self._listener.run, partial(self._answer, driver, poller))
                     for peer in range(len(self._cluster.replica)):
                         if peer != self._me:

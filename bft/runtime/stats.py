@@ -40,6 +40,7 @@ class Stats:
         writes: transactions of the store.
         records: records in them.
         write_ns: time spent in them.
+        scrubbed: stored pages that the scrub has read; `rotten` of them were damaged, in `scrubs` whole passes.
     """
 
     rejected: Counter[str] = field(default_factory=Counter)
@@ -49,6 +50,9 @@ class Stats:
     writes: int = 0
     records: int = 0
     write_ns: int = 0
+    scrubbed: int = 0
+    rotten: int = 0
+    scrubs: int = 0
 
 
 class Reporter:
@@ -82,6 +86,8 @@ class Reporter:
                     self._keeper.keep(report)
                 if self._may_log(now):
                     self._log.warning("evidence against r%d: %s", report.accused, report.kind)
+            case Progress(what="forgotten"):
+                self._log.error("refuses to vote from now on: %s", report.detail)
             case Progress():
                 if self._may_log(now):
                     level = logging.WARNING if report.what in ALARMS else logging.INFO
@@ -113,6 +119,7 @@ def account(summary: dict[str, object], stats: Stats, extra: dict[str, object]) 
         "packets_out": stats.packets_out,
         "writes": stats.writes,
         "records": stats.records,
+        "scrub": {"pages": stats.scrubbed, "damaged": stats.rotten, "passes": stats.scrubs},
         "write_ms_mean": round(stats.write_ns / 1e6 / stats.writes, 3) if stats.writes else 0.0,
         "pid": os.getpid(),
     }

@@ -215,6 +215,14 @@ class FollowedStore:
         """See `bft.ports.Store`."""
         return self._store.read_pages(digests)
 
+    def kept_pages(self) -> list[bytes]:
+        """See `bft.ports.Store`."""
+        return self._store.kept_pages()
+
+    def damaged(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """See `bft.ports.Store`."""
+        return self._store.damaged(digests)
+
     def read_manifest(self, digest: bytes, /) -> bytes | None:
         """See `bft.ports.Store`."""
         return self._store.read_manifest(digest)

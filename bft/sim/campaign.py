@@ -22,7 +22,7 @@ import msgspec
 
 from bft.adversary.parse import parse
 from bft.errors import ConfigError
-from bft.sim import generate
+from bft.sim import crashpoints, generate
 from bft.sim.checkers import check, decided
 from bft.sim.generate_changes import reconfigured
 from bft.sim.history import History
@@ -47,12 +47,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         generator: `uniform`, `reconfigured`, `structured` or `directed` (`generators`).
         seed: names the scenario; for `directed` it is the index in the list.
         crimes: what corrupted replicas do instead of what the generator would choose; not `structured`.
+        point: a crash point as `bft.sim.crashpoints` writes it, instead of what the generator would make.
     """
 
     generator: str
     seed: int
     n: int
     crimes: tuple[str, ...] = ()
+    point: str = ""
 
 
 def _uniform(job: Job) -> tuple[str, Scenario]:
@@ -128,6 +130,11 @@ def jobs(
     return made
 
 
+def crash_jobs(points: Iterable[crashpoints.Point]) -> list[Job]:
+    """One job per crash point."""
+    return [Job(generator="crashpoints", seed=point.seed, n=0, point=str(point)) for point in points]
+
+
 def run_scenario(scenario: Scenario, *, generator: str = "file", label: str = "", code: str = "") -> Result:
     """Run one scenario and judge it."""
     began = time.perf_counter()
@@ -167,6 +174,7 @@ def counters(history: History) -> dict[str, int]:
         "accusations": len(history.accusations),
         "rejections": sum(history.rejections.values()),
         "halted": len(history.halted),
+        "struck": len(history.struck),
         "milliseconds_virtual": max(0, history.end - history.gst) // 1_000_000,
     }
 
@@ -177,7 +185,10 @@ def run_jobs(chunk: list[Job], code: str) -> list[Result]:
 
 
 def _run_job(job: Job, code: str) -> Result:
-    label, scenario = generators()[job.generator](job)
+    if job.point:
+        label, scenario = job.point, crashpoints.scenario_of(crashpoints.Point.parse(job.point))
+    else:
+        label, scenario = generators()[job.generator](job)
     return judge(scenario, generator=job.generator, label=label, code=code)
 
 

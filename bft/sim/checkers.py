@@ -374,6 +374,13 @@ def no_honest_rejection(history: History) -> Iterator[str]:
             yield f"r{replica} refused a message of correct {peer_name(rejected.peer)}: {rejected.reason}"
 
 
+def no_false_amnesia(history: History) -> Iterator[str]:
+    """No correct replica believes that it has forgotten: restarts included, it knows all that it has said."""
+    found = history.transitions.get("forgotten", 0)
+    if found:
+        yield f"{found} correct replicas refuse to vote, though their disks are as they left them"
+
+
 def no_crash(history: History) -> Iterator[str]:
     """No input makes a correct replica fail an assertion."""
     for crashed, text in history.crashed_by_bug:
@@ -431,6 +438,7 @@ CHECKERS: dict[str, Checker] = {
     "no-framing": no_framing,
     "no-false-accusation": no_false_accusation,
     "no-honest-rejection": no_honest_rejection,
+    "no-false-amnesia": no_false_amnesia,
     "no-crash": no_crash,
     "bounded-state": bounded_state,
     "liveness": liveness,

@@ -9,6 +9,7 @@ checks digests when it is loaded and refuses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from bft.digests import page_digest
 from bft.errors import StorageError
@@ -35,9 +36,19 @@ class SimulatedDisk:
 
     def crash(self, *, lose_unsynced: bool) -> None:
         """The process ends; with `lose_unsynced` the machine's power does too."""
-        if not lose_unsynced:
-            for records in self._cached:
-                self.durable.write(records)
+        self.cut("unsynced" if lose_unsynced else "nothing")
+
+    def cut(self, loses: Literal["nothing", "unsynced", "last"]) -> list[Record]:
+        """Everything ends at once: see `CrashPoint.loses`; returns what is kept although it was not synced."""
+        kept = {"nothing": len(self._cached), "unsynced": 0, "last": max(0, len(self._cached) - 1)}[loses]
+        saved = [record for records in self._cached[:kept] for record in records]
+        self.durable.write(saved)
+        self._cached = []
+        return saved
+
+    def wipe(self) -> None:
+        """The disk is replaced by an empty one."""
+        self.durable = MemoryStore()
         self._cached = []
 
     def rot(self) -> None:

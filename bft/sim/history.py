@@ -62,6 +62,8 @@ class History:
             advance of a watermark.
         issued: payloads of envelopes that correct clients signed.
         timeline: (replica, time, transition) of suspicions and changes of view at correct replicas.
+        boundaries: per replica, what stood at each boundary between effects; only in runs that go one by one.
+        struck: (replica, boundary, what stood there) of the crash points that were reached.
         summaries: largest value of every size in the replicas' summaries.
     """
 
@@ -93,6 +95,8 @@ class History:
     halted: dict[int, str] = field(default_factory=dict)
     crashed_by_bug: list[tuple[int, str]] = field(default_factory=list)
     trace_digest: str = ""
+    boundaries: dict[int, list[str]] = field(default_factory=dict)
+    struck: list[tuple[int, int, str]] = field(default_factory=list)
 
     @property
     def members(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bft.adversary.parse import parse
 from bft.adversary.strategy import Context, Corrupted
 from bft.config import MILLISECOND
+from bft.core.proofs import opened
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
 from bft.engine import Engine
@@ -44,7 +45,7 @@ from bft.messages import Message, Packet, Proposal, Signed
 from bft.ports import Node, Store
 from bft.sim.disk import SimulatedDisk
 from bft.sim.history import Execution
-from bft.sim.scenario import Fault
+from bft.sim.scenario import CrashPoint, Fault
 from bft.storage.memory import MemoryStore
 from bft.wire.admission import Admission, Limits
 
@@ -53,6 +54,13 @@ if TYPE_CHECKING:
 
 DISK_US = (200, 3000)
 MICROSECOND = 1000
+
+
+def _kind(packet: Packet) -> str:
+    """What a packet says, for people."""
+    signed = packet.signed if isinstance(packet, Proposal) else packet
+    message = opened(signed) if isinstance(signed, Signed) else None
+    return type(message or packet).__name__
 
 
 class _Observed:
@@ -100,6 +108,8 @@ class ReplicaHost:
         spec = world.scenario.corrupted.get(str(index))
         self._strategy = parse(spec) if spec is not None else None
         self.crimes = 0
+        self._boundary = 0
+        self._points = {point.boundary: point for point in world.scenario.crash_points if point.replica == index}
 
     @property
     def is_correct(self) -> bool:
@@ -167,6 +177,25 @@ class ReplicaHost:
             self.life += 1
             self._disk.crash(lose_unsynced=lose_unsynced)
 
+    def cut(self, point: CrashPoint) -> None:
+        """Stop at a boundary between two effects, and come back (or not) as the crash point says."""
+        world = self._world
+        self.up = False
+        self.life += 1
+        self._note_reports([Persist(record) for record in self._disk.cut(point.loses)])
+        if point.then == "refuse":
+            self._halt(StorageError("the store is empty, but the key has voted"))
+            return
+        if point.then == "forget":
+            assert not self.is_correct, f"r{self.index} forgets: it must be counted among the faulty"
+            self._disk.wipe()
+        life = self.life
+        world.at(world.now + point.down_ms * MILLISECOND, lambda: self._come_back(life))
+
+    def _come_back(self, life: int) -> None:
+        if life == self.life and not self.up and not self.halted:
+            self.start()
+
     def strike(self, fault: Fault) -> None:
         """Something happens to this machine."""
         match fault.kind:
@@ -207,16 +236,21 @@ class ReplicaHost:
             self._crash_by_bug(error)
             return
         records: list[Record] = [effect.record for effect in effects if isinstance(effect, Persist)]
-        self._note_reports(effects)
+        if not self._world.scenario.one_by_one:
+            self._note_reports(effects)
         ready = max(self._world.now, self._disk_free)
         if records:
             if self._disk.fails:
                 self._halt(StorageError("the disk refused a write"))
                 return
             ready += self._random.randint(*DISK_US) * MICROSECOND
-            self._disk.hand_over(records)
         self._disk_free = ready
         life = self.life
+        if self._world.scenario.one_by_one:
+            self._world.at(ready, lambda: self._carry_out(life, effects))
+            return
+        if records:
+            self._disk.hand_over(records)
         if records or ready > self._world.now:
             self._world.at(ready, lambda: self._release(life, effects, bool(records)))
         else:
@@ -228,25 +262,75 @@ class ReplicaHost:
         if synced:
             self._disk.sync()
         for effect in effects:
+            self._emit(effect)
+            if not self.up:
+                return  # retired
+
+    def _emit(self, effect: Effect) -> None:
+        """Let one effect out that needs no disk."""
+        life = self.life
+        match effect:
+            case Send():
+                self._note_said(effect.packet)
+                self._send(effect.to, effect.packet)
+            case Broadcast():
+                self._note_said(effect.packet)
+                for replica in self._members:
+                    if replica != self.index:
+                        self._send(replica, effect.packet)
+            case EpochEntered():
+                self._members = effect.configuration.quorums.members
+            case Retired():
+                self._retire(effect.reason)
+            case SetTimer():
+                when = max(effect.at_ns - self.clock_shift, self._world.now + MILLISECOND)
+                self._world.at(when, lambda: self._tick(life))
+            case _:
+                pass
+
+    # --- crash points ---------------------------------------------------------------------------------------------
+
+    def _carry_out(self, life: int, effects: list[Effect]) -> None:
+        """Carry out effects strictly one by one: the weakest disk and the most hasty wire that the seam allows.
+
+        The driver writes the records of many steps in one transaction and sends afterwards, which can only lose less.
+        """
+        if life != self.life or not self.up:
+            return
+        for effect in effects:
             match effect:
-                case Send():
-                    self._note_said(effect.packet)
-                    self._send(effect.to, effect.packet)
-                case Broadcast():
-                    self._note_said(effect.packet)
-                    for replica in self._members:
-                        if replica != self.index:
-                            self._send(replica, effect.packet)
-                case EpochEntered():
-                    self._members = effect.configuration.quorums.members
-                case Retired():
-                    self._retire(effect.reason)
-                    return
-                case SetTimer():
-                    when = max(effect.at_ns - self.clock_shift, self._world.now + MILLISECOND)
-                    self._world.at(when, lambda: self._tick(life))
+                case Persist():
+                    name = type(effect.record).__name__
+                    if self._stops_at(f"before {name} is handed over"):
+                        return
+                    self._disk.hand_over([effect.record])
+                    if self._stops_at(f"before {name} is synced"):
+                        return
+                    self._disk.sync()
+                    self._note_reports([effect])
+                    if self._stops_at(f"after {name} is synced"):
+                        return
+                case Send() | Broadcast():
+                    self._emit(effect)
+                    if self._stops_at(f"after {_kind(effect.packet)} is sent"):
+                        return
                 case _:
-                    pass
+                    self._note_reports([effect])
+                    self._emit(effect)
+            if not self.up:
+                return  # retired
+
+    def _stops_at(self, what: str) -> bool:
+        """Count a boundary; True if the machine stops here."""
+        history = self._world.history
+        history.boundaries.setdefault(self.index, []).append(what)
+        self._boundary += 1
+        point = self._points.get(self._boundary)
+        if point is None:
+            return False
+        history.struck.append((self.index, self._boundary, what))
+        self._world.strike_at(point)
+        return True
 
     def _send(self, target: Peer, packet: Packet) -> None:
         self._world.send(self.index, target, packet)

@@ -34,7 +34,7 @@ from bft.events import (
     Tick,
 )
 from bft.ids import Nanos, Peer
-from bft.messages import Message, Packet, Request, SignedRequest
+from bft.messages import Message, Packet, Request, Signed, SignedRequest
 from bft.ports import Node
 from bft.sim.history import Execution, History
 from bft.sim.keys import KeyVault
@@ -65,13 +65,16 @@ class Flight:
 class _Watched:
     """A node whose executions are kept for whoever asks next."""
 
-    def __init__(self, node: Replica) -> None:
+    def __init__(self, node: Replica, me: int) -> None:
         self.node = node
+        self.me = me
         self.digest = b""
         self.executions: list[tuple[Execute, bytes]] = []
         self.results: list[list[tuple[int, bytes]]] = []
 
     def wants(self, peer: Peer, packet: Packet, message: Message | None, /) -> bool:
+        if isinstance(packet, Signed) and packet.sender == self.me:
+            return False  # twins do not remind each other, or both would fall silent (`bft.core.amnesia`)
         return self.node.wants(peer, packet, message)
 
     def step(self, event: Input, now: Nanos, /) -> Sequence[Effect]:
@@ -101,7 +104,7 @@ class Instance:
         """A process begins from its store."""
         cluster = self._cluster
         replica = Replica(cluster.config, self.identity, cluster.vault.replica_signer(self.identity), self.store.load())
-        self.watched = _Watched(replica)
+        self.watched = _Watched(replica, self.identity)
         node: Node = self.watched
         self.engine = Engine(node, Registers(), self.store)
         self.admission = cluster.admission()

@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +28,10 @@ import msgspec
 from bft.errors import ConfigError
 
 PACKAGE = Path(__file__).parent.parent
+STRIDE = 7
+"""Of a family's crash points every so many-th comes first: neighbours tend to break alike."""
+FEW_POINTS = 40
+"""So many points stand for a whole family where the real code is to pass; `bft campaign crashpoints` runs them all."""
 RUN_SECONDS_MAX = 8
 """A run that takes more processor time is put aside as inconclusive: some mutants make messages multiply."""
 
@@ -46,7 +50,8 @@ class Mutant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Attributes:
         id: `M01` .. as in the catalogue, `O01` .. for our own.
         title: what is broken, for people.
-        job: the run known to kill it, `generator/n/seed` or `directed/name`; empty if it survives.
+        job: the run known to kill it, `generator/n/seed` or `directed/name`, or the crash points of a family,
+            `crashpoints/family/way`; empty if it survives.
         checkers: those that fire in that run.
     """
 
@@ -142,10 +147,25 @@ def runs(first: int, job: str) -> Iterator[str]:
 
     if "*" in job:
         yield from (name for name in (f"directed/{name}" for name in catalogue()) if fnmatch(name, job))
+    elif job.startswith("crashpoints/"):
+        yield from crash_runs(job)
     elif job:
         yield job
     else:
         yield from mix(first)
+
+
+def crash_runs(job: str) -> Iterator[str]:
+    """The points that `crashpoints/FAMILY/WAY` stands for, spread over the family; a single point stands for itself."""
+    from bft.sim.crashpoints import points
+
+    parts = job.split("/")
+    if len(parts) != 3:
+        yield job
+        return
+    every = [f"crashpoints/{point}" for point in points(parts[1], parts[2])]
+    for first in range(STRIDE):
+        yield from every[first::STRIDE]
 
 
 def mix(first: int) -> Iterator[str]:
@@ -170,13 +190,19 @@ def violated(job: str) -> tuple[str, ...]:
     """Names of the checkers that fire in one run; `exception` if the run itself fails, nothing if it takes too long."""
     from bft.sim import generate
     from bft.sim.checkers import check
+    from bft.sim.crashpoints import Point, scenario_of
     from bft.sim.generate_changes import reconfigured
     from bft.sim.service import Registers
     from bft.sim.world import World
 
     generator, _, rest = job.partition("/")
+    if generator == "crashpoints" and rest.count("/") == 1:
+        few = islice(crash_runs(job), FEW_POINTS)
+        return next((checkers for name in few if (checkers := violated(name))), ())
     if generator == "directed":
         scenario = generate.directed()[rest]
+    elif generator == "crashpoints":
+        scenario = scenario_of(Point.parse(rest))
     else:
         n, _, seed = rest.partition("/")
         make = {"structured": generate.structured, "reconfigured": reconfigured}.get(generator)

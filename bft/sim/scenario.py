@@ -56,6 +56,30 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     amount: int = 0
 
 
+class CrashPoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A stop at a boundary between two effects, named by its number in the replica's life, over all restarts.
+
+    Boundaries are counted, and effects carried out one by one, in runs that say `one_by_one`: before a record is given
+    to the operating system, before it is synced, after it is synced, and after each message that leaves.
+
+    Attributes:
+        loses: what is gone: `nothing` that the operating system had (a killed process), what was not `unsynced` (power
+            loss), or only the `last` of the unsynced records (the disk wrote the others before the power went).
+        strikes: this replica, or `all` of them at once.
+        then: `restart` from the disk; `refuse`: the disk is lost too, the guard beside the key keeps the replica from
+            voting, so it stays away; `forget`: it goes on with an empty disk, which makes it one of the f faulty ones
+            (it must be listed as corrupted).
+        down_ms: until the restart.
+    """
+
+    replica: Where
+    boundary: Annotated[int, Meta(ge=1)]
+    loses: Literal["nothing", "unsynced", "last"] = "unsynced"
+    strikes: Literal["one", "all"] = "one"
+    then: Literal["restart", "refuse", "forget"] = "restart"
+    down_ms: Annotated[int, Meta(ge=1)] = 5
+
+
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the network does, before the stabilisation time, to certain messages between replicas: one delivery matrix.
 
@@ -132,6 +156,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         real_signatures: Ed25519 instead of the stand-in.
         spares: replicas `n .. n + spares - 1`, which run from the start and belong to no epoch until they are added.
         changes: of the membership.
+        one_by_one: carry out effects strictly one by one, and count the boundaries between them.
+        crash_points: stops at such boundaries.
     """
 
     seed: int
@@ -148,6 +174,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     real_signatures: bool = False
     spares: Annotated[int, Meta(ge=0, le=16)] = 0
     changes: tuple[Change, ...] = ()
+    one_by_one: bool = False
+    crash_points: tuple[CrashPoint, ...] = ()
 
     def corrupted_ids(self) -> list[int]:
         """Replicas whose keys the adversary holds, ascending."""

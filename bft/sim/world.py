@@ -24,7 +24,7 @@ from bft.sim.host import ReplicaHost
 from bft.sim.keys import Ed25519Vault, KeyVault, Vault
 from bft.sim.network import SimulatedNetwork
 from bft.sim.reconfiguring import AdminHost
-from bft.sim.scenario import ADMIN_THRESHOLD, SIMULATED, Fault, Scenario
+from bft.sim.scenario import ADMIN_THRESHOLD, SIMULATED, CrashPoint, Fault, Scenario
 from bft.sim.workload import ClientHost, HostileClientHost
 from bft.wire.codec import encode
 
@@ -156,6 +156,13 @@ class World:
                 host.strike(fault)
             case _:
                 pass
+
+    def strike_at(self, point: CrashPoint) -> None:
+        """A crash point is reached: the machines concerned stop, in the middle of what they do."""
+        struck = self.replicas if point.strikes == "all" else [self.replicas[point.replica]]
+        for host in struck:
+            if host.up:
+                host.cut(point)
 
     def _finish(self) -> None:
         history = self.history

@@ -1,7 +1,9 @@
-"""Two guards around a store: one process at a time, and no voting with an empty store and a used key.
+"""Guards around a store: one process at a time, and no voting with an empty or old store and a used key.
 
 A replica that has forgotten its votes and keeps its key is Byzantine: it may vote differently for a slot that it has
-voted for. So the first store of a key leaves a marker beside the *key*; losing the store's folder does not lose it.
+voted for. So a store leaves a note beside the *key*; losing, or bringing back, the store's folder does not change it.
+What the note cannot see, a backup of the same life and the last checkpoint interval before a crash, or a copy of the
+whole machine, the other replicas tell (`bft.core.amnesia`).
 """
 
 from __future__ import annotations
@@ -9,9 +11,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from bft.errors import StorageError
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LINE = re.compile(r"^(store|generation|stable|boot|durability|ended|refused) (.+)$", re.MULTILINE)
+_ADVICE = "give the replica a new key, or bring back the store that it last voted with"
 
 
 class FolderLock:
@@ -53,21 +60,120 @@ def require_unused(marker: Path, path: Path) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is noted beside the key; whatever a note of an earlier version does not say is taken as harmless.
+
+    Attributes:
+        store: id of the store that remembers the key's votes.
+        generation: counts the store's openings and clean ends; the store counts along, and is never behind.
+        stable: a stable checkpoint that the store had; the store is never behind it either.
+        boot: which run of the operating system the store was last open in; empty if it cannot be told.
+        durability: the store's level then.
+        is_clean: the store was closed, and everything in it was synced.
+        refused: why the replica must not vote with this key any more; empty if it may.
+    """
+
+    store: str
+    generation: int = 0
+    stable: int = 0
+    boot: str = ""
+    durability: str = "power"
+    is_clean: bool = True
+    refused: str = ""
+
+
+def boot_id() -> str:
+    """Names the run of the operating system since it booted; empty where it does not tell."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def read_mark(marker: Path) -> Mark | None:
+    """What is noted beside the key; None if the key has not been used with a store.
+
+    Raises:
+        StorageError: the note cannot be read, or is not one.
+    """
+    try:
+        if not marker.exists():
+            return None
+        said = dict(_LINE.findall(marker.read_text()))
+        return Mark(
+            said["store"],
+            int(said.get("generation", "0")),
+            int(said.get("stable", "0")),
+            said.get("boot", ""),
+            said.get("durability", "power"),
+            said.get("ended", "clean") == "clean",
+            said.get("refused", ""),
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"{marker}: the mark of a used key cannot be read: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise StorageError(f"{marker}: the mark of a used key is damaged ({error}): {_ADVICE}") from error
+
+
+def write_mark(marker: Path, mark: Mark) -> None:
+    """Replace the note beside the key, durably and at once.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    text = (
+        f"This key has voted. Its votes are remembered in\nstore {mark.store}\n"
+        f"generation {mark.generation}\nstable {mark.stable}\nboot {mark.boot}\ndurability {mark.durability}\n"
+        f"ended {'clean' if mark.is_clean else 'running'}\n"
+    )
+    if mark.refused:
+        text += f"refused {' '.join(mark.refused.split())}\n"
+    try:
+        _write_synced(marker, text)
+    except OSError as error:
+        raise StorageError(f"{marker}: the mark of a used key cannot be written: {error.strerror}") from error
+
+
 def claim(marker: Path, store_id: str) -> None:
-    """Note beside the key that it is used with this store; checks the note if there is one.
+    """Note beside the key that it is used with this store, for a signing agent, which has a guard of its own.
 
     Raises:
         StorageError: the key was used with another store, or the note cannot be read or written.
     """
-    try:
-        if marker.exists():
-            found = re.search(r"^store ([0-9a-f]{32})$", marker.read_text(), re.MULTILINE)
-            if found is None or found[1] != store_id:
-                raise StorageError(f"{marker}: the key was last used with store {found and found[1]}, not {store_id}")
-            return
-        _write_synced(marker, f"This key has voted. Its votes are remembered in\nstore {store_id}\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"{marker}: the mark of a used key cannot be read or written: {error}") from error
+    mark = read_mark(marker)
+    if mark is None:
+        write_mark(marker, Mark(store_id))
+    elif mark.store != store_id:
+        raise StorageError(f"{marker}: the key was last used with store {mark.store}, not {store_id}")
+
+
+def require_same(marker: Path, mark: Mark, *, store: str, generation: int, stable: int, boot: str, path: Path) -> None:
+    """Refuse a store that is not, or is older than, the one that this key last voted with.
+
+    The store is always written before the note, hence a store behind its note has lost what it had: it is an old copy,
+    or the machine lost power under a store that did not sync. A crash between the two leaves the store ahead, which is
+    no reason for alarm (`test_no_false_alarm_at_any_crash_point`).
+
+    Raises:
+        StorageError: what is wrong, and what to do.
+    """
+    if mark.refused:
+        raise StorageError(f"{path}: the replica refuses to vote: {mark.refused}: {_ADVICE} ({marker})")
+    if mark.store != store:
+        raise StorageError(f"{path}: {marker} says that the key was last used with store {mark.store}, not {store}")
+    if generation < mark.generation or stable < mark.stable:
+        raise StorageError(
+            f"{path}: the store is an old copy: it is of generation {generation} with stable checkpoint {stable},"
+            f" but {marker} has seen generation {mark.generation} with stable checkpoint {mark.stable}."
+            f" The replica refuses to vote, for it has forgotten votes: {_ADVICE}"
+        )
+    rebooted = bool(mark.boot and boot) and mark.boot != boot
+    if rebooted and not mark.is_clean and mark.durability == "process":
+        raise StorageError(
+            f"{path}: the machine has been restarted while the replica ran with durability 'process', which does not"
+            f" survive that: it may have forgotten votes, and refuses to vote: {_ADVICE}"
+        )
 
 
 def _write_synced(path: Path, text: str) -> None:
@@ -79,6 +185,11 @@ def _write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     draft.rename(path)
     sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make what was written to a file durable, whoever wrote it."""
+    sync_folder(path)
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from bft.events import Accepted, Epoch, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.digests import page_digest
+from bft.errors import StorageError
+from bft.events import Accepted, Epoch, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.messages import CheckpointCertificate, EpochLink
 from bft.storage.pages import garbage, manifest_pages
 from bft.storage.rows import prepared_view
@@ -29,9 +31,16 @@ class MemoryStore:
         self._snapshots: dict[int, Snapshot] = {}
         self._pages: dict[bytes, bytes] = {}
         self._fetched: dict[bytes, int] = {}
+        self._forgotten = ""
 
     def load(self) -> Recovered:
-        """Everything written so far that still matters."""
+        """Everything written so far that still matters.
+
+        Raises:
+            StorageError: the replica has found out that it has forgotten votes.
+        """
+        if self._forgotten:
+            raise StorageError(f"the replica refuses to vote: {self._forgotten}")
         stable_seq = self._stable_seq
         recovered = Recovered(self._view, self._stable)
         recovered.epochs = list(self._epochs)
@@ -55,7 +64,16 @@ class MemoryStore:
 
     def read_pages(self, digests: Sequence[bytes], /) -> list[bytes]:
         """The pages among `digests` that are kept, in the order asked."""
-        return [self._pages[digest] for digest in digests if digest in self._pages]
+        found = [(digest, self._pages[digest]) for digest in digests if digest in self._pages]
+        return [page for digest, page in found if page_digest(page) == digest]
+
+    def kept_pages(self) -> list[bytes]:
+        """Digests of all pages that the kept snapshots refer to."""
+        return sorted({digest for snapshot in self._snapshots.values() for digest in manifest_pages(snapshot.manifest)})
+
+    def damaged(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """Those whose stored bytes have another digest."""
+        return [digest for digest in digests if digest in self._pages and page_digest(self._pages[digest]) != digest]
 
     def read_manifest(self, digest: bytes, /) -> bytes | None:
         """The manifest with this state digest, if still kept."""
@@ -91,6 +109,8 @@ class MemoryStore:
                 self._view = None
                 self._accepted.clear()
                 self._prepared.clear()
+            case Forgotten(what):
+                self._forgotten = what
             case _:
                 assert_never(record)
 

@@ -12,14 +12,26 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, assert_never
 
+from bft.digests import page_digest
 from bft.errors import StorageError
-from bft.events import Accepted, Epoch, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.events import Accepted, Epoch, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.ids import DIGEST_BYTES
-from bft.storage.guard import FolderLock, claim, require_unused, sync_folder
+from bft.storage.guard import (
+    FolderLock,
+    Mark,
+    boot_id,
+    read_mark,
+    require_same,
+    require_unused,
+    sync_file,
+    sync_folder,
+    write_mark,
+)
 from bft.storage.pages import checked_manifest, garbage, manifest_pages, require_page
 from bft.storage.rows import (
     accepted_from,
@@ -68,6 +80,7 @@ class SqliteStore:
         replica: int,
         durability: Literal["power", "process"] = "power",
         marker: Path | None = None,
+        boot: str | None = None,
     ) -> None:
         """Open the store of one replica, or create it.
 
@@ -77,20 +90,25 @@ class SqliteStore:
             replica: whose store it is.
             durability: what a committed write survives.
             marker: file beside the replica's key that remembers that the key is in use (`bft.storage.guard`).
+            boot: which run of the operating system this is; by default what it says itself.
 
         Raises:
-            StorageError: the store is locked, foreign, corrupt, or cannot be written; or it is empty although the
-                marker says that the key has voted.
+            StorageError: the store is locked, foreign, corrupt, or cannot be written; or it is empty, or an old copy,
+                although the marker says that the key has voted.
         """
         self._path = path
         self._broken = False
         self._closed = False
         self._connections: list[sqlite3.Connection] = []
+        self._marker = marker
+        self._mark: Mark | None = None
+        self._durability = durability
         self._lock = FolderLock(path.with_name(path.name + ".lock"))
         try:
             with self._explained():
                 self._writer = self._connect()
                 self._open(cluster_id, replica, durability, marker)
+                self._begin_life(boot_id() if boot is None else boot)
                 self._reader = self._connect()
                 self._reader.execute("pragma query_only = on")
         except BaseException:  # also a cancellation must not leave the folder locked
@@ -145,21 +163,44 @@ class SqliteStore:
             for record in records:
                 self._put(record)
             self._writer.execute("commit")
+            self._note_written(records)
         self._broken = False
 
     def read_pages(self, digests: Sequence[bytes], /) -> list[bytes]:
         """The pages among `digests` that are committed, in the order asked.
 
-        Raises:
-            StorageError: a page's bytes do not have its digest.
+        A damaged page is left out: it is not ours to send, and the scrub brings it back (`bft.core.rot`).
         """
         found = []
         with self._explained():
             for digest in digests:
                 row = self._reader.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
-                if row is not None:
-                    require_page(digest, row[0])
+                if row is not None and page_digest(row[0]) == digest:
                     found.append(row[0])
+        return found
+
+    def kept_pages(self) -> list[bytes]:
+        """Digests of all pages that the kept snapshots refer to, ascending; every manifest is checked.
+
+        Raises:
+            StorageError: a manifest is corrupt.
+        """
+        found: set[bytes] = set()
+        with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            for seq, digest, manifest in connection.execute("select seq, digest, manifest from snapshots"):
+                decoded = checked_manifest(seq, digest, manifest)
+                found.update(decoded.service, decoded.sessions)
+        return sorted(found)
+
+    def damaged(self, digests: Sequence[bytes], /) -> list[bytes]:
+        """Those whose stored bytes have another digest, as they are on the disk: nothing comes from SQLite's cache."""
+        found = []
+        with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.execute("pragma query_only = on")
+            for digest in digests:
+                row = connection.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
+                if row is not None and page_digest(row[0]) != digest:
+                    found.append(digest)
         return found
 
     def read_manifest(self, digest: bytes, /) -> bytes | None:
@@ -172,11 +213,18 @@ class SqliteStore:
         """Release files and locks; the second call does nothing."""
         if self._closed:
             return
+        is_sound = not self._broken and self._mark is not None
         self._broken = self._closed = True
-        with self._explained():
-            for connection in reversed(self._connections):
-                connection.close()
-        self._lock.release()
+        try:
+            with self._explained():
+                if is_sound:
+                    # A disk that refuses this leaves a note that says "running", which is true enough.
+                    with suppress(sqlite3.Error, StorageError, OSError):
+                        self._end_life()
+                for connection in reversed(self._connections):
+                    connection.close()
+        finally:
+            self._lock.release()
 
     # --- opening ---
 
@@ -200,10 +248,70 @@ class SqliteStore:
         verdict = self._writer.execute("pragma quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise StorageError(f"{self._path}: the database is corrupt: {verdict}")
-        store = self._require_identity(cluster_id, replica)
-        if marker is not None:
-            claim(marker, store)
-        self.store_id = store
+        self.store_id = self._require_identity(cluster_id, replica)
+        # Not in the first schema: stores made before there was a generation have none until they are opened.
+        self._writer.execute(
+            "create table if not exists life (id integer primary key check (id = 1), generation integer not null,"
+            " refused text not null)"
+        )
+        self._writer.execute("insert or ignore into life values (1, 0, '')")
+
+    # --- the guard beside the key ---
+
+    def _begin_life(self, boot: str) -> None:
+        """Check the store against the note beside its key, and count an opening in both, the store first."""
+        generation, refused = self._writer.execute("select generation, refused from life").fetchone()
+        if refused:
+            raise StorageError(f"the replica refuses to vote: {refused}")
+        if self._marker is None:
+            return
+        mark = read_mark(self._marker)
+        stable = self._stable_seqs()[0]
+        if mark is not None:
+            require_same(
+                self._marker,
+                mark,
+                store=self.store_id,
+                generation=generation,
+                stable=stable,
+                boot=boot,
+                path=self._path,
+            )
+        self._writer.execute("update life set generation = ?", (generation + 1,))
+        self._note(Mark(self.store_id, generation + 1, stable, boot, self._durability, is_clean=False))
+
+    def _note(self, mark: Mark) -> None:
+        if self._marker is not None:
+            write_mark(self._marker, mark)
+            self._mark = mark
+
+    def _note_written(self, records: Sequence[Record]) -> None:
+        """After a commit: tell the guard of a new stable checkpoint, so that a copy from before it is recognised.
+
+        The store is durable at this point, so a crash in between leaves it ahead of the note, never behind.
+        """
+        if self._mark is None:
+            return
+        for record in records:
+            match record:
+                case Stable(seq) if seq > self._mark.stable:
+                    self._note(replace(self._mark, stable=seq))
+                case Forgotten(what):
+                    self._note(replace(self._mark, refused=what))
+                case _:
+                    pass
+
+    def _end_life(self) -> None:
+        """Count a clean end, so that a copy made while the store was open is recognised as old."""
+        assert self._mark is not None, "a life that began is noted"
+        self._writer.execute("update life set generation = ?", (self._mark.generation + 1,))
+        for connection in reversed(self._connections):
+            connection.close()
+        # Closing moved the log into the file; "process" has not synced it. Opening the file is safe only now: it would
+        # have dropped SQLite's locks.
+        sync_file(self._path)
+        sync_folder(self._path.parent)
+        self._note(replace(self._mark, generation=self._mark.generation + 1, is_clean=True))
 
     def _create(self, cluster_id: bytes, replica: int) -> None:
         identity = (FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())
@@ -252,12 +360,12 @@ class SqliteStore:
         ).fetchone()
         decoded = checked_manifest(seq, digest, manifest)
         pages: dict[bytes, bytes] = {}
-        for page_digest in sorted({*decoded.service, *decoded.sessions}):
-            row = self._writer.execute("select bytes from pages where digest = ?", (page_digest,)).fetchone()
+        for name in sorted({*decoded.service, *decoded.sessions}):
+            row = self._writer.execute("select bytes from pages where digest = ?", (name,)).fetchone()
             if row is None:
-                raise StorageError(f"snapshot at seq {seq} is corrupt: page {page_digest.hex()} is missing")
-            require_page(page_digest, row[0])
-            pages[page_digest] = row[0]
+                raise StorageError(f"snapshot at seq {seq} is corrupt: page {name.hex()} is missing")
+            require_page(name, row[0])
+            pages[name] = row[0]
         return Snapshot(seq, digest, manifest, pages, signed_from(vote, f"checkpoint vote at seq {seq}"))
 
     def _manifests(self) -> list[bytes]:
@@ -286,7 +394,8 @@ class SqliteStore:
             case Pages(pages):
                 at = self._stable_seqs()[0]
                 self._writer.executemany(
-                    "insert into pages values (?, ?, ?) on conflict (digest) do update set fetched = excluded.fetched",
+                    "insert into pages values (?, ?, ?) on conflict (digest) do update"
+                    " set bytes = excluded.bytes, fetched = excluded.fetched",
                     [(digest, page, at) for digest, page in pages.items()],
                 )
             case Epoch(link):
@@ -294,6 +403,8 @@ class SqliteStore:
                 execute("delete from view")
                 execute("delete from accepted")
                 execute("delete from prepared")
+            case Forgotten(what):
+                execute("update life set refused = ?", (what,))
             case _:
                 assert_never(record)
 

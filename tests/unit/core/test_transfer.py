@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import pytest
 
+from bft.core.sources import Sources
 from bft.digests import batch_digest
-from bft.events import Persist, Send
+from bft.events import Persist, Progress, Send
 from bft.messages import (
     BatchBody,
     Checkpoint,
     FetchBatch,
     FetchManifest,
     FetchPages,
+    Manifest,
     ManifestBody,
     PageBodies,
+    Prepare,
     Reply,
     Status,
 )
+from bft.wire.codec import encode
 
 
 @pytest.fixture
@@ -107,16 +111,16 @@ def test_transfer_resumes_with_the_pages_it_has(bench, source):
     _begin(bench, source)
     served = source.deliver(1, bench.sent(FetchManifest)[0])
     bench.deliver(2, next(item.packet for item in served if isinstance(item, Send)))
-    wanted = bench.sent(FetchPages)[0]
-    page = source.store.read_pages(wanted.digests[:1])[0]
+    wanted = [digest for message in bench.sent(FetchPages) for digest in message.digests]
+    page = source.store.read_pages(wanted[:1])[0]
     bench.deliver(2, PageBodies((page,)))
     assert any(isinstance(effect, Persist) for effect in bench.out)
     bench.restart()
     _begin(bench, source)
     bench.deliver(2, next(item.packet for item in served if isinstance(item, Send)))
     again = [digest for message in bench.sent(FetchPages) for digest in message.digests]
-    assert wanted.digests[0] not in again
-    assert set(again) == set(wanted.digests[1:])
+    assert wanted[0] not in again
+    assert set(again) == set(wanted[1:])
 
 
 def test_weak_certificate_is_no_certificate(bench, source):
@@ -180,3 +184,143 @@ def test_repaired_replica_goes_on_without_voting_twice(bench, source):
         source.order(seq, source.batch(source.request(seq)))
     bench.deliver(2, bench.checkpoint_certificate(16, source.store.load().snapshot.digest))
     assert bench.stable == 16
+
+
+# --- sources, cap, progress ------------------------------------------------------------------------------------------
+
+
+def _left(effects) -> list[str]:
+    return [effect.detail for effect in effects if isinstance(effect, Progress) and effect.what == "source-left"]
+
+
+def _asked_for_manifest(effects) -> list[Send]:
+    return [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.packet, FetchManifest)]
+
+
+def _asked_for_pages(effects) -> list[Send]:
+    return [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.packet, FetchPages)]
+
+
+def _with_manifest(bench, source) -> Send:
+    """Begin a transfer, give the manifest; returns the first request for pages."""
+    _begin(bench, source)
+    asked = next(
+        effect for effect in bench.out if isinstance(effect, Send) and isinstance(effect.packet, FetchManifest)
+    )
+    manifest = source.deliver(bench.me, asked.packet)[0]
+    bench.deliver(int(str(asked.to)), manifest.packet)
+    return _asked_for_pages(bench.out)[0]
+
+
+def test_source_that_sends_what_nobody_asked_for_is_named_and_left(bench, source):
+    """A lie is told at once, and the next request goes to somebody else."""
+    asked = _with_manifest(bench, source)
+    out = bench.deliver(asked.to, PageBodies((b"a lie",)))
+    assert _left(out) == [f"r{asked.to}: lying: sent a page that nobody asked for"]
+    again = _asked_for_pages(out)
+    assert again and all(effect.to != asked.to for effect in again)
+    _answer(bench, source, again)
+    bench.wait(1000)
+    _answer(bench, source, _asked_for_pages(bench.out))
+    assert bench.executed == 8
+    report = bench.replica.summary()["last_transfer"]
+    assert "lying: sent a page that nobody asked for" in report["sources"][f"r{asked.to}"]["named"]
+
+
+def test_source_with_the_manifest_of_another_state_is_named_and_left(bench, source):
+    """It is stale or lies: whichever, somebody else is asked."""
+    _begin(bench, source)
+    asked = next(
+        effect for effect in bench.out if isinstance(effect, Send) and isinstance(effect.packet, FetchManifest)
+    )
+    out = bench.deliver(asked.to, ManifestBody(encode(Manifest(b"another", (), ()))))
+    assert _left(out) == [f"r{asked.to}: stale or lying: sent the manifest of another state"]
+    targets = {
+        effect.to
+        for effect in bench.wait(2000)
+        if isinstance(effect, Send) and isinstance(effect.packet, FetchManifest)
+    }
+    assert targets and asked.to not in targets
+
+
+def test_silent_source_is_named_and_left_and_forgiven_when_all_are(bench, source):
+    """Two requests in a row without any answer; when nobody is left to ask, everybody is asked again."""
+    _with_manifest(bench, source)
+    out = bench.wait(10_000)
+    assert {line.split(": ")[1] for line in _left(out)} == {"silent"}
+    named = {line.split(":")[0] for line in _left(out)}
+    assert len(named) >= 2, "every signer of the certificate was tried"
+    last = _asked_for_pages(out)[-1]
+    _answer(bench, source, [last])
+    bench.wait(1000)
+    _answer(bench, source, _asked_for_pages(bench.out))
+    assert bench.executed == 8
+
+
+def test_late_answer_is_no_lie(bench, source):
+    """A page that somebody else has brought meanwhile is dropped, and nobody is blamed."""
+    asked = _with_manifest(bench, source)
+    served = [effect.packet for effect in source.deliver(bench.me, asked.packet) if isinstance(effect, Send)]
+    for packet in served:
+        bench.deliver(asked.to, packet)
+    for packet in served:
+        assert _left(bench.deliver(asked.to, packet)) == []
+
+
+def test_pages_are_asked_from_several_sources_at_once(make_bench):
+    """Each starts with few pages; who answers gets more."""
+    sources = Sources()
+    sources.know([0, 2, 3])
+    asked = []
+    pages = [bytes([number]) * 32 for number in range(40)]
+    for _ in range(3):
+        replica = sources.next_for_pages()
+        source = sources.by_replica[replica]
+        source.open.update(dict.fromkeys(pages[: source.batch], 0))
+        del pages[: source.batch]
+        asked.append(replica)
+    assert sorted(asked) == [0, 2, 3]
+    for digest in list(sources.by_replica[2].open):
+        sources.took_page(2, digest, 100, 5)
+    assert sources.by_replica[2].batch == 8
+    assert sources.next_for_pages() == 2, "the idle one is asked next"
+
+
+def test_bandwidth_cap_spreads_a_transfer_over_time(bench, source):
+    """With a cap the next page is asked for only when the last ones are paid for."""
+    bench.replica._state.transfer_rate = 100  # bytes a second; the pages have some tens each
+    asked = _with_manifest(bench, source)
+    assert len(asked.packet.digests) == 1, "no more than may pass between two looks"
+    began = bench.now
+    _answer(bench, source, [asked])
+    assert bench.executed == 0
+    while bench.executed == 0:
+        _answer(bench, source, bench.wait(20))
+        assert bench.now - began < 600 * 10**9
+    report = bench.replica.summary()["last_transfer"]
+    assert report["fetched"] >= 3
+    last = 2 * max(map(len, source.store.load().snapshot.pages.values()))
+    assert (bench.now - began) / 10**9 >= (report["bytes"] - last) / 100
+
+
+def test_progress_of_a_transfer_is_told(bench, source):
+    """Pages of how many, bytes, and from whom; the last transfer stays to be looked at."""
+    asked = _with_manifest(bench, source)
+    told = bench.replica.summary()["fetch"]
+    assert told["seq"] == 8 and told["pages"] >= told["missing"] > 0 and told["fetched"] == 0
+    _answer(bench, source, [asked, *_asked_for_pages(bench.out)])
+    bench.wait(1000)
+    _answer(bench, source, _asked_for_pages(bench.out))
+    summary = bench.replica.summary()
+    assert summary["fetch"] is None
+    assert summary["last_transfer"]["fetched"] == sum(
+        item["pages"] for item in summary["last_transfer"]["sources"].values()
+    )
+
+
+def test_receiver_goes_on_voting_above_the_checkpoint_it_fetches(bench, source):
+    """PREPARE for a slot above the target, none for one below it: votes rest on batches, not on the state."""
+    _with_manifest(bench, source)
+    for seq, votes in ((7, 0), (9, 1)):
+        bench.deliver(0, bench.proposal(seq, bench.batch(bench.request(seq))))
+        assert len(bench.sent(Prepare)) == votes

@@ -266,3 +266,33 @@ async def test_metrics_are_served() -> None:
             text = (await trio.to_thread.run_sync(lambda: urllib.request.urlopen(url).read())).decode()
             server.stop()
     assert "bft_view 0.0" in text and "bft_frames_in_total" in text and "bft_executed" in text
+
+
+async def test_scrub_repairs_a_flipped_byte_from_the_other_replicas() -> None:
+    """A byte of a stored page changes under a running replica: it is found, fetched again, and written back."""
+    async with local_cluster(make_service=Counter, protocol=FAST) as local, trio.open_nursery() as nursery:
+        caller = Caller(local, nursery)
+        await caller.connect_all()
+        for _ in range(10):
+            await caller.call()
+        server = local.servers[2]
+        with trio.fail_after(10):
+            while not server.account()["stable"]:
+                await trio.sleep(0.02)
+        connection = sqlite3.connect(local.folder / "r2" / "replica.db", timeout=5)
+        digest, page = connection.execute(
+            "select digest, bytes from pages where digest in (select digest from pages) order by rowid desc limit 1"
+        ).fetchone()
+        with connection:
+            connection.execute(
+                "update pages set bytes = ? where digest = ?", (bytes([page[0] ^ 1]) + page[1:], digest)
+            )
+        with trio.fail_after(20):
+            while not server.account()["repaired"]:
+                await trio.sleep(0.02)
+        assert connection.execute("select bytes from pages where digest = ?", (digest,)).fetchone() == (page,)
+        connection.close()
+        assert server.stats.rotten >= 1
+        await local.stop(2)
+        await local.start(2)
+        nursery.cancel_scope.cancel()

@@ -13,7 +13,7 @@ import pytest
 
 from bft.digests import batch_digest, page_digest, pages_digest, state_digest
 from bft.errors import StorageError
-from bft.events import Accepted, Epoch, Snapshot, Stable, ViewRecord
+from bft.events import Accepted, Epoch, Pages, Snapshot, Stable, ViewRecord
 from bft.headers import Header, MembershipChange, Pending, Reconfigure
 from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, EpochLink, Manifest, PrePrepare, Signed
 from bft.storage.sqlite import SqliteStore
@@ -124,12 +124,18 @@ def test_damaged_row_is_refused_on_load(path: Path, statement: str, text: str) -
 
 
 def test_damaged_page_is_not_served(path: Path) -> None:
-    """A page that lost its digest is an error, not an answer."""
+    """A page that lost its digest is no answer; the scrub finds it, and a page from others takes its place."""
     store = SqliteStore(path, CLUSTER, 1)
     store.write([snapshot(2, b"page")])
+    name = page_digest(b"page")
+    assert store.kept_pages() == [name]
+    assert store.damaged([name]) == []
     damage(path, "update pages set bytes = x'00'")
-    with pytest.raises(StorageError, match="is corrupt"):
-        store.read_pages([page_digest(b"page")])
+    assert store.read_pages([name]) == []
+    assert store.damaged([name, bytes(32)]) == [name]
+    store.write([Pages({name: b"page"})])
+    assert store.damaged([name]) == []
+    assert store.read_pages([name]) == [b"page"]
     store.close()
 
 
