@@ -14,12 +14,25 @@ from __future__ import annotations
 
 from bft.core.state import State
 from bft.events import Forgotten
-from bft.messages import Checkpoint, Commit, Message, NewView, Prepare, PrePrepare, Signed, Status, ViewChange
+from bft.messages import (
+    Checkpoint,
+    Commit,
+    Message,
+    NewView,
+    Prepare,
+    PrePrepare,
+    ReplicaMessage,
+    Signed,
+    Status,
+    ViewChange,
+)
 from bft.wire.codec import encode
 
 
 def is_known(state: State, message: Message | None) -> bool:
     """True unless this replica cannot have said `message` by what it remembers. Cheap: no signature is looked at."""
+    if not isinstance(message, ReplicaMessage) or message.epoch != state.epoch:
+        return True  # an epoch that is over is closed like a slot below the low watermark
     match message:
         case ViewChange() | NewView():
             return message.view <= state.view

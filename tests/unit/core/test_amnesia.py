@@ -96,3 +96,12 @@ def test_replica_restored_from_an_old_copy_is_reminded_and_refuses(family: str) 
     firsts = range(5, len(boundaries(family)[1]) // 2, 9)
     reminded = sum(_run_with_rollback(family, at, at + 20).get("forgotten", 0) for at in firsts)
     assert reminded >= len(firsts) // 2, f"{reminded} of {len(firsts)}"
+
+
+@pytest.mark.parametrize("epoch", [1, 5])
+def test_statements_of_other_epochs_are_no_alarm(epoch: int) -> None:
+    """An epoch that is over is closed; who has gone on is reminded of it by those who have not."""
+    bench = Bench()
+    bench.deliver(2, bench.signed(bench.me, Prepare(epoch, 0, 1, DIGEST)))
+    assert not bench.replica.summary()["refuses"]
+    assert bench.rejections() == []
