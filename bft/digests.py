@@ -24,6 +24,11 @@ def page_digest(page: bytes) -> bytes:
     return blake2b(page, digest_size=32, person=b"bft page").digest()
 
 
+def new_view_digest(new_view: bytes) -> bytes:
+    """32-byte digest of an encoded NEW-VIEW, by which replicas compare how a view began."""
+    return blake2b(new_view, digest_size=32, person=b"bft new view").digest()
+
+
 def state_digest(manifest: bytes) -> bytes:
     """32-byte digest of a checkpoint manifest: the digest that CHECKPOINTs carry."""
     return blake2b(manifest, digest_size=32, person=b"bft state").digest()

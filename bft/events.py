@@ -290,20 +290,41 @@ class SendManifest:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A peer's message was dropped, and why (a short fixed word: it becomes a metric's label)."""
+    """A peer's message was dropped, and why (a short fixed word: it becomes a metric's label).
+
+    Attributes:
+        evidence: what the message proves against its signer, who need not be the peer.
+    """
 
     peer: Peer
     reason: str
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Two signed messages of `accused` that no correct replica can both have signed."""
+    """Signed statements that no correct replica can have made (`bft.core.evidence`).
+
+    Attributes:
+        kind: one of the kinds of `bft.core.evidence`.
+        first, second: two messages of the accused that exclude each other; without a second, the first convicts alone.
+        attachment: unsigned bytes that `first` names by their digest: the batch of a PRE-PREPARE.
+        witnesses: statements of others that it rests on.
+    """
 
     accused: int
     kind: str
     first: Signed
-    second: Signed
+    second: Signed | None = None
+    attachment: bytes = b""
+    witnesses: tuple[Signed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ViewEntered:
+    """A view was entered by this NEW-VIEW, for the archive that explains a fork (`bft.core.forensics`)."""
+
+    new_view: Signed
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -327,7 +348,7 @@ class Progress:
     detail: str = ""
 
 
-Report = Rejected | Evidence | Committed | Progress
+Report = Rejected | Evidence | ViewEntered | Committed | Progress
 Effect = (
     Persist
     | Send
@@ -341,6 +362,7 @@ Effect = (
     | SendManifest
     | Rejected
     | Evidence
+    | ViewEntered
     | Committed
     | Progress
 )

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from bft.ids import U63, DigestBytes, KeyBytes, ReplicaIndex, SignatureBytes
+from bft.ids import DIGEST_BYTES, U63, DigestBytes, KeyBytes, ReplicaIndex, SignatureBytes
 
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 OPERATION_BYTES_MAX = 1024 * 1024
@@ -173,6 +173,19 @@ class NewView(Message, frozen=True, tag=16):
     pre_prepares: Annotated[tuple[Signed, ...], Meta(max_length=4096)]
 
 
+class ReplyStatement(Message, frozen=True, tag=22):
+    """What a replica signs about a reply, in clusters with `signed_replies`: the bundle of a session in a slot.
+
+    A weak quorum of equal ones is a receipt (`bft.core.receipts`); two different ones of a replica are evidence.
+    """
+
+    epoch: U63
+    client: KeyBytes
+    session: U63
+    seq: U63
+    digest: DigestBytes
+
+
 # --- messages signed by clients -----------------------------------------------------------------------------------
 
 
@@ -276,6 +289,13 @@ class Reply(Message, frozen=True, tag=4):
     bundle: Payload
 
 
+class SignedReply(Message, frozen=True, tag=9):
+    """A reply whose sender has signed its `ReplyStatement`, so that a client can show it to others."""
+
+    reply: Reply
+    signature: SignatureBytes
+
+
 class Refusal(Message, frozen=True, tag=5):
     """A hint that a session's operations were not executed; believed only when `weak` replicas agree."""
 
@@ -318,6 +338,8 @@ class Status(Message, frozen=True, tag=8):
         stable: its low watermark h.
         executed: its last executed sequence number.
         view_changes: senders whose VIEW-CHANGE for `view` it holds, ascending.
+        began: digest of the NEW-VIEW that `view` began with here, empty without one. Who holds another one shows it:
+            so a primary that begins one view twice is found out.
     """
 
     epoch: U63
@@ -326,6 +348,7 @@ class Status(Message, frozen=True, tag=8):
     stable: U63
     executed: U63
     view_changes: Annotated[tuple[ReplicaIndex, ...], Meta(max_length=REPLICAS_BOUND)]
+    began: Annotated[bytes, Meta(max_length=DIGEST_BYTES)] = b""
 
 
 class FetchBatch(Message, frozen=True, tag=40):
@@ -414,12 +437,13 @@ class ProbeReply(Message, frozen=True, tag=51):
     report: Annotated[bytes, Meta(max_length=1 << 16)]
 
 
-ReplicaMessage = PrePrepare | Prepare | Commit | Checkpoint | Suspect | ViewChange | NewView
+ReplicaMessage = PrePrepare | Prepare | Commit | Checkpoint | Suspect | ViewChange | NewView | ReplyStatement
 Packet = (
     Signed
     | SignedRequest
     | Proposal
     | Reply
+    | SignedReply
     | Refusal
     | Query
     | QueryReply

@@ -23,11 +23,30 @@ MAY_IMPORT: dict[str, list[str]] = {
     "transport": [*FOUNDATION, "transport", "crypto", "wire"],
     "client": [*FOUNDATION, "client", "services", "crypto", "transport", "wire"],
     "runtime": [
-        *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport"
+        *FOUNDATION,
+        "runtime",
+        "core",
+        "wire",
+        "state",
+        "services",
+        "engine",
+        "crypto",
+        "storage",
+        "transport",
     ],
     "adversary": [*FOUNDATION, "adversary", "core", "wire", "state", "services", "engine", "client", "runtime"],
     "sim": [
-        *FOUNDATION, "sim", "adversary", "core", "wire", "state", "services", "engine", "client", "crypto", "storage",
+        *FOUNDATION,
+        "sim",
+        "adversary",
+        "core",
+        "wire",
+        "state",
+        "services",
+        "engine",
+        "client",
+        "crypto",
+        "storage",
         "generals",
     ],
 }
@@ -37,8 +56,20 @@ PURE = ["core", "wire", "state", "services", "generals", "engine", *FOUNDATION]
 PURE_FILES = ["client/session.py"]
 SEEDED = ["sim", "adversary"]
 FORBIDDEN_IN_PURE = {
-    "anyio", "asyncio", "cryptography", "logging", "nacl", "os", "random", "socket", "sqlite3", "ssl", "subprocess",
-    "threading", "time", "trio",
+    "anyio",
+    "asyncio",
+    "cryptography",
+    "logging",
+    "nacl",
+    "os",
+    "random",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "trio",
 }
 ALLOWED_IN_SEEDED = {"random"}
 EXCEPTIONS: dict[str, set[str]] = {

@@ -2,55 +2,74 @@
 
 from __future__ import annotations
 
-import json
+import stat
 from pathlib import Path
 
 import click
 import msgspec
 from rich.table import Table
 
-from bft.cli.terminal import console, example
+from bft.cli.terminal import Exit, console, example, friendly, json_option, print_json
 from bft.config import load_cluster
-from bft.core.evidence import EvidenceFile, verdict
+from bft.core.evidence import ASSUMES_F, EvidenceFile
 from bft.core.proofs import opened
+from bft.core.verdict import verdict
 from bft.crypto.signatures import Ed25519Verifier
 from bft.errors import ConfigError
 
+FILE_BYTES_MAX = 64 * 1024 * 1024
+"""Two messages of the largest size in base64 fit."""
+SHOWN_CHARACTERS_MAX = 2000
 
-@click.group(
-    epilog=example("evidence list cluster", "evidence verify r3-two-prepares-1a2b.json --cluster cluster.toml")
-)
+
+@click.group(epilog=example("evidence list cluster", "evidence verify r3-two-prepares-v0.json --cluster cluster.toml"))
 def evidence() -> None:
     """Evidence of misbehaviour: list, show, verify.
 
     A replica keeps evidence in the folder `evidence` beside its store. A file proves by itself, to anybody who has the
-    cluster's public keys, that a replica signed two messages which exclude each other.
+    cluster's public keys, that a replica signed what no correct replica signs.
     """
+
+
+def read_bounded(path: Path, bytes_max: int) -> bytes:
+    """Read a stranger's file: a regular one, of bounded length.
+
+    Raises:
+        ConfigError: it is missing, no file, or too long.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"{path}: is no regular file")
+        with path.open("rb") as file:
+            content = file.read(bytes_max + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > bytes_max:
+        raise ConfigError(f"{path}: is longer than {bytes_max} bytes, the most that evidence can take")
+    return content
 
 
 def read_evidence(path: Path) -> EvidenceFile:
     """Read an evidence file.
 
     Raises:
-        ConfigError: it is missing or malformed.
+        ConfigError: it is missing, too long or malformed.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=EvidenceFile)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(read_bounded(path, FILE_BYTES_MAX), type=EvidenceFile)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: is no evidence file: {error}") from error
 
 
 @evidence.command("list", epilog=example("evidence list cluster --json"))
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
+@friendly
 def list_evidence(folder: Path, as_json: bool) -> None:
     """List all evidence files below FOLDER."""
-    found = [(path, read_evidence(path)) for path in sorted(folder.rglob("evidence/r*.json"))]
+    found = [(path, read_evidence(path)) for path in sorted(folder.rglob("evidence/*.json"))]
     if as_json:
-        rows = [{"file": str(path), "accused": item.accused, "kind": item.kind} for path, item in found]
-        click.echo(json.dumps(rows))
+        print_json([{"file": str(path), "accused": item.accused, "kind": item.kind} for path, item in found])
         return
     table = Table("accused", "kind", "file")
     for path, item in found:
@@ -58,25 +77,49 @@ def list_evidence(folder: Path, as_json: bool) -> None:
     console().print(table if found else "no evidence")
 
 
-@evidence.command(epilog=example("evidence show r3-two-prepares-1a2b.json"))
+@evidence.command(epilog=example("evidence show r3-two-prepares-v0.json"))
 @click.argument("file", type=click.Path(path_type=Path))
+@friendly
 def show(file: Path) -> None:
-    """Show what a piece of evidence says."""
+    """Show what a piece of evidence says; whether it is true, `verify` tells."""
     item = read_evidence(file)
     click.echo(f"replica {item.accused} is accused of {item.kind} in cluster {item.cluster.hex()[:16]}")
     for name, signed in (("first", item.first), ("second", item.second)):
-        click.echo(f"{name}: {opened(signed)}")
+        if signed is not None:
+            click.echo(f"{name}: {_short(opened(signed))}")
+    if item.attachment:
+        click.echo(f"attachment: {len(item.attachment)} bytes")
+    for signed in item.witnesses:
+        click.echo(f"witness r{signed.sender}: {_short(opened(signed))}")
 
 
-@evidence.command(epilog=example("evidence verify r3-two-prepares-1a2b.json --cluster cluster/cluster.toml"))
+def _short(message: object) -> str:
+    text = repr(message)
+    left = len(text) - SHOWN_CHARACTERS_MAX
+    return text if left <= 0 else f"{text[:SHOWN_CHARACTERS_MAX]}... ({left} characters more)"
+
+
+@evidence.command(epilog=example("evidence verify r3-two-prepares-v0.json --cluster cluster/cluster.toml"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--cluster", type=click.Path(path_type=Path), required=True, help="The cluster file: public keys.")
-def verify(file: Path, cluster: Path) -> None:
-    """Verify a piece of evidence offline. Exit code 0 if it proves what it says, 1 if it does not."""
+@json_option
+@friendly
+def verify(file: Path, cluster: Path, as_json: bool) -> None:
+    """Verify a piece of evidence offline.
+
+    Exit code 0: it proves what it says; 1: it does not; 2: the file or the cluster file cannot be used.
+    """
     config = load_cluster(cluster)
     item = read_evidence(file)
-    wrong = verdict(item, config.id, Ed25519Verifier(config.id, config.replica_keys, None))
-    if wrong is not None:
+    wrong = verdict(item, config, Ed25519Verifier(config.id, config.replica_keys, config.client_keys))
+    assumes_f = item.kind in ASSUMES_F
+    if as_json:
+        said = {"accused": item.accused, "kind": item.kind, "proven": wrong is None, "flaw": wrong}
+        print_json({**said, "assumes_at_most_f": assumes_f})
+    elif wrong is not None:
         click.echo(f"not proven: {wrong}")
-        raise SystemExit(1)
-    click.echo(f"proven: replica {item.accused} committed {item.kind}")
+    else:
+        unless = f", unless more than {config.quorums.f} replicas lie" if assumes_f else ""
+        click.echo(f"proven: replica {item.accused} committed {item.kind}{unless}")
+    if wrong is not None:
+        click.get_current_context().exit(Exit.FAILED)

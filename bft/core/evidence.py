@@ -1,35 +1,87 @@
-"""Accountability: two signed messages of one replica that no correct replica can both have signed.
+"""Accountability: signed statements of one replica that no correct replica can have made.
 
 Evidence is self-contained: with the cluster's public keys anybody can verify it, offline. It is sound: a correct
 replica writes what binds it to disk before it speaks, so neither crash nor restart makes it contradict itself, and a
 signature covers the cluster, so nothing can be brought in from elsewhere. Silence and bad timing are no evidence.
+
+Three forms, and what makes each sound:
+
+- two messages that exclude each other (`contradiction`): a correct replica says such a thing once, durably;
+- one message that is invalid in itself (`bft.wire.admission`, which finds it): a correct replica passes everything that
+  it signs through the very validator that others hold against it;
+- a reply that a weak quorum of others contradicts: rests on the assumption that one of those is correct (`ASSUMES_F`).
+
+`bft.core.verdict` judges evidence, `bft.core.forensics` finds it after a fork.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from bft.core.proofs import opened, opened_pre_prepare
-from bft.messages import Checkpoint, Commit, NewView, Prepare, PrePrepare, Signed, ViewChange
-from bft.ports import Verifier
+from bft.events import Evidence
+from bft.ids import DigestBytes, ReplicaIndex
+from bft.messages import (
+    REPLICAS_BOUND,
+    Checkpoint,
+    Commit,
+    NewView,
+    Payload,
+    Prepare,
+    PrePrepare,
+    ReplyStatement,
+    Signed,
+    ViewChange,
+)
 
-VERSION = 1
+VERSION = 2
+VERSIONS_READ = (1, 2)
+WRONG_REPLY = "wrong-reply"
+ASSUMES_F = (WRONG_REPLY,)
+"""Kinds that convict only if at most f replicas lie; all others hold whatever the rest of the cluster does."""
+VIEWS_PER_BUCKET = 16
+"""Evidence of one kind against one replica is kept once per this many views: one conviction is as good as ten."""
 
 
 class EvidenceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Evidence as it is kept and passed on (JSON; bytes as base64).
+    """Evidence as it is kept and passed on (JSON; bytes as base64); fields as of `bft.events.Evidence`.
 
     Attributes:
         cluster: 32-byte cluster id, which the signatures cover.
-        kind: what `contradiction` calls it.
+        version: 2 since evidence need not be a pair; pairs of version 1 are still read.
     """
 
     version: int = VERSION
-    cluster: bytes
-    kind: str
-    accused: int
+    cluster: DigestBytes
+    kind: Annotated[str, Meta(max_length=64)]
+    accused: ReplicaIndex
     first: Signed
-    second: Signed
+    second: Signed | None = None
+    attachment: Payload = b""
+    witnesses: Annotated[tuple[Signed, ...], Meta(max_length=REPLICAS_BOUND)] = ()
+
+
+def file_of(evidence: Evidence, cluster_id: bytes) -> EvidenceFile:
+    """What a replica or client reports, as it is kept."""
+    return EvidenceFile(
+        cluster=cluster_id,
+        kind=evidence.kind,
+        accused=evidence.accused,
+        first=evidence.first,
+        second=evidence.second,
+        attachment=evidence.attachment,
+        witnesses=evidence.witnesses,
+    )
+
+
+def bucket(evidence: Evidence) -> int:
+    """Which stretch of views the first message belongs to; 0 for messages without a view."""
+    view = getattr(opened(evidence.first), "view", 0)
+    assert isinstance(view, int), "views are integers"
+    return view // VIEWS_PER_BUCKET
 
 
 def contradiction(first: Signed, second: Signed) -> str | None:
@@ -52,12 +104,22 @@ def contradiction(first: Signed, second: Signed) -> str | None:
             return "two-new-views"
         case (Commit() as commit, ViewChange() as change):
             return "hidden-certificate" if hides(commit, change) else None
+        case (PrePrepare() | Prepare() as vote, Commit() as commit) if _same_slot(vote, commit):
+            return "crossed-votes" if vote.digest != commit.digest else None
+        case (ReplyStatement() as one, ReplyStatement() as other) if _same_reply(one, other):
+            return "two-replies"
         case _:
             return None
 
 
 def _same_slot(one: PrePrepare | Prepare | Commit, other: PrePrepare | Prepare | Commit) -> bool:
+    """What a correct replica prepared is the one proposal that it accepted in that view, durably, and COMMITs."""
     return (one.epoch, one.view, one.seq) == (other.epoch, other.view, other.seq)
+
+
+def _same_reply(one: ReplyStatement, other: ReplyStatement) -> bool:
+    """Execution is deterministic, also when it is repeated after a crash: a session's bundle of a slot is one."""
+    return (one.epoch, one.client, one.session, one.seq) == (other.epoch, other.client, other.session, other.seq)
 
 
 def hides(commit: Commit, change: ViewChange) -> bool:
@@ -71,20 +133,3 @@ def hides(commit: Commit, change: ViewChange) -> bool:
         return False
     headers = [opened_pre_prepare(certificate.pre_prepare) for certificate in change.prepared]
     return not any(header and header.seq == commit.seq and header.view >= commit.view for header in headers)
-
-
-def verdict(evidence: EvidenceFile, cluster_id: bytes, verifier: Verifier) -> str | None:
-    """What is wrong with a piece of evidence; None if it proves what it says."""
-    if evidence.version != VERSION:
-        return f"format version {evidence.version} is unknown, this is {VERSION}"
-    if evidence.cluster != cluster_id:
-        return "it belongs to another cluster"
-    for name, signed in (("first", evidence.first), ("second", evidence.second)):
-        if signed.sender != evidence.accused:
-            return f"the {name} message is signed by replica {signed.sender}, not by the accused {evidence.accused}"
-        if not verifier.verify_replica(signed.sender, signed.payload, signed.signature):
-            return f"the signature of the {name} message does not hold"
-    found = contradiction(evidence.first, evidence.second)
-    if found is None:
-        return "a correct replica may have signed both messages"
-    return None if found == evidence.kind else f"it proves {found}, not {evidence.kind}"

@@ -26,6 +26,7 @@ from bft.messages import (
     PreparedCertificate,
     PrePrepare,
     ReplicaMessage,
+    ReplyStatement,
     Signed,
     Suspect,
     ViewChange,
@@ -62,6 +63,8 @@ def flaw(message: ReplicaMessage, sender: int, rules: Rules) -> str | None:
             return _view_change_flaw(message, rules)
         case NewView():
             return _new_view_flaw(message, sender, rules)
+        case ReplyStatement():
+            return None
 
 
 def commit_certificate_flaw(certificate: CommitCertificate, rules: Rules) -> str | None:

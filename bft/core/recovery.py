@@ -13,6 +13,7 @@ from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import State
 from bft.core.viewchange import install_proposals
+from bft.digests import new_view_digest
 from bft.events import Accepted, InstallState, OpenedBatch, Recovered
 from bft.membership import Quorums
 from bft.messages import Checkpoint, Commit, NewView, Prepare, ViewChange
@@ -81,6 +82,7 @@ def _rebuild_view(state: State, recovered: Recovered) -> None:
     if record.new_view is not None:
         new_view = opened(record.new_view)
         assert isinstance(new_view, NewView), "the store gives back what was persisted"
+        state.began = new_view_digest(record.new_view.payload)
         install_proposals(state, new_view)
     if record.view_change is not None and not record.active:
         view_change = opened(record.view_change)

@@ -134,7 +134,7 @@ class Replica:
                     return isinstance(packet, Query | FetchEvents)
         match packet:
             case Signed():
-                return packet.sender != state.me and self._wants_signed(packet.sender, message)
+                return packet.sender != state.me and self._wants_signed(packet, message)
             case SignedRequest():
                 return isinstance(message, Request) and requests.wants_request(state, packet, message)
             case Proposal():
@@ -150,8 +150,9 @@ class Replica:
             case _:
                 return True
 
-    def _wants_signed(self, sender: int, message: Message | None) -> bool:
+    def _wants_signed(self, packet: Signed, message: Message | None) -> bool:
         state = self._state
+        sender = packet.sender
         match message:
             case Prepare():
                 return ordering.wants_prepare(state, sender, message)
@@ -168,7 +169,7 @@ class Replica:
                 held_change = state.view_changes.get(sender, {}).get(message.view)
                 return held_change is not None or viewchange.wants_view_change(state, sender, message)
             case NewView():
-                return viewchange.wants_new_view(state, message)
+                return viewchange.wants_new_view(state, message) or viewchange.is_second(state, packet, message)
             case _:
                 return False
 

@@ -174,7 +174,8 @@ class ReplicaServer:
         task_status: trio.TaskStatus[None],
     ) -> None:
         self._summary = parts.summary
-        driver = self._make_driver(parts, store)
+        keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
+        driver = self._make_driver(parts, store, keeper)
         self._listener = Listener(
             sockets,
             host,
@@ -189,6 +190,7 @@ class ReplicaServer:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(driver.run)
+                    nursery.start_soon(keeper.run)
                     nursery.start_soon(self._listener.run, partial(self._answer, driver))
                     for peer in range(len(self._cluster.replica)):
                         if peer != self._me:
@@ -202,8 +204,7 @@ class ReplicaServer:
                 stop_metrics()
         self._log.info("stopped")
 
-    def _make_driver(self, parts: Assembly, store: Store) -> Driver:
-        keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
+    def _make_driver(self, parts: Assembly, store: Store, keeper: EvidenceKeeper) -> Driver:
         reporter = Reporter(self._me, self.stats, self._on_report, keeper)
         return Driver(
             self._me,

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from bft.errors import TransportError
-from bft.events import Committed, Evidence, Progress, Rejected, Report
+from bft.events import Committed, Evidence, Progress, Rejected, Report, ViewEntered
 from bft.ids import Nanos, ReplicaId, peer_name
 from bft.runtime.evidence import EvidenceKeeper
 
@@ -76,6 +76,8 @@ class Reporter:
         match report:
             case Rejected():
                 self._stats.rejected[report.reason] += 1
+                if report.evidence is not None:
+                    self.take(report.evidence, now)
             case Evidence():
                 if self._keeper is not None:
                     self._keeper.keep(report)
@@ -84,7 +86,7 @@ class Reporter:
             case Progress():
                 if self._may_log(now):
                     self._log.info("view=%d seq=%d %s %s", report.view, report.seq, report.what, report.detail)
-            case Committed():
+            case Committed() | ViewEntered():
                 pass
         if self._listener is not None:
             self._listener(report)

@@ -272,7 +272,7 @@ def _hunts() -> dict[str, Scenario]:
         ),
         # One signer counted often, under a value that the primary showed to a few: needs two liars.
         "B08-repeated-7": _scenario(
-            {"0": 'split((1, 2, 3), (4, 5)) & support() & forged_certificate("repeated")', "6": 'support()'},
+            {"0": 'split((1, 2, 3), (4, 5)) & support() & forged_certificate("repeated")', "6": "support()"},
             n=7,
             gst_ms=700,
             workload=one,

@@ -274,6 +274,8 @@ class ReplicaHost:
     def _note_rejected(self, rejected: Rejected) -> None:
         history = self._world.history
         history.rejections[rejected.reason] = history.rejections.get(rejected.reason, 0) + 1
+        if self.is_correct and rejected.evidence is not None:
+            history.accusations.append((self.index, rejected.evidence))
         if self.is_correct and rejected.peer in history.correct:
             history.rejected_honest.append((self.index, rejected))
 

@@ -93,8 +93,10 @@ class Rig:
     async def until_equal(self) -> None:
         """Wait until all replicas have executed the same batches."""
         await self.until(
-            lambda accounts: all(account.answered for account in accounts)
-            and len({(account.report["executed"], account.report["chain"]) for account in accounts}) == 1
+            lambda accounts: (
+                all(account.answered for account in accounts)
+                and len({(account.report["executed"], account.report["chain"]) for account in accounts}) == 1
+            )
         )
 
     @asynccontextmanager

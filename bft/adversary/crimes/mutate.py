@@ -23,6 +23,7 @@ from bft.messages import (
     PrePrepare,
     Proposal,
     ReplicaMessage,
+    ReplyStatement,
     Signed,
     Suspect,
     ViewChange,
@@ -67,6 +68,8 @@ class _Mutate(Strategy):
                 return self._view_change(context, message, step)
             case NewView():
                 return self._new_view(context, message)
+            case ReplyStatement():
+                return msgspec.structs.replace(message, digest=random.choice(self._digests))
 
     def _view_change(self, context: Context, message: ViewChange, step: int) -> ViewChange:
         prepared = list(message.prepared)

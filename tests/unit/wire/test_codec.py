@@ -32,9 +32,11 @@ from bft.messages import (
     QueryReply,
     Refusal,
     Reply,
+    ReplyStatement,
     Request,
     Result,
     Signed,
+    SignedReply,
     SignedRequest,
     Status,
     Suspect,
@@ -79,7 +81,9 @@ EXAMPLES: dict[str, Message] = {
     "refusal": Refusal(7, 1, "session-expired"),
     "query": Query(9, 2, True, b"operation"),
     "query_reply": QueryReply(9, 2, 0, 0, b"value"),
-    "status": Status(0, 1, True, 128, 130, (0, 2)),
+    "status": Status(0, 1, True, 128, 130, (0, 2), D),
+    "reply_statement": ReplyStatement(0, D, 7, 2, D),
+    "signed_reply": SignedReply(Reply(7, 2, 0, 1, D, b"bundle"), S),
     "commit_certificate": CommitCertificate(0, 1, 2, D, ENDORSEMENTS),
     "checkpoint_certificate": STABLE,
     "fetch_batch": FetchBatch(D),
@@ -90,7 +94,8 @@ DECODERS = {
     "bundle": decode_bundle,
     "manifest": decode_manifest,
     **dict.fromkeys(
-        ["pre_prepare", "prepare", "commit", "checkpoint", "suspect", "view_change", "view_change_genesis", "new_view"],
+        ["pre_prepare", "prepare", "commit", "checkpoint", "suspect", "view_change", "view_change_genesis", "new_view"]
+        + ["reply_statement"],
         decode_replica_message,
     ),
 }
