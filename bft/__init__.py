@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ClientClosed,
         ClientError,
         ConfigError,
+        EvidenceError,
         KeyFileError,
         OutcomeUnknown,
         Overloaded,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from bft.ports import ExecutionContext, StateMachine
+    from bft.runtime.forensics import forensics
     from bft.runtime.local import local_cluster
     from bft.services.service import Service, command, context, query
     from bft.state.map import Map
@@ -36,6 +38,7 @@ __all__ = [
     "ClientClosed",
     "ClientError",
     "ConfigError",
+    "EvidenceError",
     "ExecutionContext",
     "KeyFileError",
     "Map",
@@ -52,6 +55,7 @@ __all__ = [
     "connect",
     "connect_blocking",
     "context",
+    "forensics",
     "local_cluster",
     "query",
 ]
@@ -70,6 +74,7 @@ _HOMES = {
     "connect": "bft.client.client",
     "ExecutionContext": "bft.ports",
     "StateMachine": "bft.ports",
+    "forensics": "bft.runtime.forensics",
     "local_cluster": "bft.runtime.local",
     "Service": "bft.services.service",
     "command": "bft.services.service",

@@ -180,6 +180,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         durability: "power" survives power loss (fsync), "process" survives kill -9, "memory" survives nothing: a
             restart then counts as one of the f faults.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
+        archive_slots: decided slots whose certificates are kept to explain a fork (`bft evidence forensics`); 0 for
+            none.
     """
 
     id: Annotated[int, Meta(ge=0, le=REPLICAS_MAX - 1)]
@@ -188,6 +190,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     data: str
     durability: Durability = "power"
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    archive_slots: Annotated[int, Meta(ge=0, le=1_000_000)] = 8192
 
 
 def load_cluster(path: Path) -> Cluster:

@@ -27,6 +27,10 @@ class TransportError(BFTError):
     """A socket could not be opened or bound, or a TLS peer is not who the cluster file says."""
 
 
+class EvidenceError(BFTError):
+    """A receipt or certificate does not prove what it is said to, or what is at hand does not explain a fork."""
+
+
 class ClientError(BFTError):
     """Base of what a client call can raise."""
 

@@ -12,19 +12,29 @@ from rich.table import Table
 from bft.cli.terminal import Exit, console, example, friendly, json_option, print_json
 from bft.config import load_cluster
 from bft.core.evidence import ASSUMES_F, EvidenceFile
+from bft.core.forensics import conflicts
 from bft.core.proofs import opened
 from bft.core.verdict import verdict
 from bft.crypto.signatures import Ed25519Verifier
-from bft.errors import ConfigError
+from bft.errors import ConfigError, EvidenceError
+from bft.runtime.archive import read_archive
+from bft.runtime.evidence import write_whole
+from bft.runtime.forensics import forensics as name_culprits
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 """Two messages of the largest size in base64 fit."""
 SHOWN_CHARACTERS_MAX = 2000
 
 
-@click.group(epilog=example("evidence list cluster", "evidence verify r3-two-prepares-v0.json --cluster cluster.toml"))
+@click.group(
+    epilog=example(
+        "evidence list cluster",
+        "evidence verify r3-two-prepares-v0.json --cluster cluster.toml",
+        "evidence forensics cluster --cluster cluster/cluster.toml",
+    )
+)
 def evidence() -> None:
-    """Evidence of misbehaviour: list, show, verify.
+    """Evidence of misbehaviour: list, show, verify, and find it after a fork.
 
     A replica keeps evidence in the folder `evidence` beside its store. A file proves by itself, to anybody who has the
     cluster's public keys, that a replica signed what no correct replica signs.
@@ -123,3 +133,69 @@ def verify(file: Path, cluster: Path, as_json: bool) -> None:
         click.echo(f"proven: replica {item.accused} committed {item.kind}{unless}")
     if wrong is not None:
         click.get_current_context().exit(Exit.FAILED)
+
+
+@evidence.command(epilog=example("evidence forensics cluster --cluster cluster/cluster.toml --out culprits"))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="The cluster file: public keys.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write evidence files into this folder.")
+@json_option
+@friendly
+def forensics(folders: tuple[Path, ...], cluster: Path, out: Path | None, as_json: bool) -> None:
+    """Explain a fork from the archives of replicas below FOLDERS: name at least f + 1 culprits, with evidence.
+
+    A fork needs more than f liars. Exit code 0: no slot was decided in two ways; 1: one was, and the culprits are
+    named; 3: one was, but the archives do not suffice to name them.
+    """
+    config = load_cluster(cluster)
+    read = [read_archive(folder) for folder in folders]
+    commits = [certificate for certificates, _ in read for certificate in certificates]
+    new_views = [signed for _, signed_ones in read for signed in signed_ones]
+    forks: list[dict[str, object]] = []
+    culprits: dict[int, EvidenceFile] = {}
+    for first, second in conflicts(commits):
+        try:
+            named = name_culprits(first, second, new_views, config)
+        except EvidenceError as error:
+            forks.append({"slot": first.seq, "culprits": None, "why": str(error)})
+            continue
+        forks.append({"slot": first.seq, "culprits": [item.accused for item in named], "why": ""})
+        for item in named:
+            culprits.setdefault(item.accused, item)
+    files = [_write(out, culprits[accused]) for accused in sorted(culprits)] if out is not None else []
+    if as_json:
+        said = {"certificates": len(commits), "new_views": len(new_views), "forks": forks}
+        print_json({**said, "culprits": sorted(culprits), "files": [str(path) for path in files]})
+    else:
+        _tell(len(commits), len(new_views), forks, culprits, files)
+    if forks:
+        click.get_current_context().exit(Exit.FAILED if culprits else Exit.UNKNOWN)
+
+
+def _tell(
+    commits: int, new_views: int, forks: list[dict[str, object]], culprits: dict[int, EvidenceFile], files: list[Path]
+) -> None:
+    click.echo(f"{commits} commit certificates and {new_views} NEW-VIEWs: {len(forks)} slots decided in two ways")
+    for fork in forks:
+        named = fork["culprits"]
+        who = ", ".join(f"r{accused}" for accused in named) if isinstance(named, list) else f"unknown: {fork['why']}"
+        click.echo(f"slot {fork['slot']}: {who}")
+    for accused in sorted(culprits):
+        click.echo(f"culprit: replica {accused}, by {culprits[accused].kind}")
+    for path in files:
+        click.echo(f"written: {path}")
+
+
+def _write(folder: Path, item: EvidenceFile) -> Path:
+    """Write an evidence file.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    path = folder / f"r{item.accused}-{item.kind}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, msgspec.json.encode(item))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    return path

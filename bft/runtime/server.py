@@ -22,6 +22,7 @@ from bft.events import Report
 from bft.ids import Peer, ReplicaId, peer_name
 from bft.messages import ENVELOPE_BYTES_MAX
 from bft.ports import StateMachine, Store
+from bft.runtime.archive import Archive
 from bft.runtime.assembly import Assembly, NodeWrapper, assemble, load_replica_key, open_store
 from bft.runtime.driver import Driver
 from bft.runtime.evidence import EvidenceKeeper
@@ -175,7 +176,8 @@ class ReplicaServer:
     ) -> None:
         self._summary = parts.summary
         keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
-        driver = self._make_driver(parts, store, keeper)
+        archive = Archive(Path(self._local.data) / "archive", self._local.archive_slots)
+        driver = self._make_driver(parts, store, keeper, archive)
         self._listener = Listener(
             sockets,
             host,
@@ -191,6 +193,7 @@ class ReplicaServer:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(driver.run)
                     nursery.start_soon(keeper.run)
+                    nursery.start_soon(archive.run)
                     nursery.start_soon(self._listener.run, partial(self._answer, driver))
                     for peer in range(len(self._cluster.replica)):
                         if peer != self._me:
@@ -204,8 +207,8 @@ class ReplicaServer:
                 stop_metrics()
         self._log.info("stopped")
 
-    def _make_driver(self, parts: Assembly, store: Store, keeper: EvidenceKeeper) -> Driver:
-        reporter = Reporter(self._me, self.stats, self._on_report, keeper)
+    def _make_driver(self, parts: Assembly, store: Store, keeper: EvidenceKeeper, archive: Archive) -> Driver:
+        reporter = Reporter(self._me, self.stats, self._on_report, keeper, archive)
         return Driver(
             self._me,
             len(self._cluster.replica),

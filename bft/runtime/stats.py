@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from bft.errors import TransportError
 from bft.events import Committed, Evidence, Progress, Rejected, Report, ViewEntered
 from bft.ids import Nanos, ReplicaId, peer_name
+from bft.runtime.archive import Archive
 from bft.runtime.evidence import EvidenceKeeper
 
 NANOS_PER_SECOND = 1_000_000_000
@@ -62,9 +63,11 @@ class Reporter:
         stats: Stats,
         listener: Callable[[Report], None] | None = None,
         keeper: EvidenceKeeper | None = None,
+        archive: Archive | None = None,
     ) -> None:
-        """Report for replica `me`; `listener` gets every report as well, `keeper` all evidence."""
+        """Report for replica `me`; `listener` gets every report as well, `keeper` all evidence, `archive` its part."""
         self._keeper = keeper
+        self._archive = archive
         self._log = logging.getLogger(f"bft.{peer_name(me)}")
         self._stats = stats
         self._listener = listener
@@ -86,8 +89,12 @@ class Reporter:
             case Progress():
                 if self._may_log(now):
                     self._log.info("view=%d seq=%d %s %s", report.view, report.seq, report.what, report.detail)
-            case Committed() | ViewEntered():
-                pass
+            case Committed():
+                if self._archive is not None:
+                    self._archive.commits.append(report.certificate)
+            case ViewEntered():
+                if self._archive is not None:
+                    self._archive.enter(report.new_view)
         if self._listener is not None:
             self._listener(report)
 

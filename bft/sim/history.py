@@ -53,6 +53,9 @@ class History:
         signed: every message that a correct replica signed and let out, arrived or not: the soundness log.
         batches: batches proposed by anybody, by digest, as correct replicas opened them.
         stable: (replica, slot, correct replicas whose snapshot of it was durable by then) per advance of a watermark.
+        accusations: (who, evidence) that correct replicas and clients reported; a client counts from 1000.
+        new_views: NEW-VIEWs by which correct replicas entered views.
+        unproven: those of them that convince no judge, and why.
         issued: payloads of envelopes that correct clients signed.
         summaries: largest value of every size in the replicas' summaries.
     """
@@ -70,6 +73,8 @@ class History:
     checkpoints: list[tuple[int, int, bytes]] = field(default_factory=list)
     stable: list[tuple[int, int, int]] = field(default_factory=list)
     accusations: list[tuple[int, Evidence]] = field(default_factory=list)
+    new_views: list[Signed] = field(default_factory=list)
+    unproven: list[tuple[int, Evidence, str]] = field(default_factory=list)
     rejections: dict[str, int] = field(default_factory=dict)
     rejected_honest: list[tuple[int, Rejected]] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)

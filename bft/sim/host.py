@@ -34,6 +34,7 @@ from bft.events import (
     Snapshot,
     Start,
     Tick,
+    ViewEntered,
 )
 from bft.ids import Nanos, Peer
 from bft.messages import Message, Packet, Proposal, Signed
@@ -275,7 +276,7 @@ class ReplicaHost:
         history = self._world.history
         history.rejections[rejected.reason] = history.rejections.get(rejected.reason, 0) + 1
         if self.is_correct and rejected.evidence is not None:
-            history.accusations.append((self.index, rejected.evidence))
+            self._world.note_evidence(self.index, rejected.evidence)
         if self.is_correct and rejected.peer in history.correct:
             history.rejected_honest.append((self.index, rejected))
 
@@ -290,7 +291,9 @@ class ReplicaHost:
                 case Persist(record=Snapshot() as snapshot):
                     history.checkpoints.append((self.index, snapshot.seq, snapshot.digest))
                 case Evidence():
-                    history.accusations.append((self.index, effect))
+                    self._world.note_evidence(self.index, effect)
+                case ViewEntered():
+                    history.new_views.append(effect.new_view)
                 case Progress():
                     key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
                     history.transitions[key] = history.transitions.get(key, 0) + 1

@@ -15,6 +15,9 @@ import msgspec
 
 from bft.adversary.strategy import Coalition
 from bft.config import MILLISECOND, Cluster, Protocol, ReplicaEntry
+from bft.core.evidence import file_of
+from bft.core.verdict import verdict
+from bft.events import Evidence
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
 from bft.messages import Packet
@@ -153,6 +156,15 @@ class World:
             history.final[host.index] = host.summary()
             history.crimes += host.crimes
         history.trace_digest = self._trace.hexdigest()
+
+    def note_evidence(self, reporter: int, evidence: Evidence) -> None:
+        """A correct node accuses somebody: judge it as an outsider would, with the cluster's public keys alone."""
+        history = self.history
+        history.accusations.append((reporter, evidence))
+        verifier = self.vault.verifier(self.scenario.n)
+        wrong = verdict(file_of(evidence, self.cluster.id), self.cluster, verifier)
+        if wrong is not None:
+            history.unproven.append((reporter, evidence, wrong))
 
     # --- wire -----------------------------------------------------------------------------------------------------
 

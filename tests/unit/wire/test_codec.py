@@ -93,9 +93,9 @@ DECODERS = {
     "batch": decode_batch,
     "bundle": decode_bundle,
     "manifest": decode_manifest,
+    "reply_statement": decode_replica_message,
     **dict.fromkeys(
-        ["pre_prepare", "prepare", "commit", "checkpoint", "suspect", "view_change", "view_change_genesis", "new_view"]
-        + ["reply_statement"],
+        ["pre_prepare", "prepare", "commit", "checkpoint", "suspect", "view_change", "view_change_genesis", "new_view"],
         decode_replica_message,
     ),
 }
