@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bft.client.blocking import Blocking, connect_blocking
     from bft.client.client import Client, Result, connect
+    from bft.client.receipts import Receipt
     from bft.errors import (
         BFTError,
         ClientClosed,
@@ -44,6 +45,7 @@ __all__ = [
     "Map",
     "OutcomeUnknown",
     "Overloaded",
+    "Receipt",
     "Result",
     "Service",
     "ServiceError",
@@ -70,6 +72,7 @@ _HOMES = {
     "Blocking": "bft.client.blocking",
     "connect_blocking": "bft.client.blocking",
     "Client": "bft.client.client",
+    "Receipt": "bft.client.receipts",
     "Result": "bft.client.client",
     "connect": "bft.client.client",
     "ExecutionContext": "bft.ports",

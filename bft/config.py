@@ -102,11 +102,14 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         name: for people; part of the cluster's identity.
         service: import path of the replicated service, `package.module:Class`.
         enrolment: "open" lets any client key in, "known" only those listed under `client`.
+        signed_replies: replicas sign what they answer, so that clients get receipts and can prove a wrong reply; costs
+            a signature per session and slot.
     """
 
     name: Name
     service: Annotated[str, Meta(pattern="^[A-Za-z_][\\w.]*:[A-Za-z_]\\w*$")] = "bft.services.kv:KeyValue"
     enrolment: Literal["open", "known"] = "open"
+    signed_replies: bool = False
     protocol: Protocol = msgspec.field(default_factory=Protocol)
     replica: tuple[ReplicaEntry, ...]
     client: tuple[ClientEntry, ...] = ()
@@ -165,6 +168,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             tuple((field, getattr(self.protocol, field)) for field in self.protocol.__struct_fields__),
             tuple(entry.key for entry in self.replica),
             tuple(entry.key for entry in self.client),
+            *(("signed_replies",) if self.signed_replies else ()),
         )
         return config_digest(msgspec.msgpack.encode(identity))
 

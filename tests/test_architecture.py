@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "crypto": [*FOUNDATION, "crypto", "generals"],
     "storage": [*FOUNDATION, "storage", "wire"],
     "transport": [*FOUNDATION, "transport", "crypto", "wire"],
-    "client": [*FOUNDATION, "client", "services", "crypto", "transport", "wire"],
+    "client": [*FOUNDATION, "client", "core", "services", "crypto", "transport", "wire"],  # core: what evidence is
     "runtime": [
         *FOUNDATION,
         "runtime",

@@ -63,6 +63,10 @@ class EvidenceFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     attachment: Payload = b""
     witnesses: Annotated[tuple[Signed, ...], Meta(max_length=REPLICAS_BOUND)] = ()
 
+    def to_json(self) -> bytes:
+        """The content of an evidence file."""
+        return msgspec.json.encode(self)
+
 
 def file_of(evidence: Evidence, cluster_id: bytes) -> EvidenceFile:
     """What a replica or client reports, as it is kept."""

@@ -39,6 +39,7 @@ def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> 
         log=Log(protocol.window),
         sessions=SessionTable(protocol),
         pool=Pool(),
+        signs_replies=cluster.signed_replies,
     )
     _rebuild_snapshot(state, recovered)
     if recovered.stable is not None:

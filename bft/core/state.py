@@ -103,6 +103,7 @@ class State:
         view, active: the present view, and whether this replica takes part in it (False while changing).
         view_change, new_view: the exact signed messages that brought it there; `began` is the latter's digest.
         accused: (replica, kind) -> view in which it was last accused: evidence does not grow with what a liar sends.
+        signs_replies: the cluster's clients want receipts.
         compared: per peer, the view whose differing NEW-VIEW it was last shown.
         view_floor: checkpoint from which the present view began; slots at or below it are closed in this view.
         proposed_again: slot -> (digest, PRE-PREPARE) of what the present view's NEW-VIEW proposed, above the low
@@ -159,6 +160,7 @@ class State:
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     accused: dict[tuple[int, str], int] = field(default_factory=dict)
     compared: dict[int, int] = field(default_factory=dict)
+    signs_replies: bool = False
     timing: Timing = field(default_factory=Timing)
     out: list[Effect] = field(default_factory=list)
 

@@ -113,6 +113,7 @@ async def local_cluster(
     protocol: Protocol | None = None,
     make_service: Callable[[], StateMachine] | None = None,
     limits: ServerLimits | None = None,
+    signed_replies: bool = False,
 ) -> AsyncIterator[LocalCluster]:
     """Run a cluster on ephemeral ports of 127.0.0.1 while the block runs; its files are temporary.
 
@@ -123,12 +124,13 @@ async def local_cluster(
         protocol: parameters of the protocol.
         make_service: makes each replica's state machine, instead of loading it by `service`.
         limits: bounds on peers, for all replicas.
+        signed_replies: as in the cluster file.
 
     Raises:
         BFTError: a replica failed; AssertionErrors of replicas come out as they are, in trio's exception groups.
     """
     with tempfile.TemporaryDirectory(prefix="bft-") as name:
-        cluster = _prepare(Path(name), service, replicas, protocol or Protocol(), durability)
+        cluster = _prepare(Path(name), service, replicas, protocol or Protocol(), durability, signed_replies)
         cluster._make_service = make_service
         cluster._limits = limits
         async with trio.open_nursery() as nursery:
@@ -141,7 +143,9 @@ async def local_cluster(
                 nursery.cancel_scope.cancel()
 
 
-def _prepare(folder: Path, service: str | type, n: int, protocol: Protocol, durability: Durability) -> LocalCluster:
+def _prepare(
+    folder: Path, service: str | type, n: int, protocol: Protocol, durability: Durability, signed_replies: bool
+) -> LocalCluster:
     """Keys, ports and configuration of a new cluster."""
     sockets = {replica: listen(HOST, 0) for replica in range(n)}
     entries = []
@@ -151,7 +155,9 @@ def _prepare(folder: Path, service: str | type, n: int, protocol: Protocol, dura
         port = sockets[replica][0].getsockname()[1]
         entries.append(ReplicaEntry(replica, HOST, port, keys.public_hex))
     path = service if isinstance(service, str) else f"{service.__module__}:{service.__qualname__}"
-    cluster = Cluster(name="local", service=path, protocol=protocol, replica=tuple(entries))
+    cluster = Cluster(
+        name="local", service=path, protocol=protocol, replica=tuple(entries), signed_replies=signed_replies
+    )
     client, client_key = KeyPair.generate(), folder / "client.pem"
     save_key(client_key, client)
     return LocalCluster(cluster, folder, client, client_key, _durability=durability, _sockets=sockets)

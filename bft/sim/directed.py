@@ -96,6 +96,8 @@ BACKUP = {
     "D10": "twins()",
 }
 """What replica 3 does, with a crash of the primary in the middle so that views change and something must be fetched."""
+SIGNED = {"B16-signed": "wrong_reply()", "B16b-signed": "wrong_reply(True)"}
+"""What replica 3 does where replies are signed, likewise."""
 TRANSFER = {
     "B13": "bad_pages()",
     "B13b": "bad_manifest()",
@@ -116,6 +118,9 @@ def catalogue() -> dict[str, Scenario]:
     for name, crime in BACKUP.items():
         rules = (Rule(kinds=("NewView",), view=1),) if name.startswith("B08") else ()
         found[name] = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG, rules=rules)
+    for name, crime in SIGNED.items():
+        unsigned = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG)
+        found[name] = msgspec.structs.replace(unsigned, signed_replies=True)
     for name, crime in TRANSFER.items():
         found[name] = _lagging(2, {"3": crime})
         found[f"{name}-asked-first"] = _lagging(2, {"0": crime})

@@ -37,13 +37,14 @@ from bft.events import (
     ViewEntered,
 )
 from bft.ids import Nanos, Peer
-from bft.messages import Message, Packet, Proposal, Signed
+from bft.messages import Message, Packet, Proposal, ReplyStatement, Signed, SignedReply
 from bft.ports import Node, Store
 from bft.sim.disk import SimulatedDisk
 from bft.sim.history import Execution
 from bft.sim.scenario import Fault
 from bft.storage.memory import MemoryStore
 from bft.wire.admission import Admission, Limits
+from bft.wire.codec import encode
 
 if TYPE_CHECKING:
     from bft.sim.world import World
@@ -213,7 +214,7 @@ class ReplicaHost:
         for effect in effects:
             match effect:
                 case Send():
-                    self._note_said(effect.packet)
+                    self._note_said(effect.packet, effect.to)
                     self._send(effect.to, effect.packet)
                 case Broadcast():
                     self._note_said(effect.packet)
@@ -249,9 +250,13 @@ class ReplicaHost:
 
     # --- what checkers see ----------------------------------------------------------------------------------------
 
-    def _note_said(self, packet: Packet) -> None:
+    def _note_said(self, packet: Packet, target: Peer | None = None) -> None:
         """Write down what a correct replica signed and lets out, whether or not it arrives."""
         signed = packet.signed if isinstance(packet, Proposal) else packet
+        if isinstance(packet, SignedReply) and isinstance(target, bytes):
+            reply = packet.reply
+            statement = ReplyStatement(reply.epoch, target, reply.session, reply.seq, reply.digest)
+            signed = Signed(self.index, encode(statement), packet.signature)
         if self.is_correct and isinstance(signed, Signed) and signed.sender == self.index:
             self._world.history.signed.setdefault(self.index, []).append(signed)
 

@@ -99,6 +99,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         patience_ms: how long after it every request of a correct client may take.
         protocol: parameters that differ from `SIMULATED`.
         real_signatures: Ed25519 instead of the stand-in.
+        signed_replies: replicas sign their replies, and clients hold them against each other.
     """
 
     seed: int
@@ -113,6 +114,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     workload: Workload = Workload()
     protocol: dict[str, int] = {}
     real_signatures: bool = False
+    signed_replies: bool = False
 
     def corrupted_ids(self) -> list[int]:
         """Replicas whose keys the adversary holds, ascending."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bft.adversary.clients import Hostile, hostile_behaviour
+from bft.client.receipts import Receipts
 from bft.client.session import Ask, Completed, Flush, Lost, Session, SessionEffect, Submit
 from bft.config import MILLISECOND
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Peer
-from bft.messages import SignedRequest
+from bft.messages import SignedReply, SignedRequest
 from bft.sim.history import Operation
 from bft.wire.codec import Malformed, decode_packet, decode_request
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from bft.sim.world import World
 
 LANES = 3
+CLIENTS_FROM = 1000
+"""A client that reports evidence counts from here in the history."""
 
 
 class ClientHost:
@@ -34,6 +37,8 @@ class ClientHost:
         self._open: dict[int, Operation] = {}
         signer = world.vault.client_signer(self.client)
         self._session = Session(world.cluster.protocol, world.quorums, self.client, signer, world.now + index)
+        self._index = index
+        self.receipts = Receipts(world.cluster, world.vault.verifier(world.scenario.n), self.client)
 
     @property
     def is_done(self) -> bool:
@@ -52,6 +57,10 @@ class ClientHost:
             packet = decode_packet(frame)
         except Malformed:
             return
+        if isinstance(packet, SignedReply) and isinstance(source, int):
+            for evidence in self.receipts.add(source, packet):
+                self._world.note_evidence(CLIENTS_FROM + self._index, evidence)
+            packet = packet.reply
         self._do(Deliver(source, packet))
         self._do(Flush())
 

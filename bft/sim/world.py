@@ -49,7 +49,7 @@ def simulated_cluster(scenario: Scenario) -> Cluster:
         ReplicaEntry(index, "simulated", index + 1, vault.replica_key(index).hex()) for index in range(scenario.n)
     )
     protocol = msgspec.convert({**SIMULATED, **scenario.protocol}, Protocol)
-    return Cluster(name="simulated", protocol=protocol, replica=entries)
+    return Cluster(name="simulated", protocol=protocol, replica=entries, signed_replies=scenario.signed_replies)
 
 
 class World:
