@@ -201,7 +201,20 @@ class PagesLoaded:
     pages: dict[bytes, bytes]
 
 
-Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded
+@dataclass(frozen=True, slots=True)
+class PagesRead:
+    """Pages that `SendPages` asked for, as far as they fit into one packet: to be sent, and answered for.
+
+    Attributes:
+        digests: of the pages, as asked for; each page hashes to its own.
+    """
+
+    to: Peer
+    digests: tuple[bytes, ...]
+    pages: tuple[bytes, ...]
+
+
+Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded | PagesRead
 
 # --- effects ------------------------------------------------------------------------------------------------------
 

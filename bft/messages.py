@@ -186,6 +186,17 @@ class ReplyStatement(Message, frozen=True, tag=22):
     digest: DigestBytes
 
 
+class PagesServed(Message, frozen=True, tag=23):
+    """What a replica signs about state pages that it sends: digests asked for, and of what it sends for them.
+
+    They are equal, or the sender lies: no page of a stable checkpoint that it could mean has another digest.
+    """
+
+    epoch: U63
+    asked: Annotated[tuple[DigestBytes, ...], Meta(min_length=1, max_length=256)]
+    served: Annotated[tuple[DigestBytes, ...], Meta(min_length=1, max_length=256)]
+
+
 # --- messages signed by clients -----------------------------------------------------------------------------------
 
 
@@ -383,8 +394,9 @@ class FetchPages(Message, frozen=True, tag=44):
 
 
 class PageBodies(Message, frozen=True, tag=45):
-    """State pages, each proven by its digest."""
+    """State pages, each proven by its digest; `signed` is the sender's `PagesServed` about them."""
 
+    signed: Signed
     pages: Annotated[tuple[Payload, ...], Meta(min_length=1, max_length=256)]
 
 
@@ -437,7 +449,9 @@ class ProbeReply(Message, frozen=True, tag=51):
     report: Annotated[bytes, Meta(max_length=1 << 16)]
 
 
-ReplicaMessage = PrePrepare | Prepare | Commit | Checkpoint | Suspect | ViewChange | NewView | ReplyStatement
+ReplicaMessage = (
+    PrePrepare | Prepare | Commit | Checkpoint | Suspect | ViewChange | NewView | ReplyStatement | PagesServed
+)
 Packet = (
     Signed
     | SignedRequest

@@ -22,6 +22,7 @@ from bft.messages import (
     CommitCertificate,
     Endorsements,
     NewView,
+    PagesServed,
     Prepare,
     PreparedCertificate,
     PrePrepare,
@@ -65,6 +66,8 @@ def flaw(message: ReplicaMessage, sender: int, rules: Rules) -> str | None:
             return _new_view_flaw(message, sender, rules)
         case ReplyStatement():
             return None
+        case PagesServed():
+            return None if message.asked == message.served else "other-pages"
 
 
 def commit_certificate_flaw(certificate: CommitCertificate, rules: Rules) -> str | None:

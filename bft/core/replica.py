@@ -20,6 +20,7 @@ from bft.events import (
     Executed,
     Input,
     PagesLoaded,
+    PagesRead,
     QueryAnswered,
     Recovered,
     SendManifest,
@@ -96,6 +97,8 @@ class Replica:
                 queries.on_query_answered(state, event)
             case PagesLoaded():
                 transfer.on_pages_loaded(state, event)
+            case PagesRead():
+                transfer.on_pages_read(state, event)
             case Start():
                 self._start()
         effects = state.out
@@ -145,6 +148,8 @@ class Replica:
                 return checkpoint.wants_certificate(state, packet)
             case BatchBody():
                 return ordering.wants_batch_body(state, packet)
+            case PageBodies():
+                return state.fetching is not None
             case FetchEvents():
                 return False
             case _:

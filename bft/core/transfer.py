@@ -14,9 +14,17 @@ from __future__ import annotations
 from bft.core import checkpoint, execution, ordering, queries
 from bft.core.state import Fetching, State
 from bft.digests import page_digest, state_digest
-from bft.events import InstallState, LoadPages, Pages, PagesLoaded, Snapshot
+from bft.events import InstallState, LoadPages, Pages, PagesLoaded, PagesRead, Snapshot
 from bft.ids import Peer
-from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, Manifest, ManifestBody, PageBodies
+from bft.messages import (
+    CheckpointCertificate,
+    FetchManifest,
+    FetchPages,
+    Manifest,
+    ManifestBody,
+    PageBodies,
+    PagesServed,
+)
 from bft.wire.codec import Malformed, decode_manifest
 
 PAGES_PER_REQUEST = 32
@@ -118,6 +126,12 @@ def on_pages_loaded(state: State, event: PagesLoaded) -> None:
     if state.fetching is None:
         return
     _take(state, event.pages)
+
+
+def on_pages_read(state: State, event: PagesRead) -> None:
+    """Send pages, and sign that they are what was asked for: who sends others convicts itself."""
+    statement = PagesServed(state.epoch, event.digests, event.digests)
+    state.send(event.to, PageBodies(state.sign(statement), event.pages))
 
 
 def on_pages(state: State, peer: Peer, message: PageBodies) -> None:

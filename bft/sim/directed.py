@@ -124,6 +124,7 @@ def catalogue() -> dict[str, Scenario]:
     for name, crime in TRANSFER.items():
         found[name] = _lagging(2, {"3": crime})
         found[f"{name}-asked-first"] = _lagging(2, {"0": crime})
+    found["B13-asked-for-pages"] = _lagging(2, {"1": "bad_pages()"})
     for name in HOSTILE:
         found[f"C-{name}"] = _scenario({}, hostile_clients={"mallory": name})
     hunts = _hunts()

@@ -21,7 +21,7 @@ from bft.core.proofs import (
     flaw,
     nested,
 )
-from bft.digests import batch_digest, signature_digest
+from bft.digests import batch_digest, page_digest, signature_digest
 from bft.events import Deliver, Evidence, OpenedBatch, Rejected
 from bft.ids import Peer
 from bft.messages import (
@@ -33,6 +33,8 @@ from bft.messages import (
     Message,
     NewView,
     Packet,
+    PageBodies,
+    PagesServed,
     Prepare,
     PrePrepare,
     Proposal,
@@ -53,6 +55,7 @@ CRIMES: dict[type[Message], str] = {
     Checkpoint: "invalid-checkpoint",
     ViewChange: "invalid-view-change",
     NewView: "invalid-new-view",
+    PagesServed: "lying-page",
 }
 """What it is called to have signed a message of that type which has a flaw."""
 NO_CRIME = ("other-epoch", "not-a-member")
@@ -116,6 +119,8 @@ class Admission:
                 if not wants(peer, packet, None):
                     return None
                 return Deliver(peer, packet, None, self._batch(batch_digest(packet.batch), packet.batch))
+            case PageBodies():
+                return self._pages(packet, peer, wants)
             case CommitCertificate():
                 return self._certificate(packet, commit_certificate_flaw(packet, self._rules), peer, wants)
             case CheckpointCertificate():
@@ -171,6 +176,22 @@ class Admission:
             return _Refused(reason)  # anybody can have made it
         self._convicted[signed.sender, crime] = None
         return _Refused(reason, Evidence(signed.sender, crime, signed, attachment=attachment))
+
+    def _pages(self, packet: PageBodies, peer: Peer, wants: Wants) -> Deliver | None:
+        """Pages under somebody's word for them; without it they do not count, or nobody would have to give his word."""
+        signed = packet.signed
+        message = decode_replica_message(signed.payload)
+        if not isinstance(message, PagesServed):
+            raise _Refused("malformed")
+        if not wants(peer, packet, message):
+            return None
+        if message.served != tuple(page_digest(page) for page in packet.pages):
+            raise _Refused("digest-mismatch")
+        found = flaw(message, signed.sender, self._rules)
+        if found is not None:
+            raise self._convict(signed, CRIMES[PagesServed], found)
+        self._require_replica(signed.sender, signed.payload, signed.signature)
+        return Deliver(peer, packet)
 
     def _request(self, packet: SignedRequest, peer: Peer, wants: Wants) -> Deliver | None:
         request = self._static(packet)

@@ -26,6 +26,7 @@ KINDS = {
     "invalid-batch": ("P11", 0),
     "invalid-view-change": ("B08b", 3),
     "invalid-new-view": ("P23", 1),
+    "lying-page": ("B13-asked-for-pages", 1),
     "two-replies": ("B16b-signed", 3),
     "wrong-reply": ("B16-signed", 3),
 }
