@@ -10,6 +10,7 @@ import msgspec
 from rich.table import Table
 
 from bft.cli.terminal import Exit, console, example, friendly, json_option, print_json
+from bft.client.receipts import Receipt
 from bft.config import load_cluster
 from bft.core.evidence import ASSUMES_F, EvidenceFile
 from bft.core.forensics import conflicts
@@ -133,6 +134,29 @@ def verify(file: Path, cluster: Path, as_json: bool) -> None:
         click.echo(f"proven: replica {item.accused} committed {item.kind}{unless}")
     if wrong is not None:
         click.get_current_context().exit(Exit.FAILED)
+
+
+@evidence.command(epilog=example("evidence receipt receipt.json --cluster cluster/cluster.toml"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="The cluster file: public keys.")
+@json_option
+@friendly
+def receipt(file: Path, cluster: Path, as_json: bool) -> None:
+    """Verify a receipt offline and print the results that it proves.
+
+    Exit code 0: it proves them, unless more than f replicas lie; 1: it proves nothing.
+    """
+    config = load_cluster(cluster)
+    item = Receipt.from_json(read_bounded(file, FILE_BYTES_MAX))
+    results = item.verify(config)
+    if as_json:
+        rows = [{"number": result.number, "status": result.status, "value": result.value.hex()} for result in results]
+        print_json({"client": item.client.hex(), "session": item.session, "slot": item.seq, "results": rows})
+        return
+    signers = ", ".join(f"r{statement.replica}" for statement in item.statements)
+    click.echo(f"proven by {signers}: client {item.client.hex()[:16]}, session {item.session}, slot {item.seq}")
+    for result in results:
+        click.echo(f"operation {result.number}: status {result.status}, value {result.value.hex()}")
 
 
 @evidence.command(epilog=example("evidence forensics cluster --cluster cluster/cluster.toml --out culprits"))

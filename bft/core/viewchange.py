@@ -239,8 +239,8 @@ def enter(state: State, signed: Signed, message: NewView) -> None:
         if any(view > state.view for view in held)
     }
     state.pool.reset()
-    state.out.append(ViewEntered(signed))
     state.progress("new-view", state.executed, f"{len(message.pre_prepares)} proposed again")
+    state.out.append(ViewEntered(signed))
     _apply(state, message)
     for pending in state.pool:
         if pending.proposed == 0 and state.primary != state.me:
