@@ -107,7 +107,6 @@ def on_proposal(state: State, peer: Peer, signed: Signed, message: PrePrepare, b
     again = state.proposed_again.get(message.seq)
     if again is not None and again[0] != message.digest:
         # Beyond the window when the view began, hence not in `accepted`, but bound by the NEW-VIEW all the same.
-        state.accuse(signed.sender, "two-pre-prepares", again[1], signed)
         viewchange.suspect(state, "contradicts-new-view")
         return
     if accepted is None and again is None and not _time_is_acceptable(state, peer, batch):

@@ -46,8 +46,8 @@ def test_crime_is_found_and_its_culprit_named(kind: str) -> None:
     assert check(history, ("no-false-accusation", "evidence-convinces", "no-contradiction")) == []
 
 
-def test_contradicted_new_view_is_evidence_beyond_the_window_too() -> None:
-    """What a NEW-VIEW proposes binds its primary, whether or not the slot fits into the window yet."""
+def test_proposal_that_contradicts_the_own_new_view_is_evidence() -> None:
+    """What a NEW-VIEW proposes binds its primary as any PRE-PREPARE does (E1)."""
     history = _run("P21")
     assert (1, "two-pre-prepares") in {(evidence.accused, evidence.kind) for _, evidence in history.accusations}
 

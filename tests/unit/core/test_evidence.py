@@ -332,6 +332,8 @@ def test_keeper_writes_files_that_verify_and_stops_at_its_bound(bench, tmp_path)
     other_one = Evidence(1, "two-commits", bench.signed(1, Commit(0, 0, 1, A)), bench.signed(1, Commit(0, 0, 1, B)))
     assert again.keep(other_one) and not again.keep(other_one)
     assert [path.name for path in again.flush()] == ["r1-two-commits-v0.json"]
+    later = EvidenceKeeper(tmp_path / "evidence", CLUSTER)
+    assert later.keep(other_one) and later.flush() == [], "it is there from an earlier life"
 
 
 def test_bucket_is_a_stretch_of_views(bench):
