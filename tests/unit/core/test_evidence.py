@@ -340,3 +340,11 @@ def test_bucket_is_a_stretch_of_views(bench):
     """Messages without a view share one."""
     assert bucket(Evidence(0, "x", bench.signed(0, Commit(0, 2 * VIEWS_PER_BUCKET, 1, A)))) == 2
     assert bucket(Evidence(0, "x", bench.signed(0, Checkpoint(0, 8, A)))) == 0
+
+
+def test_replica_accuses_once_per_kind_and_view(bench):
+    """What a liar sends makes no more reports than one of each kind, until the view changes."""
+    bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, A)))
+    for attempt in range(3):
+        bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, batch_digest(bytes([attempt])))))
+        assert _accusations(bench) == [(2, "two-prepares")] * (attempt == 0)
