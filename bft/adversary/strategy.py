@@ -203,6 +203,7 @@ class _Either(Strategy):
         return self._pick(context).unprompted(context)
 
 
+
 class Corrupted:
     """A node under a strategy. Itself a node: whoever drives it cannot tell.
 

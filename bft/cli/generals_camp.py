@@ -207,7 +207,11 @@ class Camp:
 
     def _receive(self, sender: GeneralId, message: Message) -> None:
         fault = next(
-            (effect.fault for effect in self._effects(Deliver(sender, message)) if isinstance(effect, Report)),
+            (
+                effect.fault
+                for effect in self._effects(Deliver(sender, message))
+                if isinstance(effect, Report)
+            ),
             None,
         )
         self.received.append(Flight(self.round, sender, self.post.me, message, fault=fault))
@@ -223,7 +227,9 @@ class Camp:
                     self._enqueue(effect.to, frame(body))
                 case Withheld():
                     self.sent.append(
-                        Flight(self.round, self.post.me, effect.to, effect.message, truthful=False, sent=False)
+                        Flight(
+                            self.round, self.post.me, effect.to, effect.message, truthful=False, sent=False
+                        )
                     )
                 case Decide():
                     self.decision = effect.order

@@ -55,7 +55,9 @@ class CostOptions(TypedDict):
     epilog=example("cost", "cost --time", "cost --sizes 4/1,7/2,10/3 --plot cost.png", "cost --svg cost.svg")
 )
 @click.option("--sizes", help="Sizes as n/m with commas between them; a usual selection by default.")
-@click.option("--time", "measure", is_flag=True, help="Measure milliseconds of a loyal run in memory, best of five.")
+@click.option(
+    "--time", "measure", is_flag=True, help="Measure milliseconds of a loyal run in memory, best of five."
+)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Plot growth with matplotlib.")
 @svg_option
 @language_option
@@ -212,14 +214,18 @@ class TwoOptions(TypedDict):
         "two --loss 0.3 --svg two.svg",
     )
 )
-@click.option("-k", "--messages", type=click.IntRange(1, 16), default=4, show_default=True, help="Order and acks.")
+@click.option(
+    "-k", "--messages", type=click.IntRange(1, 16), default=4, show_default=True, help="Order and acks."
+)
 @click.option("--schedule", help="Who sends each message, such as ABAB; ABAB... by default.")
 @click.option("--needs-a", type=int, help="Messages that A must get to attack; all by default.")
 @click.option("--needs-b", type=int, help="Messages that B must get to attack; all by default.")
 @click.option("--all-rules", is_flag=True, help="Try every pair of decision rules for this schedule.")
 @click.option("--loss", default="0.2", show_default=True, help="Probability that a messenger is caught.")
 @click.option("--messengers", type=click.IntRange(1, MESSENGERS_MAX), default=10, show_default=True)
-@click.option("--trials", type=click.IntRange(1, TRIALS_MAX), default=10_000, show_default=True, help="Of dice.")
+@click.option(
+    "--trials", type=click.IntRange(1, TRIALS_MAX), default=10_000, show_default=True, help="Of dice."
+)
 @svg_option
 @seed_option
 @language_option
@@ -269,7 +275,9 @@ def _loss(text: str) -> Fraction:
 
 def _rules_text(rules: two_generals.RuleCount, language: Language) -> str:
     if language == "en":
-        found = f"{rules.lone} attack alone in some run, {rules.blind} attack blindly, {rules.never} never attack"
+        found = (
+            f"{rules.lone} attack alone in some run, {rules.blind} attack blindly, {rules.never} never attack"
+        )
         return f"{rules.tried} pairs of rules: {found}; none is safe and useful."
     found = f"{rules.lone} atacam sós nalguma execução, {rules.blind} às cegas, {rules.never} nunca atacam"
     return f"{rules.tried} pares de regras: {found}; nenhum é seguro e útil."
@@ -289,7 +297,9 @@ def _risks(loss: Fraction, options: TwoOptions) -> list[dict[str, float]]:
     ]
 
 
-def _print_risks(console: Console, risks: Sequence[dict[str, float]], loss: Fraction, language: Language) -> None:
+def _print_risks(
+    console: Console, risks: Sequence[dict[str, float]], loss: Fraction, language: Language
+) -> None:
     if language == "en":
         console.print(f"P(one attacks alone), loss {float(loss):g}", highlight=False)
         console.print("k messengers ~ simulated | k messages in a chain of acknowledgements", highlight=False)

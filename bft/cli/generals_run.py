@@ -75,7 +75,9 @@ def traitor_texts(
     for text in traitors:
         who, _, crime = text.partition("=")
         if not who.isdecimal() or int(who) >= plan.n:
-            raise GeneralsError(f"traitor {text!r} is not of the form GENERAL=CRIME with a general 0..{plan.n - 1}")
+            raise GeneralsError(
+                f"traitor {text!r} is not of the form GENERAL=CRIME with a general 0..{plan.n - 1}"
+            )
         crime_named(crime or "flip", plan)  # refuse nonsense now rather than in the battle
         found[GeneralId(int(who))] = crime or "flip"
     scripted = [parse_lie(text, plan) for text in lies]
@@ -84,7 +86,9 @@ def traitor_texts(
         scripted.extend(parse_script(text, plan, is_json=script.suffix == ".json"))
     for who_lies in crimes_of(scripted):
         if who_lies in found:
-            raise GeneralsError(f"general {who_lies} has both a crime and scripted lies, expected one of them")
+            raise GeneralsError(
+                f"general {who_lies} has both a crime and scripted lies, expected one of them"
+            )
         found[who_lies] = tuple(lie for lie in scripted if lie.who == who_lies)
     return found
 
@@ -99,21 +103,37 @@ def traitor_texts(
         "run -a om-graph -n 8 --graph cube --traitor 5=flip",
     )
 )
-@click.option("-a", "--algorithm", type=click.Choice([a.name for a in ALGORITHMS]), default="om", show_default=True)
+@click.option(
+    "-a", "--algorithm", type=click.Choice([a.name for a in ALGORITHMS]), default="om", show_default=True
+)
 @click.option("-n", type=int, default=4, show_default=True, help="Generals, the commander (0) included.")
 @click.option("-m", type=int, default=1, show_default=True, help="Traitors that the algorithm is built for.")
 @click.option("--order", default="attack", show_default=True, help="What a loyal commander orders.")
-@click.option("--orders", default="retreat,attack", show_default=True, help="All orders; the first is the default.")
-@click.option("-t", "--traitor", "traitors", multiple=True, help=f"GENERAL=CRIME; crimes: {', '.join(CRIME_NAMES)}.")
-@click.option("--lie", "lies", multiple=True, help="FROM>TO@ROUND/PATH=ORDER, such as 3>1@2/0.2=retreat; - is silence.")
-@click.option("--script", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Lies, TOML or JSON.")
+@click.option(
+    "--orders", default="retreat,attack", show_default=True, help="All orders; the first is the default."
+)
+@click.option(
+    "-t", "--traitor", "traitors", multiple=True, help=f"GENERAL=CRIME; crimes: {', '.join(CRIME_NAMES)}."
+)
+@click.option(
+    "--lie", "lies", multiple=True, help="FROM>TO@ROUND/PATH=ORDER, such as 3>1@2/0.2=retreat; - is silence."
+)
+@click.option(
+    "--script", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Lies, TOML or JSON."
+)
 @click.option("--graph", help=f"Who can reach whom: {', '.join(GRAPH_NAMES)}, or edges 0-1,1-2.")
 @click.option("--hops", type=int, help="Parameter of SM on a graph; n - 2 by default.")
 @click.option("--symbolic", is_flag=True, help="Use symbolic signatures instead of Ed25519.")
 @click.option("--sockets", is_flag=True, help="Fight between processes over TCP on localhost.")
-@click.option("--round-ms", type=click.IntRange(20, 60_000), default=200, show_default=True, help="With --sockets.")
-@click.option("--tree", type=int, multiple=True, help="Lieutenants whose tree to draw; the first loyal one by default.")
-@click.option("--depth", type=click.IntRange(1, 8), default=3, show_default=True, help="Levels of the tree drawn.")
+@click.option(
+    "--round-ms", type=click.IntRange(20, 60_000), default=200, show_default=True, help="With --sockets."
+)
+@click.option(
+    "--tree", type=int, multiple=True, help="Lieutenants whose tree to draw; the first loyal one by default."
+)
+@click.option(
+    "--depth", type=click.IntRange(1, 8), default=3, show_default=True, help="Levels of the tree drawn."
+)
 @click.option("--chart", is_flag=True, help="Draw the sequence chart.")
 @click.option("--story", is_flag=True, help="Tell the battle in plain words.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to this file.")
@@ -160,9 +180,12 @@ def _fight(plan: Plan, options: RunOptions) -> tuple[Outcome, int]:
     seed = options["seed"]
     texts = traitor_texts(options["traitors"], options["lies"], options["script"], plan)
     if options["sockets"]:
-        return generals_sockets.fight_over_sockets(algorithm, plan, texts, seed=seed, round_ms=options["round_ms"])
+        return generals_sockets.fight_over_sockets(
+            algorithm, plan, texts, seed=seed, round_ms=options["round_ms"]
+        )
     crimes = {
-        who: crime_named(text, plan) if isinstance(text, str) else crimes_of(text)[who] for who, text in texts.items()
+        who: crime_named(text, plan) if isinstance(text, str) else crimes_of(text)[who]
+        for who, text in texts.items()
     }
     dice = random.Random(seed)
     is_real = algorithm.is_signed and not options["symbolic"]

@@ -64,14 +64,22 @@ class TableOptions(TypedDict):
 
 
 @click.command(
-    epilog=example("exhaust -n 3 -m 1", "exhaust -n 4 -m 1 --unreduced", "exhaust -n 7 -m 2", "exhaust -a sm -n 3 -m 1")
+    epilog=example(
+        "exhaust -n 3 -m 1", "exhaust -n 4 -m 1 --unreduced", "exhaust -n 7 -m 2", "exhaust -a sm -n 3 -m 1"
+    )
 )
 @click.option("-a", "--algorithm", type=click.Choice(["om", "sm", "king"]), default="om", show_default=True)
 @click.option("-n", type=click.IntRange(1, 16), default=4, show_default=True, help="Generals.")
-@click.option("-m", type=click.IntRange(0, 16), default=1, show_default=True, help="Parameter of the algorithm.")
+@click.option(
+    "-m", type=click.IntRange(0, 16), default=1, show_default=True, help="Parameter of the algorithm."
+)
 @click.option("-t", "--traitors", type=int, help="Traitors there are; every number up to m by default.")
-@click.option("--unreduced", is_flag=True, help="Run the real generals through every behaviour, no reduction.")
-@click.option("--budget", type=int, default=exhaustive.BUDGET, show_default=True, help="Evaluations before sampling.")
+@click.option(
+    "--unreduced", is_flag=True, help="Run the real generals through every behaviour, no reduction."
+)
+@click.option(
+    "--budget", type=int, default=exhaustive.BUDGET, show_default=True, help="Evaluations before sampling."
+)
 @click.option("--samples", type=int, default=exhaustive.SAMPLES, show_default=True)
 @svg_option
 @seed_option
@@ -153,11 +161,15 @@ def _search(options: ExhaustOptions) -> Certificate:
     return exhaustive.verify(n, m, dice, traitors=sizes, budget=options["budget"], samples=options["samples"])
 
 
-@click.command(epilog=example("table", "table -a sm", "table --n-max 5 --m-max 2 --json", "table --svg boundary.svg"))
+@click.command(
+    epilog=example("table", "table -a sm", "table --n-max 5 --m-max 2 --json", "table --svg boundary.svg")
+)
 @click.option("-a", "--algorithm", type=click.Choice(["om", "sm"]), default="om", show_default=True)
 @click.option("--n-max", type=click.IntRange(1, 12), default=7, show_default=True)
 @click.option("--m-max", type=click.IntRange(1, 12), default=7, show_default=True)
-@click.option("--budget", type=int, default=exhaustive.BUDGET, show_default=True, help="Evaluations before sampling.")
+@click.option(
+    "--budget", type=int, default=exhaustive.BUDGET, show_default=True, help="Evaluations before sampling."
+)
 @click.option("--samples", type=int, default=exhaustive.SAMPLES, show_default=True)
 @svg_option
 @seed_option

@@ -182,6 +182,8 @@ def _chronicle(
         for general, crime in sorted(traitors.items())
     }
     decisions = {
-        GeneralId(general): diary.decision for general, diary in enumerate(diaries) if diary.decision is not None
+        GeneralId(general): diary.decision
+        for general, diary in enumerate(diaries)
+        if diary.decision is not None
     }
     return conclude(algorithm, plan, {g: c for g, c in crimes.items() if c is not None}, flights, decisions)

@@ -69,7 +69,9 @@ class Ed25519Notary:
 def battle_seeds(seed: bytes, n: int) -> dict[GeneralId, bytes]:
     """Derive one 32-byte seed a general from the 32-byte seed of the battle."""
     return {
-        GeneralId(general): hashlib.blake2b(b"bft/generals/key/%d" % general, key=seed, digest_size=SEED_BYTES).digest()
+        GeneralId(general): hashlib.blake2b(
+            b"bft/generals/key/%d" % general, key=seed, digest_size=SEED_BYTES
+        ).digest()
         for general in range(n)
     }
 

@@ -58,9 +58,13 @@ def _graph_rounds(plan: Plan) -> int:
 
 
 ORAL = Algorithm("om", "OM(m), oral messages", oral.rounds, _make_oral, False, False)
-ORAL_GRAPH = Algorithm("om-graph", "OM(m, p), oral messages on a graph", _graph_rounds, _make_oral_graph, False, True)
+ORAL_GRAPH = Algorithm(
+    "om-graph", "OM(m, p), oral messages on a graph", _graph_rounds, _make_oral_graph, False, True
+)
 SIGNED = Algorithm("sm", "SM(m), signed messages", signed.rounds, signed.SignedGeneral, True, True)
-DOLEV_STRONG = Algorithm("dolev-strong", "Dolev-Strong, signed messages", signed.rounds, DolevStrongGeneral, True, True)
+DOLEV_STRONG = Algorithm(
+    "dolev-strong", "Dolev-Strong, signed messages", signed.rounds, DolevStrongGeneral, True, True
+)
 KING = Algorithm("king", "King, oral messages, polynomial", king.rounds, _make_king, False, False)
 BRACHA = Algorithm("bracha", "Bracha's reliable broadcast", bracha.rounds, _make_bracha, False, False)
 ALGORITHMS = (ORAL, SIGNED, ORAL_GRAPH, DOLEV_STRONG, KING, BRACHA)
@@ -75,7 +79,9 @@ def algorithm_named(name: str) -> Algorithm:
     for algorithm in ALGORITHMS:
         if algorithm.name == name:
             return algorithm
-    raise GeneralsError(f"algorithm {name!r} is unknown, expected one of {', '.join(a.name for a in ALGORITHMS)}")
+    raise GeneralsError(
+        f"algorithm {name!r} is unknown, expected one of {', '.join(a.name for a in ALGORITHMS)}"
+    )
 
 
 def require_feasible(algorithm: Algorithm, plan: Plan) -> None:
@@ -85,7 +91,9 @@ def require_feasible(algorithm: Algorithm, plan: Plan) -> None:
         GeneralsError: what is wrong, and what to do about it.
     """
     if plan.graph is not None and not algorithm.is_general_graph:
-        raise GeneralsError(f"{algorithm.name} needs a complete graph, found {plan.graph.name!r}; try om-graph or sm")
+        raise GeneralsError(
+            f"{algorithm.name} needs a complete graph, found {plan.graph.name!r}; try om-graph or sm"
+        )
     if algorithm is ORAL_GRAPH and plan.graph is None:
         raise GeneralsError("om-graph needs a graph, found none; try --graph cube")
     messages = oral_messages(plan.n, plan.m) if algorithm is ORAL else 0

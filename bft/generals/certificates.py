@@ -66,7 +66,9 @@ class Certificate:
 def combine(algorithm: str, n: int, m: int, parts: Sequence[Certificate]) -> Certificate:
     """Add up certificates of one size; the weakest method names the whole."""
     methods = [part.method for part in parts]
-    weakest = next((method for method in (Method.FOUND, Method.SAMPLED) if method in methods), Method.EXHAUSTIVE)
+    weakest = next(
+        (method for method in (Method.FOUND, Method.SAMPLED) if method in methods), Method.EXHAUSTIVE
+    )
     return Certificate(
         algorithm=algorithm,
         n=n,

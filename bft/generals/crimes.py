@@ -93,7 +93,9 @@ def tie() -> Crime:
     def corrupt(send: Send, view: View) -> Sequence[Send]:
         about = _path_of(send.message)[:-1]
         heard = [
-            seen.message.value for seen in view.inbox if _path_of(seen.message)[:-1] == about and seen.sender != send.to
+            seen.message.value
+            for seen in view.inbox
+            if _path_of(seen.message)[:-1] == about and seen.sender != send.to
         ]
         rarest = min(view.plan.orders, key=lambda order: (heard.count(order), view.plan.orders.index(order)))
         return say(send, rarest, view)

@@ -72,7 +72,9 @@ def late() -> Crime:
     """
 
     def invent(view: View) -> Sequence[Send]:
-        return _reveal(view, view.round) if view.round == min(len(view.coalition.members), view.rounds) else []
+        return (
+            _reveal(view, view.round) if view.round == min(len(view.coalition.members), view.rounds) else []
+        )
 
     return Crime("late", _pass, invent)
 
@@ -144,7 +146,11 @@ def loop() -> Crime:
     """Send chains back to those who signed them: to be refused."""
 
     def invent(view: View) -> Sequence[Send]:
-        chains = [chain for chain in _seen_chains(view) if len(chain.links) == view.round - 1 and len(chain.links) > 1]
+        chains = [
+            chain
+            for chain in _seen_chains(view)
+            if len(chain.links) == view.round - 1 and len(chain.links) > 1
+        ]
         signer = view.coalition.signers[view.me]
         return [Send(chain.links[-1].general, endorse(view.plan, chain, view.me, signer)) for chain in chains]
 

@@ -38,7 +38,9 @@ from bft.generals.traitors import Crime, View, say
 
 BUDGET = 400_000  # evaluations of one pattern, beyond which it is sampled
 SAMPLES = 200
-ABSENT_UP_TO = 5  # generals up to which silence is enumerated as a third symbol; beyond, it equals the default
+ABSENT_UP_TO = (
+    5  # generals up to which silence is enumerated as a third symbol; beyond, it equals the default
+)
 
 _Filling = tuple[Order | None, ...]
 
@@ -163,7 +165,9 @@ def search(space: Space, *, weight: int = 1, reduced: bool = True, vote: Vote = 
         ic1, ic2 = ic1 + bad1 * times * weight, ic2 + bad2 * times * weight
         if found is None and (bad1 or bad2):
             found = _pick(space, shared, tallies)
-    return Certificate(ORAL.name, plan.n, plan.m, Method.EXHAUSTIVE, space.runs * weight, evaluated, ic1, ic2, found)
+    return Certificate(
+        ORAL.name, plan.n, plan.m, Method.EXHAUSTIVE, space.runs * weight, evaluated, ic1, ic2, found
+    )
 
 
 def _pick(
@@ -194,7 +198,9 @@ def make_counterexample(space: Space, lies: Lies, vote: Vote = majority) -> Coun
     )
 
 
-def patterns(n: int, t: int, orders: tuple[Order, ...], m: int) -> Iterator[tuple[Plan, tuple[GeneralId, ...], int]]:
+def patterns(
+    n: int, t: int, orders: tuple[Order, ...], m: int
+) -> Iterator[tuple[Plan, tuple[GeneralId, ...], int]]:
     """Yield the sets of t traitors up to renaming lieutenants, with the orders to try and the number of sets
     meant."""
     highest = tuple(GeneralId(general) for general in range(n - 1, -1, -1))
@@ -258,7 +264,11 @@ def verify(
     allows.
     """
     sizes = range(min(m, n) + 1) if traitors is None else traitors
-    spaces = [(make_space(plan, members), weight) for t in sizes for plan, members, weight in patterns(n, t, orders, m)]
+    spaces = [
+        (make_space(plan, members), weight)
+        for t in sizes
+        for plan, members, weight in patterns(n, t, orders, m)
+    ]
     if stop_at_first:
         for space, _ in spaces:
             quick = sample(space, usual_lies(space), method=Method.SAMPLED)

@@ -28,11 +28,15 @@ def after_phase(state: _State, t: int, plan: Plan, *, king: int | None) -> tuple
     """Return the states after one phase, and the number of cases; `king` is a loyal general's place, None for
     a traitor."""
     cases = 0
-    proposals = [list(dict.fromkeys(proposal_of(ballots, plan) for ballots in _heard(state, t, plan))) for _ in state]
+    proposals = [
+        list(dict.fromkeys(proposal_of(ballots, plan) for ballots in _heard(state, t, plan))) for _ in state
+    ]
     reached: dict[_State, None] = {}
     for proposed in product(*proposals):
         loyal = [order for order in proposed if order is not None]
-        outcomes = [list(dict.fromkeys(adopt(held, box, plan) for box in _heard(loyal, t, plan))) for held in state]
+        outcomes = [
+            list(dict.fromkeys(adopt(held, box, plan) for box in _heard(loyal, t, plan))) for held in state
+        ]
         for adopted in product(*outcomes):
             words: list[tuple[Order | None, ...]]
             if king is None:

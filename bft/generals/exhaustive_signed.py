@@ -35,7 +35,9 @@ from bft.generals.traitors import Crime, View
 
 BUDGET = 400_000
 
-_Arrivals = tuple[int, ...]  # by order: the first round in which traitors bring it, one beyond the last for never
+_Arrivals = tuple[
+    int, ...
+]  # by order: the first round in which traitors bring it, one beyond the last for never
 Bit = tuple[int, GeneralId, Order, int]
 """A chain that may be sent: round, receiver, order, number of signatures."""
 
@@ -82,7 +84,9 @@ def search(plan: Plan, t: int, *, weight: int = 1) -> Certificate:
     return Certificate(SIGNED.name, plan.n, plan.m, Method.EXHAUSTIVE, runs, evaluated, violations, 0, found)
 
 
-def _describe(plan: Plan, t: int, arrivals: Sequence[_Arrivals], decisions: Sequence[Order]) -> Counterexample:
+def _describe(
+    plan: Plan, t: int, arrivals: Sequence[_Arrivals], decisions: Sequence[Order]
+) -> Counterexample:
     loyal = plan.generals[1 : plan.n - t + 1]
     traitors = (plan.commander, *plan.generals[plan.n - t + 1 :])
     lies: list[tuple[tuple[Path, GeneralId], Order | None]] = []
@@ -120,7 +124,9 @@ def verify(
             plan = Plan(n=n, m=m, orders=orders, order=orders[-1])
             parts.append(search(plan, t, weight=comb(n - 1, t - 1)))
         if t <= n - 1:
-            parts.extend(search_loyal_commander(Plan(n=n, m=m, orders=orders, order=order), t) for order in orders)
+            parts.extend(
+                search_loyal_commander(Plan(n=n, m=m, orders=orders, order=order), t) for order in orders
+            )
     return combine(SIGNED.name, n, m, parts)
 
 
@@ -156,7 +162,9 @@ def senders(plan: Plan, traitors: Sequence[GeneralId], sent: Sequence[Bit]) -> d
 def refight(counterexample: Counterexample) -> Outcome:
     """Fight a counterexample again with the real generals."""
     sent = [
-        (len(path), receiver, order, len(path)) for (path, receiver), order in counterexample.lies if order is not None
+        (len(path), receiver, order, len(path))
+        for (path, receiver), order in counterexample.lies
+        if order is not None
     ]
     plan, traitors = counterexample.plan, counterexample.traitors
     return fight(SIGNED, plan, senders(plan, traitors, sent))

@@ -43,7 +43,9 @@ def explain(outcome: Outcome, language: Language) -> list[Section]:
         title = f"Round {round_}" if is_english else f"Ronda {round_}"
         sections.append(Section(title, tuple(told) or (quiet,)))
     sections.append(Section("The decisions" if is_english else "As decisões", decisions(outcome, language)))
-    sections.append(Section("The verdict" if is_english else "O veredicto", tuple(verdict(outcome, language))))
+    sections.append(
+        Section("The verdict" if is_english else "O veredicto", tuple(verdict(outcome, language)))
+    )
     return sections
 
 
@@ -120,7 +122,9 @@ def _speech(cell: Cell, names: Names, to: str) -> str:
     if isinstance(message, Chain):
         signers = ", ".join(names.short(signer) for signer in message.signers)
         return (
-            f"shows {to} {order} signed by {signers}" if is_english else f"mostra {to} {order} assinado por {signers}"
+            f"shows {to} {order} signed by {signers}"
+            if is_english
+            else f"mostra {to} {order} assinado por {signers}"
         )
     if isinstance(message, Oral | Courier) and len(message.path) > 1:
         quote = names.quote(message.path, message.value)
@@ -186,7 +190,9 @@ def verdict(outcome: Outcome, language: Language) -> list[str]:
     names = Names(outcome.plan, language)
     found, is_english = outcome.verdict, language == "en"
     same = (
-        "all loyal lieutenants obey the same order" if is_english else "todos os tenentes leais obedecem à mesma ordem"
+        "all loyal lieutenants obey the same order"
+        if is_english
+        else "todos os tenentes leais obedecem à mesma ordem"
     )
     obey = "they obey the loyal commander" if is_english else "obedecem ao comandante leal"
     lines = [f"IC1 {_mark(found.ic1)} {same}", f"IC2 {_mark(found.ic2)} {obey}"]
@@ -197,7 +203,11 @@ def verdict(outcome: Outcome, language: Language) -> list[str]:
         lines[1] = "IC2 – the commander is a traitor" if is_english else "IC2 – o comandante é traidor"
     elif not found.ic2:
         who = names.together(found.disobedient)
-        lines[1] += f" ({who} {'does' if len(found.disobedient) == 1 else 'do'} not)" if is_english else f" ({who} não)"
+        lines[1] += (
+            f" ({who} {'does' if len(found.disobedient) == 1 else 'do'} not)"
+            if is_english
+            else f" ({who} não)"
+        )
     traitors = len(outcome.traitors)
     if outcome.algorithm == "om" and not found.holds:
         rule = (

@@ -19,7 +19,9 @@ from itertools import combinations
 
 from bft.generals.ids import GeneralId, GeneralsError, Path
 
-_Port = tuple[int, int]  # (general, 0) is where a road enters, (general, 1) where it leaves; the source is (-1, 1)
+_Port = tuple[
+    int, int
+]  # (general, 0) is where a road enters, (general, 1) where it leaves; the source is (-1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ def named_graph(name: str, n: int) -> Graph:
         "cube": (8, [(i, i ^ bit) for i in range(8) for bit in (1, 2, 4) if i < i ^ bit]),
     }
     if name not in families:
-        raise GeneralsError(f"graph {name!r} is unknown, expected {', '.join(GRAPH_NAMES)} or edges such as 0-1,1-2")
+        raise GeneralsError(
+            f"graph {name!r} is unknown, expected {', '.join(GRAPH_NAMES)} or edges such as 0-1,1-2"
+        )
     size, edges = families[name]
     if size not in (None, n):
         raise GeneralsError(f"graph {name!r} has {size} generals, found n = {n}")
@@ -104,7 +108,9 @@ def parse_graph(text: str, n: int) -> Graph:
     return make_graph(text, n, edges)
 
 
-def distances(graph: Graph, start: GeneralId, avoiding: frozenset[GeneralId] = frozenset()) -> dict[GeneralId, int]:
+def distances(
+    graph: Graph, start: GeneralId, avoiding: frozenset[GeneralId] = frozenset()
+) -> dict[GeneralId, int]:
     """Return the number of roads from `start` to each general that can be reached without those avoided."""
     found = {start: 0}
     queue = deque([start])

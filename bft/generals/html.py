@@ -45,12 +45,16 @@ def battle_page(outcome: Outcome, language: Language, depth: int = 3) -> str:
     """Return the page of one battle."""
     names = Names(outcome.plan, language)
     title = f"{outcome.algorithm.upper()}({outcome.plan.m}), n = {outcome.plan.n}"
-    parts = ['<p class="verdict">' + "<br>".join(escape(text) for text in verdict(outcome, language)) + "</p>"]
+    parts = [
+        '<p class="verdict">' + "<br>".join(escape(text) for text in verdict(outcome, language)) + "</p>"
+    ]
     parts.append(sequence_picture(outcome, language))
     for section in explain(outcome, language):
         items = "".join(f"<li>{escape(sentence)}</li>" for sentence in section.sentences)
         parts.append(f"<h2>{escape(section.title)}</h2><ul>{items}</ul>")
-    parts.append(f"<h2>{'All messages' if language == 'en' else 'Todas as mensagens'}</h2>" + _grid(outcome, names))
+    parts.append(
+        f"<h2>{'All messages' if language == 'en' else 'Todas as mensagens'}</h2>" + _grid(outcome, names)
+    )
     if outcome.algorithm == "om":
         for place, me in enumerate(outcome.loyal_lieutenants):
             state = "open" if place == 0 else ""
@@ -73,7 +77,9 @@ def _grid(outcome: Outcome, names: Names) -> str:
         round_ = row.round
         cells = "".join(f"<td>{' '.join(_cell(cell, names) for cell in column)}</td>" for column in row.cells)
         words = f'<td class="words">{escape(row.label)}</td>'
-        lines.append(f'<tr class="{style}"><td>{number}</td><td>{names.short(row.sender)}</td>{words}{cells}</tr>')
+        lines.append(
+            f'<tr class="{style}"><td>{number}</td><td>{names.short(row.sender)}</td>{words}{cells}</tr>'
+        )
     return "<table>" + "\n".join(lines) + "</table>"
 
 

@@ -60,7 +60,9 @@ def paths(plan: Plan, me: GeneralId, length: int) -> Iterator[Path]:
         yield from extend((plan.commander,))
 
 
-def resolve(value: Callable[[Path], Order], path: Path, me: GeneralId, plan: Plan, vote: Vote = majority) -> Order:
+def resolve(
+    value: Callable[[Path], Order], path: Path, me: GeneralId, plan: Plan, vote: Vote = majority
+) -> Order:
     """Return what `me` takes the last general of the path to have said, with everything heard below the path.
 
     `value(path)` is what `me` heard along a path. My own copy takes my seat in the vote, so that a commander

@@ -85,7 +85,9 @@ def _survey(
     earlier, removed = frozenset(path[:-1]), frozenset(path)
     chosen = regular_set(graph, path[-1], p, earlier)
     if chosen is None:
-        raise GeneralsError(f"general {path[-1]} has no regular set of {p} neighbours without {sorted(earlier)}")
+        raise GeneralsError(
+            f"general {path[-1]} has no regular set of {p} neighbours without {sorted(earlier)}"
+        )
     seats[path] = chosen
     if len(path) < plan.m:
         for seat in chosen:
@@ -110,7 +112,9 @@ class GraphOralGeneral:
         self.vote = vote
         self.round = 0
         self.heard: dict[Path, Order] = {}
-        self.pouch: dict[tuple[Path, GeneralId], Order] = {}  # words on their way through me, or arrived at me
+        self.pouch: dict[
+            tuple[Path, GeneralId], Order
+        ] = {}  # words on their way through me, or arrived at me
 
     def step(self, event: Event, now: int, /) -> Sequence[Effect]:
         """Take one event; time plays no part, the runner keeps the rounds."""
@@ -181,7 +185,8 @@ class GraphOralGeneral:
         if len(path) > self.plan.m:
             return self.pouch.get((path, self.me), self.plan.default)
         values = [
-            self.heard[path] if seat == self.me else self._resolve((*path, seat)) for seat in self.map.seats[path]
+            self.heard[path] if seat == self.me else self._resolve((*path, seat))
+            for seat in self.map.seats[path]
         ]
         return self.vote(values, self.plan)
 

@@ -46,7 +46,9 @@ def outcome_data(outcome: Outcome) -> dict[str, Plain]:
         "rounds": outcome.rounds,
         "messages": outcome.messages,
         "decisions": {
-            str(general): order for general, order in outcome.decisions.items() if general not in outcome.traitor_ids
+            str(general): order
+            for general, order in outcome.decisions.items()
+            if general not in outcome.traitor_ids
         },
         "ic1": verdict.ic1,
         "ic2": verdict.ic2,

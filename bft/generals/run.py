@@ -105,7 +105,9 @@ class Outcome:
 
     def collected(self, general: GeneralId) -> tuple[Order, ...]:
         """Return the set V of a lieutenant of SM(m), in the order of arrival."""
-        return tuple(dict.fromkeys(f.message.value for f in self.inbox(general) if isinstance(f.message, Chain)))
+        return tuple(
+            dict.fromkeys(f.message.value for f in self.inbox(general) if isinstance(f.message, Chain))
+        )
 
 
 @dataclass(slots=True)
@@ -121,9 +123,13 @@ class _Field:
     def fight_round(self, round_: int) -> None:
         """Open the round, deliver everything sent in it, close it."""
         now = round_ * ROUND_NS
-        loyal = self._start(round_, now, [general for general in self.generals if general not in self.traitors])
+        loyal = self._start(
+            round_, now, [general for general in self.generals if general not in self.traitors]
+        )
         self._deliver([pair for pair in loyal if pair[1].to in self.traitors], round_, now)
-        treacherous = self._start(round_, now, [general for general in self.generals if general in self.traitors])
+        treacherous = self._start(
+            round_, now, [general for general in self.generals if general in self.traitors]
+        )
         self._deliver([pair for pair in loyal if pair[1].to not in self.traitors], round_, now)
         self._deliver(treacherous, round_, now)
         for general, machine in self.generals.items():
@@ -139,7 +145,9 @@ class _Field:
                 if isinstance(effect, Send) and self.plan.has_road(general, effect.to):
                     sent.append((general, effect))
                 elif isinstance(effect, Withheld):
-                    self.flights.append(Flight(round_, general, effect.to, effect.message, truthful=False, sent=False))
+                    self.flights.append(
+                        Flight(round_, general, effect.to, effect.message, truthful=False, sent=False)
+                    )
         return sent
 
     def _deliver(self, sent: Sequence[tuple[GeneralId, Send]], round_: int, now: int) -> None:
@@ -213,7 +221,9 @@ def fight_for_all(
     outcomes = [
         fight(
             algorithm,
-            replace(plan, commander=commander, order=held[commander], instance=f"{plan.instance}/{commander}"),
+            replace(
+                plan, commander=commander, order=held[commander], instance=f"{plan.instance}/{commander}"
+            ),
             traitors,
             notary=notary,
             dice=dice,

@@ -76,7 +76,10 @@ def scripted(lies: Sequence[Lie]) -> Crime:
 def crimes_of(lies: Iterable[Lie]) -> dict[GeneralId, Crime]:
     """Return one scripted crime for each liar."""
     kept = list(lies)
-    return {who: scripted([lie for lie in kept if lie.who == who]) for who in dict.fromkeys(lie.who for lie in kept)}
+    return {
+        who: scripted([lie for lie in kept if lie.who == who])
+        for who in dict.fromkeys(lie.who for lie in kept)
+    }
 
 
 def parse_lie(text: str, plan: Plan) -> Lie:
@@ -88,7 +91,9 @@ def parse_lie(text: str, plan: Plan) -> Lie:
     """
     found = _FORM.fullmatch(text.strip())
     if found is None:
-        raise GeneralsError(f"lie {text!r} is not of the form FROM>TO@ROUND/PATH=ORDER, such as 3>1@2/0.2=retreat")
+        raise GeneralsError(
+            f"lie {text!r} is not of the form FROM>TO@ROUND/PATH=ORDER, such as 3>1@2/0.2=retreat"
+        )
     part = found.groupdict()
     return _require_sense(
         Lie(
@@ -96,7 +101,9 @@ def parse_lie(text: str, plan: Plan) -> Lie:
             say=None if part["say"] == "-" else part["say"],
             to=None if part["to"] in (None, "*") else GeneralId(int(part["to"])),
             round=None if part["round"] is None else int(part["round"]),
-            path=None if part["path"] is None else tuple(GeneralId(int(step)) for step in part["path"].split(".")),
+            path=None
+            if part["path"] is None
+            else tuple(GeneralId(int(step)) for step in part["path"].split(".")),
         ),
         plan,
     )

@@ -60,7 +60,9 @@ class _SymbolicSigner:
 
     def sign(self, payload: bytes, /) -> bytes:
         """Return the receipt of this general's signature, the same for the same payload."""
-        return self.receipts.setdefault((self.general, payload), b"%d:%d" % (self.general, len(self.receipts)))
+        return self.receipts.setdefault(
+            (self.general, payload), b"%d:%d" % (self.general, len(self.receipts))
+        )
 
 
 def signers_of(notary: Notary, generals: Iterable[GeneralId]) -> Mapping[GeneralId, Signer]:

@@ -122,7 +122,9 @@ class SignedGeneral:
         for chain in chains:
             signed = endorse(self.plan, chain, self.me, self.signer)
             effects.extend(
-                Send(to, signed) for to in self.plan.others(*signed.signers) if self.plan.has_road(self.me, to)
+                Send(to, signed)
+                for to in self.plan.others(*signed.signers)
+                if self.plan.has_road(self.me, to)
             )
         return effects
 

@@ -70,7 +70,8 @@ def boundary_picture(title: str, cells: Sequence[Certificate], subtitle: str) ->
     ]
     parts += [Label(left + wide * (place + 0.5), top - 8, f"n = {n}").draw() for place, n in enumerate(ns)]
     parts += [
-        Label(left - 10, top + high * (place + 0.5) + 4, f"m = {m}", anchor="end").draw() for place, m in enumerate(ms)
+        Label(left - 10, top + high * (place + 0.5) + 4, f"m = {m}", anchor="end").draw()
+        for place, m in enumerate(ms)
     ]
     for certificate in cells:
         x, y = left + wide * ns.index(certificate.n), top + high * ms.index(certificate.m)
@@ -118,7 +119,9 @@ def curves(title: str, x_title: str, y_title: str, series: Sequence[Series]) -> 
     for power in range(low, high + 1, step):
         _, y = at(x_low, power)
         parts.append(line(left, y, width - right, y, FAINT, 'stroke-width="0.6"'))
-        parts.append(Label(left - 8, y + 4, f"1e{power}" if abs(power) > 3 else f"{10.0**power:g}", 11, "end").draw())
+        parts.append(
+            Label(left - 8, y + 4, f"1e{power}" if abs(power) > 3 else f"{10.0**power:g}", 11, "end").draw()
+        )
     for x_tick in sorted(dict.fromkeys(xs)):
         parts.append(Label(at(x_tick, low)[0], height - bottom + 18, f"{x_tick:g}", 11).draw())
     parts.append(Label((left + width - right) / 2, height - 16, x_title).draw())
@@ -130,6 +133,8 @@ def curves(title: str, x_title: str, y_title: str, series: Sequence[Series]) -> 
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{colour}"/>' for x, y in placed]
         row = top + 14 + 22 * place
-        parts.append(line(width - right + 14, row - 4, width - right + 34, row - 4, colour, 'stroke-width="3"'))
+        parts.append(
+            line(width - right + 14, row - 4, width - right + 34, row - 4, colour, 'stroke-width="3"')
+        )
         parts.append(Label(width - right + 40, row, name, 12, "start").draw())
     return document(width, height, title, parts)

@@ -36,7 +36,10 @@ def _pill(x: float, y: float, cell: Cell, names: Names) -> str:
         Mark.REFUSED: f'stroke="{INK}" stroke-width="2" fill-opacity="0.35"',
     }[cell.mark]
     ink = INK if cell.order is None or cell.mark is Mark.REFUSED else PAPER
-    return box(x - wide / 2, y - 11, wide, 22, fill, border) + Label(x, y + 5, text, 13, fill=ink, weight="bold").draw()
+    return (
+        box(x - wide / 2, y - 11, wide, 22, fill, border)
+        + Label(x, y + 5, text, 13, fill=ink, weight="bold").draw()
+    )
 
 
 def _lane(general: GeneralId) -> float:
@@ -76,7 +79,9 @@ def sequence_picture(outcome: Outcome, language: Language) -> str:
             round_ = row.round
             y += 14
             word = "round" if language == "en" else "ronda"
-            parts.append(line(16, y - 12, _lane(GeneralId(outcome.plan.n)) - 40, y - 12, FAINT, 'stroke-width="0.8"'))
+            parts.append(
+                line(16, y - 12, _lane(GeneralId(outcome.plan.n)) - 40, y - 12, FAINT, 'stroke-width="0.8"')
+            )
             parts.append(Label(16, y + 6, f"{word} {round_}", 13, "start", weight="bold").draw())
             y += 4
         parts += _row(row, y, names)
@@ -104,8 +109,12 @@ def _lanes(outcome: Outcome, names: Names, bottom: float) -> list[str]:
         x = _lane(general)
         is_traitor = general in outcome.traitor_ids
         parts.append(line(x, TOP - 22, x, bottom, FAINT, 'stroke-width="1"'))
-        parts.append(box(x - 40, TOP - 62, 80, 40, PAPER, f'stroke="{RED if is_traitor else INK}" stroke-width="2"'))
-        parts.append(Label(x, TOP - (45 if is_traitor else 38), names.bare(general), 12, weight="bold").draw())
+        parts.append(
+            box(x - 40, TOP - 62, 80, 40, PAPER, f'stroke="{RED if is_traitor else INK}" stroke-width="2"')
+        )
+        parts.append(
+            Label(x, TOP - (45 if is_traitor else 38), names.bare(general), 12, weight="bold").draw()
+        )
         if is_traitor:
             parts.append(Label(x, TOP - 29, traitor, 12, fill=RED).draw())
         elif general in outcome.decisions:
@@ -135,7 +144,9 @@ def tree_picture(outcome: Outcome, me: GeneralId, language: Language, depth: int
             x += taken
         width = max(x - left, wide)
         centre, y = left + width / 2, 60 + high * (level - 1)
-        parts[:0] = [line(centre, y + 14, child, y + high - 18, FAINT, 'stroke-width="1.2"') for child in centres]
+        parts[:0] = [
+            line(centre, y + 14, child, y + high - 18, FAINT, 'stroke-width="1.2"') for child in centres
+        ]
         order = outcome.plan.default if branch.heard is None else branch.heard
         mark = "∅" if branch.heard is None else "!" if branch.path in lies else ""
         border = f'stroke="{RED}" stroke-width="3"' if mark else f'stroke="{INK}"'
@@ -145,7 +156,9 @@ def tree_picture(outcome: Outcome, me: GeneralId, language: Language, depth: int
         parts.append(Label(centre, y - 18, dotted(branch.path), 10).draw())
         if branch.branches:
             parts.append(
-                Label(centre + 24, y + 5, f"⇒ {names.letter(branch.resolved)}", 12, "start", weight="bold").draw()
+                Label(
+                    centre + 24, y + 5, f"⇒ {names.letter(branch.resolved)}", 12, "start", weight="bold"
+                ).draw()
             )
         return width
 
@@ -159,7 +172,9 @@ def tree_picture(outcome: Outcome, me: GeneralId, language: Language, depth: int
 def twin_picture(twins: TwinScenarios, language: Language) -> str:
     """Draw the two scenarios that one lieutenant cannot tell apart, as in figures 1 and 2 of the paper."""
     english = language == "en"
-    title = "Three generals cannot survive one traitor" if english else "Três generais não resistem a um traidor"
+    title = (
+        "Three generals cannot survive one traitor" if english else "Três generais não resistem a um traidor"
+    )
     parts = [Label(20, 30, title, 18, "start", weight="bold").draw()]
     for place, outcome in enumerate((twins.first, twins.second)):
         parts += _triangle(outcome, 20 + 400 * place, place + 1, twins.witness, language)
@@ -174,7 +189,9 @@ def twin_picture(twins: TwinScenarios, language: Language) -> str:
     return document(820, 376, title, parts)
 
 
-def _triangle(outcome: Outcome, left: float, number: int, witness: GeneralId, language: Language) -> Sequence[str]:
+def _triangle(
+    outcome: Outcome, left: float, number: int, witness: GeneralId, language: Language
+) -> Sequence[str]:
     names = Names(outcome.plan, language)
     places = {0: (left + 190, 100.0), 1: (left + 60, 280.0), 2: (left + 320, 280.0)}
     scenario = "Scenario" if language == "en" else "Cenário"

@@ -34,13 +34,17 @@ def round_table(outcome: Outcome, language: Language) -> Table:
         table.add_column(title, justify="right" if title == titles[0] else "left")
     for general in outcome.plan.generals:
         is_traitor = general in outcome.traitor_ids
-        table.add_column(f"→{names.short(general)}", justify="center", header_style="red" if is_traitor else "bold")
+        table.add_column(
+            f"→{names.short(general)}", justify="center", header_style="red" if is_traitor else "bold"
+        )
     rows = rows_of(outcome)
     for place, row in enumerate(rows[:ROWS_MAX]):
         is_last = place + 1 < len(rows) and rows[place + 1].round != row.round
         is_new = place == 0 or rows[place - 1].round != row.round
         sender = Text(names.short(row.sender), style="red" if row.sender in outcome.traitor_ids else "")
-        table.add_row(str(row.round) if is_new else "", sender, row.label, *_cells(row, names), end_section=is_last)
+        table.add_row(
+            str(row.round) if is_new else "", sender, row.label, *_cells(row, names), end_section=is_last
+        )
     if len(rows) > ROWS_MAX:
         table.add_row("…", "", f"+{len(rows) - ROWS_MAX}")
     return table
@@ -70,7 +74,9 @@ def eig_tree(outcome: Outcome, me: GeneralId, language: Language, depth: int = 3
     def label(branch: Branch) -> Text:
         heard = "∅→" + names.letter(branch.resolved) if branch.heard is None else names.letter(branch.heard)
         text = Text(f"{dotted(branch.path)} = ")
-        text.append(heard + ("!" if branch.path in lies else ""), style="bold red" if branch.path in lies else "bold")
+        text.append(
+            heard + ("!" if branch.path in lies else ""), style="bold red" if branch.path in lies else "bold"
+        )
         if branch.branches:
             text.append(f"   ⇒ {names.letter(branch.resolved)}", style="cyan")
         return text
@@ -91,7 +97,9 @@ def sequence_chart(outcome: Outcome, language: Language) -> Text:
     """Return the chart: a lane for each general, time downwards, arrows labelled with the order."""
     names = Names(outcome.plan, language)
     n = outcome.plan.n
-    text = Text("     " + "".join(names.short(general).center(LANE) for general in outcome.plan.generals) + "\n")
+    text = Text(
+        "     " + "".join(names.short(general).center(LANE) for general in outcome.plan.generals) + "\n"
+    )
     shown, round_ = 0, 0
     for row in rows_of(outcome):
         if row.round != round_:
@@ -141,7 +149,11 @@ def triangle(outcome: Outcome, title: str, language: Language, witness: GeneralI
     def tag(general: int) -> str:
         is_traitor = GeneralId(general) in outcome.traitor_ids
         word = ("TRAITOR" if language == "en" else "TRAIDOR") if is_traitor else ""
-        name = names.short(GeneralId(general)) if general else ("COMMANDER" if language == "en" else "COMANDANTE")
+        name = (
+            names.short(GeneralId(general))
+            if general
+            else ("COMMANDER" if language == "en" else "COMANDANTE")
+        )
         name = f"[{name}]" if general == witness else name
         return f"{name} {word}".strip()
 

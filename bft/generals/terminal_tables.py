@@ -134,7 +134,9 @@ def paradox_table(paradox: Paradox, language: Language) -> Table:
             notes.append("ALONE" if english else "SOZINHO")
         if place < len(paradox.unaware):
             sender = paradox.unaware[place]
-            notes.append(f"{sender} cannot tell from the next" if english else f"{sender} não o distingue do seguinte")
+            notes.append(
+                f"{sender} cannot tell from the next" if english else f"{sender} não o distingue do seguinte"
+            )
         style = "bold red" if run == paradox.lone else ""
         doings = (attack if does else hold for does in (run.attack_a, run.attack_b))
         table.add_row(delivered, *doings, "; ".join(notes), style=style)
@@ -148,7 +150,9 @@ def conclusion(paradox: Paradox, language: Language) -> str:
         arrived = len(paradox.lone.delivered)
         if language == "en":
             return f"When exactly {arrived} of {len(paradox.unaware)} messages arrive, {lone} attacks alone."
-        return f"Quando chegam exatamente {arrived} de {len(paradox.unaware)} mensagens, {lone} ataca sozinho."
+        return (
+            f"Quando chegam exatamente {arrived} de {len(paradox.unaware)} mensagens, {lone} ataca sozinho."
+        )
     if language == "en":
         return f"Never alone, but: {paradox.flaw.value}."
     blind = "ambos atacam sem que chegue uma única mensagem"

@@ -116,7 +116,9 @@ def every_run(protocol: Exchange) -> Iterator[Run]:
 def find_lone_attack(protocol: Exchange) -> Paradox:
     """Find the run in which one general attacks alone, or show that the protocol attacks blindly or never."""
     k = len(protocol.schedule)
-    chain = tuple(play(protocol, (True,) * arrived + (False,) * (k - arrived)) for arrived in range(k, -1, -1))
+    chain = tuple(
+        play(protocol, (True,) * arrived + (False,) * (k - arrived)) for arrived in range(k, -1, -1)
+    )
     # Message `arrived` makes the difference between chain steps; its sender never learns of it.
     unaware = tuple(protocol.schedule[arrived - 1] for arrived in range(k, 0, -1))
     lone = next((run for run in chain if run.is_lone), None)
@@ -139,7 +141,9 @@ def every_rule(schedule: str) -> RuleCount:
     """Try every pair of decision rules on what can reach each general through a chained schedule."""
     views_a, views_b = schedule.count("B") + 1, schedule.count("A") + 1
     if views_a + views_b > MESSAGES_MAX:
-        raise GeneralsError(f"schedule of {len(schedule)} messages, expected {MESSAGES_MAX - 2} at most for all rules")
+        raise GeneralsError(
+            f"schedule of {len(schedule)} messages, expected {MESSAGES_MAX - 2} at most for all rules"
+        )
     flaws = [
         find_lone_attack(Exchange(schedule, _table_rule(table_a), _table_rule(table_b))).flaw
         for table_a in product((False, True), repeat=views_a)
@@ -181,5 +185,7 @@ def alone_with_acknowledgements(k: int, loss: Fraction) -> Fraction:
 
 def simulate_messengers(k: int, loss: Fraction, trials: int, dice: Dice) -> Fraction:
     """Estimate `alone_with_messengers` by throwing the dice."""
-    lone = sum(all(dice.randrange(loss.denominator) < loss.numerator for _ in range(k)) for _ in range(trials))
+    lone = sum(
+        all(dice.randrange(loss.denominator) < loss.numerator for _ in range(k)) for _ in range(trials)
+    )
     return Fraction(lone, trials)

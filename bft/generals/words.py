@@ -100,7 +100,9 @@ class Names:
         if not tellers:
             return said
         tellers.reverse()
-        told, him, that = ("told me", "told him", "that") if self.language == "en" else ("disse-me", "lhe disse", "que")
+        told, him, that = (
+            ("told me", "told him", "that") if self.language == "en" else ("disse-me", "lhe disse", "que")
+        )
         parts = [f"{self.general(tellers[0])} {told}"]
         parts.extend(f"{that} {self.general(teller)} {him}" for teller in tellers[1:])
         return " ".join([*parts, said])

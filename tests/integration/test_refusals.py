@@ -32,7 +32,9 @@ async def test_unknown_client_key_is_refused(tmp_path: Path) -> None:
         save_key(stranger, KeyPair.generate())
         ended = rig.bft("kv", "put", "a", "b")
         assert ended.code == 0, ended
-        ended = bft("kv", "put", "a", "b", "--cluster", str(rig.cluster_file), "--key", str(stranger), "--timeout", "1")
+        ended = bft(
+            "kv", "put", "a", "b", "--cluster", str(rig.cluster_file), "--key", str(stranger), "--timeout", "1"
+        )
         _require_clear(ended, Exit.UNKNOWN, "unknown key", "nothing was sent", "replica 3:")
 
 

@@ -32,7 +32,6 @@ def test_directed_scenario_is_masked(name: str) -> None:
     assert check(history) == []
     assert decided(history)
 
-
 RARE = ("bad_batch_body", "bad_quorum", "bad_manifest", "bad_pages", "least_new_view", "outside_window")
 RARE += ("partial_new_view", "two_new_views", "wrong_proposals")
 """Committed only when somebody asks, or by who becomes primary: `test_directed_scenario_is_masked` sees to those."""

@@ -56,7 +56,9 @@ class _Split(Strategy):
         values = [value for value, group in enumerate(groups) if target in group]
         if self._both:
             values = [value for value in range(len(groups)) if value not in values] + values
-        return [(target, proposal(context, message, variant(batch, value)) if value else packet) for value in values]
+        return [
+            (target, proposal(context, message, variant(batch, value)) if value else packet) for value in values
+        ]
 
 
 def equivocate() -> Strategy:

@@ -89,7 +89,9 @@ def test_cluster_is_never_written_over_another(tmp_path: Path) -> None:
         (TransportError("x"), 1),
     ],
 )
-def test_exit_codes_tell_kinds_of_failure_apart(error: BFTError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes_tell_kinds_of_failure_apart(
+    error: BFTError, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An error is one line on stderr, alone or inside the groups that task groups make."""
     assert exit_code(error) == code
     for raised in (error, ExceptionGroup("a", [ExceptionGroup("b", [error])])):

@@ -151,7 +151,9 @@ def test_files_are_written(tmp_path: Path) -> None:
     [issue 4]
     """
     page, picture = tmp_path / "battle.html", tmp_path / "battle.svg"
-    assert invoke("run", "-n", "4", "-t", "0=split:1", "--html", str(page), "--svg", str(picture)).exit_code == 0
+    assert (
+        invoke("run", "-n", "4", "-t", "0=split:1", "--html", str(page), "--svg", str(picture)).exit_code == 0
+    )
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     ET.parse(picture)
     for arguments in (

@@ -25,13 +25,17 @@ PLAN = Plan(n=4, m=1)
         ((0, 1, 2, 3), "ARA", True, True),
     ],
 )
-def test_judge_applies_both_conditions(traitors: tuple[int, ...], decisions: str, ic1: bool, ic2: bool) -> None:
+def test_judge_applies_both_conditions(
+    traitors: tuple[int, ...], decisions: str, ic1: bool, ic2: bool
+) -> None:
     """Traitors' decisions do not count, and IC2 binds under a loyal commander only.
 
     [LSP82 1]
     """
     orders = {"A": "attack", "R": "retreat"}
-    found = judge(PLAN, [G(i) for i in traitors], {G(i + 1): orders[letter] for i, letter in enumerate(decisions)})
+    found = judge(
+        PLAN, [G(i) for i in traitors], {G(i + 1): orders[letter] for i, letter in enumerate(decisions)}
+    )
     assert (found.ic1, found.ic2) == (ic1, ic2)
     assert found.holds == (ic1 and ic2)
 

@@ -77,7 +77,9 @@ def test_no_silence_turns_anybody_from_a_loyal_commander(n: int, m: int, t: int)
         for pattern in product((False, True), repeat=t * len(victims)):
             rows = [pattern[place * len(victims) : (place + 1) * len(victims)] for place in range(t)]
             crimes = {
-                member: silent_to([victim for victim, is_left_out in zip(victims, row, strict=True) if is_left_out])
+                member: silent_to(
+                    [victim for victim, is_left_out in zip(victims, row, strict=True) if is_left_out]
+                )
                 for member, row in zip(members, rows, strict=True)
             }
             runs += 1

@@ -47,7 +47,9 @@ def _in_round(round_: int) -> OralGeneral:
         (1, 0, Ballot(1, "attack"), Fault.WRONG_KIND),
     ],
 )
-def test_oral_general_refuses_what_does_not_fit(round_: int, sender: int, message: Message, fault: Fault) -> None:
+def test_oral_general_refuses_what_does_not_fit(
+    round_: int, sender: int, message: Message, fault: Fault
+) -> None:
     """Every reason to refuse a message is reported, and the message changes nothing.
 
     [LSP82 3]

@@ -69,7 +69,9 @@ def test_story_uses_the_words_of_the_field() -> None:
     [GENERALS.md 13]
     """
     told = {
-        language: " ".join(sentence for section in explain(_battle(ORAL), language) for sentence in section.sentences)
+        language: " ".join(
+            sentence for section in explain(_battle(ORAL), language) for sentence in section.sentences
+        )
         for language in LANGUAGES
     }
     for word in ("generais", "tenente 1", "raidores", "ataque", "retirada", "comandante", "leais", "maioria"):
@@ -108,7 +110,9 @@ def test_words_name_receivers_and_paths() -> None:
     assert english.addressed([G(1), G(2)]) == "to lieutenants 1 and 2"
     assert portuguese.addressed([G(1), G(2)]) == "aos tenentes 1 e 2"
     assert portuguese.addressed([G(1)]) == "ao tenente 1"
-    assert english.quote((G(0), G(1), G(2)), "attack") == ("lieutenant 1 told me that the commander told him “attack”")
+    assert english.quote((G(0), G(1), G(2)), "attack") == (
+        "lieutenant 1 told me that the commander told him “attack”"
+    )
     assert portuguese.quote((G(0), G(2)), "attack") == "o comandante disse-me “ataque”"
 
 
@@ -127,7 +131,9 @@ def test_grid_marks_lies_silence_and_refusals() -> None:
     [GENERALS.md 10]
     """
     marks = {
-        crime: {cell.mark for row in rows_of(_battle(algorithm, crime)) for column in row.cells for cell in column}
+        crime: {
+            cell.mark for row in rows_of(_battle(algorithm, crime)) for column in row.cells for cell in column
+        }
         for algorithm, crime in ((ORAL, "flip"), (ORAL, "silent"), (SIGNED, "forge"))
     }
     assert Mark.LIE in marks["flip"]

@@ -25,7 +25,9 @@ quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 @st.composite
-def battles(draw: st.DrawFn, m_max: int, n_max: int, per_traitor: int) -> tuple[Plan, dict[GeneralId, str], int]:
+def battles(
+    draw: st.DrawFn, m_max: int, n_max: int, per_traitor: int
+) -> tuple[Plan, dict[GeneralId, str], int]:
     """Draw a plan with n > per_traitor * m, at most m traitors with named crimes, and a seed."""
     m = draw(st.integers(0, m_max))
     n = draw(st.integers(max(2, per_traitor * m + 1), n_max))
@@ -129,7 +131,9 @@ def test_loyal_runs_cost_what_the_formulas_say(n: int, m: int) -> None:
 
 @quick
 @given(st.sampled_from((ORAL, SIGNED, KING)), st.integers(0, 999), st.sampled_from(CRIME_NAMES))
-def test_everybody_in_command_reaches_interactive_consistency(algorithm: Algorithm, seed: int, crime: str) -> None:
+def test_everybody_in_command_reaches_interactive_consistency(
+    algorithm: Algorithm, seed: int, crime: str
+) -> None:
     """The loyal get equal vectors, right in the entries of the loyal.
 
     [PSL80]
@@ -157,7 +161,9 @@ def _hoarders(plan: Plan, traitors: list[GeneralId], dice: random.Random) -> dic
             signers.sort(key=lambda t: t != plan.commander)
             for signer in signers[: dice.randrange(len(signers) + 1)]:
                 chain = endorse(plan, chain, signer, view.coalition.signers[signer])
-            sends.extend(Send(to, chain) for to in plan.others(view.me) if chain.links and dice.randrange(3) == 0)
+            sends.extend(
+                Send(to, chain) for to in plan.others(view.me) if chain.links and dice.randrange(3) == 0
+            )
         return sends
 
     return {traitor: Crime("hoard", lambda send, view: (), invent) for traitor in traitors}

@@ -49,7 +49,9 @@ def test_well_formed_chain_is_accepted(notary: Notary) -> None:
         ((0, 0), 2, Fault.REPEATED_SIGNER),
     ],
 )
-def test_ill_formed_chain_is_refused(notary: Notary, signers: tuple[int, ...], round_: int, fault: Fault) -> None:
+def test_ill_formed_chain_is_refused(
+    notary: Notary, signers: tuple[int, ...], round_: int, fault: Fault
+) -> None:
     """Wrong first signer, wrong length, loops and repetitions are refused though all signatures are valid.
 
     [LSP82 4]
@@ -99,7 +101,10 @@ def test_signature_of_another_general_does_not_serve(notary: Notary) -> None:
     [LSP82 4, A4]
     """
     mine = _chain(notary, "attack", 3).links[0]
-    assert chain_fault(Chain("attack", (Link(G(0), mine.signature),)), G(1), 1, PLAN, notary) is Fault.BAD_SIGNATURE
+    assert (
+        chain_fault(Chain("attack", (Link(G(0), mine.signature),)), G(1), 1, PLAN, notary)
+        is Fault.BAD_SIGNATURE
+    )
 
 
 def test_signed_general_passes_each_order_on_once(notary: Notary) -> None:

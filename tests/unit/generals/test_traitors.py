@@ -162,7 +162,9 @@ def test_script_files_say_the_same_as_the_command_line() -> None:
     """
     first = '[[lie]]\nfrom = 3\nto = 1\nround = 2\npath = [0]\nsay = "retreat"\n'
     toml = first + '[[lie]]\nfrom = 2\nsay = "nothing"\n'
-    json = '{"lie": [{"from": 3, "to": 1, "round": 2, "path": [0], "say": "retreat"}, {"from": 2, "say": "-"}]}'
+    json = (
+        '{"lie": [{"from": 3, "to": 1, "round": 2, "path": [0], "say": "retreat"}, {"from": 2, "say": "-"}]}'
+    )
     expected = (parse_lie("3>1@2/0=retreat", PLAN), parse_lie("2=-", PLAN))
     assert parse_script(toml, PLAN, is_json=False) == parse_script(json, PLAN, is_json=True) == expected
     for bad in (
