@@ -119,11 +119,14 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         replica: the first members; later ones are learnt from the cluster itself (`bft.epochs`).
         admin: who may change the membership; nobody can if there is none.
         admin_threshold: how many of them must sign a change.
+        signed_replies: replicas sign what they answer, so that clients get receipts and can prove a wrong reply; costs
+            a signature per session and slot.
     """
 
     name: Name
     service: Annotated[str, Meta(pattern="^[A-Za-z_][\\w.]*:[A-Za-z_]\\w*$")] = "bft.services.kv:KeyValue"
     enrolment: Literal["open", "known"] = "open"
+    signed_replies: bool = False
     protocol: Protocol = msgspec.field(default_factory=Protocol)
     replica: tuple[ReplicaEntry, ...]
     client: tuple[ClientEntry, ...] = ()
@@ -199,6 +202,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             tuple((field, getattr(self.protocol, field)) for field in self.protocol.__struct_fields__),
             tuple(entry.key for entry in self.replica),
             tuple(entry.key for entry in self.client),
+            *(("signed_replies",) if self.signed_replies else ()),
         )
         if self.admin:
             administration = (self.admin_threshold, tuple(sorted(entry.key for entry in self.admin)))
@@ -218,6 +222,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             restart then counts as one of the f faults.
         signer: `unix:PATH` of the signing agent that holds the key, instead of `key`.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
+        archive_slots: decided slots whose certificates are kept to explain a fork (`bft evidence forensics`); 0 for
+            none.
     """
 
     id: Annotated[int, Meta(ge=0, le=REPLICA_ID_MAX)]
@@ -227,6 +233,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     data: str
     durability: Durability = "power"
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    archive_slots: Annotated[int, Meta(ge=0, le=1_000_000)] = 8192
 
     def __post_init__(self) -> None:
         if bool(self.key) == bool(self.signer):

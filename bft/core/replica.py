@@ -34,6 +34,7 @@ from bft.events import (
     Executed,
     Input,
     PagesLoaded,
+    PagesRead,
     QueryAnswered,
     Recovered,
     SendManifest,
@@ -50,6 +51,7 @@ from bft.messages import (
     CheckpointCertificate,
     Commit,
     CommitCertificate,
+    EpochLink,
     EpochProof,
     FetchBatch,
     FetchEpochs,
@@ -119,6 +121,8 @@ class Replica:
                 transfer.on_pages_loaded(state, event)
             case StateExplained():
                 transfer.on_explained(state, event)
+            case PagesRead():
+                transfer.on_pages_read(state, event)
             case Start():
                 self._start()
         effects = state.out
@@ -158,7 +162,7 @@ class Replica:
                     return isinstance(packet, Query | FetchEvents | FetchEpochs)
         match packet:
             case Signed():
-                return packet.sender != state.me and self._wants_signed(packet.sender, message)
+                return packet.sender != state.me and self._wants_signed(packet, message)
             case SignedRequest():
                 return isinstance(message, Request) and requests.wants_request(state, packet, message)
             case Proposal():
@@ -175,14 +179,18 @@ class Replica:
                 return reconfig.wants_proof(state, packet)
             case BatchBody():
                 return ordering.wants_batch_body(state, packet)
+            case PageBodies():
+                is_of_epoch = not isinstance(message, ReplicaMessage) or message.epoch == state.epoch
+                return state.fetching is not None and is_of_epoch
             case FetchEvents():
                 return False
             case _:
                 return True
 
-    def _wants_signed(self, sender: int, message: Message | None) -> bool:
+    def _wants_signed(self, packet: Signed, message: Message | None) -> bool:
         """What is of another epoch can no longer, or not yet, matter (mutant R03)."""
         state = self._state
+        sender = packet.sender
         if not isinstance(message, ReplicaMessage) or message.epoch != state.epoch:
             return False
         match message:
@@ -201,7 +209,7 @@ class Replica:
                 held_change = state.view_changes.get(sender, {}).get(message.view)
                 return held_change is not None or viewchange.wants_view_change(state, sender, message)
             case NewView():
-                return viewchange.wants_new_view(state, message)
+                return viewchange.wants_new_view(state, message) or viewchange.is_second(state, packet, message)
             case _:
                 return False
 
@@ -281,6 +289,11 @@ class Replica:
     def configuration(self) -> Configuration:
         """The present epoch; changes with `EpochEntered`."""
         return self._state.configuration
+
+    @property
+    def links(self) -> tuple[EpochLink, ...]:
+        """The way from genesis to the present epoch."""
+        return tuple(self._state.links)
 
     def ready(self, key: bytes) -> tuple[Signed, ...]:
         """What a change needs of this replica to let it vote with the public `key`; empty if it is not ready for that.

@@ -128,6 +128,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         real_signatures: Ed25519 instead of the stand-in.
         spares: replicas `n .. n + spares - 1`, which run from the start and belong to no epoch until they are added.
         changes: of the membership.
+        signed_replies: replicas sign their replies, and clients hold them against each other.
     """
 
     seed: int
@@ -144,6 +145,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     real_signatures: bool = False
     spares: Annotated[int, Meta(ge=0, le=16)] = 0
     changes: tuple[Change, ...] = ()
+    signed_replies: bool = False
 
     def corrupted_ids(self) -> list[int]:
         """Replicas whose keys the adversary holds, ascending."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from bft.digests import batch_digest
-from bft.events import Persist, Send
+from bft.core.evidence import file_of
+from bft.core.verdict import verdict
+from bft.digests import batch_digest, page_digest
+from bft.engine import Engine
+from bft.events import Deliver, Persist, Rejected, Send
 from bft.messages import (
     BatchBody,
     Checkpoint,
@@ -14,9 +18,11 @@ from bft.messages import (
     FetchPages,
     ManifestBody,
     PageBodies,
+    PagesServed,
     Reply,
     Status,
 )
+from bft.sim.service import Registers
 
 
 @pytest.fixture
@@ -86,9 +92,11 @@ def test_replies_come_with_the_state(bench, source):
     [
         lambda packet: ManifestBody(packet.manifest + b"x") if isinstance(packet, ManifestBody) else packet,
         lambda packet: ManifestBody(b"") if isinstance(packet, ManifestBody) else packet,
-        lambda packet: PageBodies((b"lies",)) if isinstance(packet, PageBodies) else packet,
+        lambda packet: PageBodies(packet.signed, (b"lies",)) if isinstance(packet, PageBodies) else packet,
         lambda packet: (
-            PageBodies((*packet.pages[:-1], packet.pages[-1] + b"x")) if isinstance(packet, PageBodies) else packet
+            PageBodies(packet.signed, (*packet.pages[:-1], packet.pages[-1] + b"x"))
+            if isinstance(packet, PageBodies)
+            else packet
         ),
     ],
 )
@@ -109,7 +117,7 @@ def test_transfer_resumes_with_the_pages_it_has(bench, source):
     bench.deliver(2, next(item.packet for item in served if isinstance(item, Send)))
     wanted = bench.sent(FetchPages)[0]
     page = source.store.read_pages(wanted.digests[:1])[0]
-    bench.deliver(2, PageBodies((page,)))
+    bench.deliver(2, bench.pages(2, page))
     assert any(isinstance(effect, Persist) for effect in bench.out)
     bench.restart()
     _begin(bench, source)
@@ -180,3 +188,51 @@ def test_repaired_replica_goes_on_without_voting_twice(bench, source):
         source.order(seq, source.batch(source.request(seq)))
     bench.deliver(2, bench.checkpoint_certificate(16, source.store.load().snapshot.digest))
     assert bench.stable == 16
+
+
+def test_page_that_is_not_what_was_asked_for_convicts_its_sender(bench, source):
+    """The sender signs both digests: the lie is in its own words, to be shown to anybody."""
+    _begin(bench, source)
+    wanted = page_digest(b"wanted")
+    lie = bench.signed(3, PagesServed(0, (wanted,), (page_digest(b"lies"),)))
+    bench.deliver(3, PageBodies(lie, (b"lies",)))
+    (refused,) = (effect for effect in bench.out if isinstance(effect, Rejected))
+    assert refused.reason == "other-pages" and refused.evidence is not None
+    assert (refused.evidence.accused, refused.evidence.kind) == (3, "lying-page")
+    proof = file_of(refused.evidence, bench.cluster.id)
+    assert verdict(proof, bench.cluster, bench.vault.verifier(4)) is None
+    honest = msgspec.structs.replace(proof, first=bench.signed(3, PagesServed(0, (wanted,), (wanted,))))
+    assert "may have signed" in str(verdict(honest, bench.cluster, bench.vault.verifier(4)))
+
+
+def test_pages_that_were_exchanged_on_the_way_convict_nobody(bench, source):
+    """What was signed for is not what came; unsigned pages do not count at all."""
+    _begin(bench, source)
+    honest = bench.pages(3, b"page")
+    for packet, reason in (
+        (PageBodies(honest.signed, (b"lies",)), "digest-mismatch"),
+        (PageBodies(bench.signed(3, Checkpoint(0, 8, page_digest(b"page"))), (b"page",)), "malformed"),
+        (PageBodies(msgspec.structs.replace(honest.signed, signature=bytes(64)), (b"page",)), "bad-signature"),
+    ):
+        bench.deliver(3, packet)
+        assert bench.rejections() == [reason]
+        assert [effect.evidence for effect in bench.out if isinstance(effect, Rejected)] == [None]
+
+
+class _Rotten:
+    """A disk on which the first page is not what it was."""
+
+    def __init__(self, pages: dict[bytes, bytes]) -> None:
+        self._pages = {**pages, next(iter(pages)): b"rot"}
+
+    def read_pages(self, digests: tuple[bytes, ...]) -> list[bytes]:
+        """Whatever is there."""
+        return [self._pages[digest] for digest in digests]
+
+
+def test_page_that_rotted_on_the_disk_is_not_served(source):
+    """A correct replica with a bad disk says nothing rather than something false under its name."""
+    pages = source.store.load().snapshot.pages
+    engine = Engine(source.replica, Registers(), _Rotten(pages))
+    (sent,) = source.sent(PageBodies, engine.step(Deliver(1, FetchPages(tuple(pages))), source.now))
+    assert b"rot" not in sent.pages and len(sent.pages) == len(pages) - 1
