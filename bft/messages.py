@@ -188,7 +188,7 @@ class ReplyStatement(Message, frozen=True, tag=22):
 
 
 class PagesServed(Message, frozen=True, tag=23):
-    """What a replica signs about state pages that it sends: digests asked for, and of what it sends; equal, or it lies."""
+    """What a replica signs about state pages that it sends: digests asked for, and sent; they are equal, or it lies."""
 
     epoch: U63
     asked: Annotated[tuple[DigestBytes, ...], Meta(min_length=1, max_length=256)]

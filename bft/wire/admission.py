@@ -204,7 +204,7 @@ class Admission:
         if peer not in self._rules.quorums.ids:
             return Deliver(peer, packet) if wants(peer, packet, None) else None
         if signed is None:
-            raise _Refused("no-word")
+            return None  # of another epoch, where the sender is no member; or of a liar that will not be held to it
         message = decode_replica_message(signed.payload)
         if not isinstance(message, PagesServed):
             raise _Refused("malformed")
