@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bft.client.blocking import Blocking, connect_blocking
     from bft.client.client import Client, Result, connect
+    from bft.client.receipts import Receipt
     from bft.errors import (
         BFTError,
         ClientClosed,
         ClientError,
         ConfigError,
+        EvidenceError,
         KeyFileError,
         NonDeterminism,
         OutcomeUnknown,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from bft.ports import ExecutionContext, StateMachine
+    from bft.runtime.forensics import forensics
     from bft.runtime.local import local_cluster
     from bft.services.service import Service, command, context, query
     from bft.state.map import Map
@@ -38,12 +41,14 @@ __all__ = [
     "ClientClosed",
     "ClientError",
     "ConfigError",
+    "EvidenceError",
     "ExecutionContext",
     "KeyFileError",
     "Map",
     "NonDeterminism",
     "OutcomeUnknown",
     "Overloaded",
+    "Receipt",
     "Result",
     "Service",
     "ServiceError",
@@ -56,6 +61,7 @@ __all__ = [
     "connect",
     "connect_blocking",
     "context",
+    "forensics",
     "local_cluster",
     "query",
 ]
@@ -72,10 +78,12 @@ _HOMES = {
     "Blocking": "bft.client.blocking",
     "connect_blocking": "bft.client.blocking",
     "Client": "bft.client.client",
+    "Receipt": "bft.client.receipts",
     "Result": "bft.client.client",
     "connect": "bft.client.client",
     "ExecutionContext": "bft.ports",
     "StateMachine": "bft.ports",
+    "forensics": "bft.runtime.forensics",
     "local_cluster": "bft.runtime.local",
     "Service": "bft.services.service",
     "command": "bft.services.service",

@@ -132,11 +132,14 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         replica: the first members; later ones are learnt from the cluster itself (`bft.epochs`).
         admin: who may change the membership; nobody can if there is none.
         admin_threshold: how many of them must sign a change.
+        signed_replies: replicas sign what they answer, so that clients get receipts and can prove a wrong reply; costs
+            a signature per session and slot.
     """
 
     name: Name
     service: Annotated[str, Meta(pattern="^[A-Za-z_][\\w.]*:[A-Za-z_]\\w*$")] = "bft.services.kv:KeyValue"
     enrolment: Literal["open", "known"] = "open"
+    signed_replies: bool = False
     protocol: Protocol = msgspec.field(default_factory=Protocol)
     replica: tuple[ReplicaEntry, ...]
     client: tuple[ClientEntry, ...] = ()
@@ -212,6 +215,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             tuple((field, getattr(self.protocol, field)) for field in self.protocol.__struct_fields__),
             tuple(entry.key for entry in self.replica),
             tuple(entry.key for entry in self.client),
+            *(("signed_replies",) if self.signed_replies else ()),
         )
         if self.admin:
             administration = (self.admin_threshold, tuple(sorted(entry.key for entry in self.admin)))
@@ -235,6 +239,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             for no cap.
         scrub_pages_per_second: how fast stored pages are read again and checked for bit rot; 0 for never.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
+        archive_slots: decided slots whose certificates are kept to explain a fork (`bft evidence forensics`); 0 for
+            none.
     """
 
     id: Annotated[int, Meta(ge=0, le=REPLICA_ID_MAX)]
@@ -246,6 +252,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     transfer_bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     scrub_pages_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    archive_slots: Annotated[int, Meta(ge=0, le=1_000_000)] = 8192
 
     def __post_init__(self) -> None:
         if bool(self.key) == bool(self.signer):

@@ -46,6 +46,11 @@ def members_digest(members: bytes) -> bytes:
     return blake2b(members, digest_size=32, person=b"bft members").digest()
 
 
+def new_view_digest(new_view: bytes) -> bytes:
+    """32-byte digest of an encoded NEW-VIEW, by which replicas compare how a view began."""
+    return blake2b(new_view, digest_size=32, person=b"bft new view").digest()
+
+
 def chain_digest(previous: bytes, seq: int, batch: bytes) -> bytes:
     """Extend the execution chain by the batch with digest `batch` at `seq`."""
     return blake2b(previous + seq.to_bytes(8, "big") + batch, digest_size=32, person=b"bft chain").digest()

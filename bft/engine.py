@@ -19,13 +19,14 @@ from bft.events import (
     InstallState,
     LoadPages,
     PagesLoaded,
+    PagesRead,
     Send,
     SendManifest,
     SendPages,
     StateExplained,
 )
 from bft.ids import Nanos, Peer
-from bft.messages import ManifestBody, Message, Packet, PageBodies
+from bft.messages import ManifestBody, Message, Packet
 from bft.ports import Node, StateMachine, Store
 from bft.state.executor import Executor
 from bft.wire.codec import decode_manifest
@@ -75,7 +76,7 @@ class Engine:
                     case ExplainState():
                         inputs.append(StateExplained(self._explain(effect)))
                     case SendPages():
-                        out.extend(self._page_packets(effect))
+                        inputs.extend(self._page_groups(effect))
                     case SendManifest():
                         manifest = self._store.read_manifest(effect.digest)
                         if manifest is not None:
@@ -100,26 +101,29 @@ class Engine:
                 lines += explain([right[digest] for digest in ours.service], effect.pages)
         return tuple(lines)
 
-    def _page_packets(self, effect: SendPages) -> list[Effect]:
-        """Group the stored pages into packets of bounded size, up to a bounded number of bytes."""
-        packets: list[Effect] = []
-        group: list[bytes] = []
+    def _page_groups(self, effect: SendPages) -> list[PagesRead]:
+        """Group the stored pages by packets of bounded size, up to a bounded number of bytes.
+
+        A page that rotted on the disk is not served: the node signs for what it sends.
+        """
+        groups: list[PagesRead] = []
+        group: dict[bytes, bytes] = {}
         size = total = 0
         for digest in dict.fromkeys(effect.digests):
             (page,) = self._store.read_pages((digest,)) or (None,)
-            if page is None:
+            if page is None or page_digest(page) != digest:
                 continue
             total += len(page)
             if total > PAGES_ANSWER_BYTES and total > len(page):
                 break
             if group and size + len(page) > PAGES_PACKET_BYTES:
-                packets.append(Send(effect.to, PageBodies(tuple(group))))
-                group, size = [], 0
-            group.append(page)
+                groups.append(PagesRead(effect.to, tuple(group), tuple(group.values())))
+                group, size = {}, 0
+            group[digest] = page
             size += len(page)
         if group:
-            packets.append(Send(effect.to, PageBodies(tuple(group))))
-        return packets
+            groups.append(PagesRead(effect.to, tuple(group), tuple(group.values())))
+        return groups
 
 
 def _pages(what: str, left: Sequence[bytes], right: Sequence[bytes]) -> list[str]:

@@ -69,6 +69,10 @@ class NonDeterminism(BFTError):
         self.cause = ""
 
 
+class EvidenceError(BFTError):
+    """A receipt or certificate does not prove what it is said to, or what is at hand does not explain a fork."""
+
+
 class ClientError(BFTError):
     """Base of what a client call can raise."""
 

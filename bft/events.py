@@ -240,7 +240,20 @@ class PagesRotten:
     digests: tuple[bytes, ...]
 
 
-Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded | StateExplained | PagesRotten
+@dataclass(frozen=True, slots=True)
+class PagesRead:
+    """Pages that `SendPages` asked for, as far as they fit into one packet: to be sent, and answered for.
+
+    Attributes:
+        digests: of the pages, as asked for; each page hashes to its own.
+    """
+
+    to: Peer
+    digests: tuple[bytes, ...]
+    pages: tuple[bytes, ...]
+
+
+Input = Start | Deliver | Tick | Executed | QueryAnswered | PagesLoaded | StateExplained | PagesRotten | PagesRead
 
 # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -343,25 +356,43 @@ class SendManifest:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A peer's message was dropped, and why (a short fixed word: it becomes a metric's label)."""
+    """A peer's message was dropped, and why (a short fixed word: it becomes a metric's label).
+
+    Attributes:
+        evidence: what the message proves against its signer, who need not be the peer.
+    """
 
     peer: Peer
     reason: str
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Two signed messages of `accused` that no correct replica can both have signed.
+    """Signed statements that no correct replica can have made (`bft.core.evidence`).
 
     Attributes:
-        links: the way from genesis to the epoch in which they were signed, whose keys they are held against.
+        kind: one of the kinds of `bft.core.evidence`.
+        first, second: two messages of the accused that exclude each other; without a second, the first convicts alone.
+        attachment: unsigned bytes that `first` names by their digest: the batch of a PRE-PREPARE.
+        witnesses: statements of others that it rests on.
+        links: the way from genesis to the epoch in which they were signed, whose members, keys and rules judge them.
     """
 
     accused: int
     kind: str
     first: Signed
-    second: Signed
+    second: Signed | None = None
+    attachment: bytes = b""
+    witnesses: tuple[Signed, ...] = ()
     links: tuple[EpochLink, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ViewEntered:
+    """A view was entered by this NEW-VIEW, for the archive that explains a fork (`bft.core.forensics`)."""
+
+    new_view: Signed
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -391,9 +422,13 @@ class EpochEntered:
     """The node is in another epoch: from here on `Broadcast` means its members, and its rules and keys admit.
 
     Stands in the order of effects: what was sent before is of the epoch before.
+
+    Attributes:
+        links: the way from genesis to it.
     """
 
     configuration: Configuration
+    links: tuple[EpochLink, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +438,7 @@ class Retired:
     reason: str
 
 
-Report = Rejected | Evidence | Committed | Progress
+Report = Rejected | Evidence | ViewEntered | Committed | Progress
 Effect = (
     Persist
     | Send
@@ -418,6 +453,7 @@ Effect = (
     | SendManifest
     | Rejected
     | Evidence
+    | ViewEntered
     | Committed
     | Progress
     | EpochEntered

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from bft.ids import U63, DigestBytes, KeyBytes, ReplicaIndex, SignatureBytes
+from bft.ids import DIGEST_BYTES, U63, DigestBytes, KeyBytes, ReplicaIndex, SignatureBytes
 
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 OPERATION_BYTES_MAX = 1024 * 1024
@@ -177,6 +177,24 @@ class NewView(Message, frozen=True, tag=16):
     pre_prepares: Annotated[tuple[Signed, ...], Meta(max_length=4096)]
 
 
+class ReplyStatement(Message, frozen=True, tag=22):
+    """What a replica signs about a reply, if the cluster has `signed_replies` (`bft.client.receipts`)."""
+
+    epoch: U63
+    client: KeyBytes
+    session: U63
+    seq: U63
+    digest: DigestBytes
+
+
+class PagesServed(Message, frozen=True, tag=23):
+    """What a replica signs about state pages that it sends: digests asked for, and sent; they are equal, or it lies."""
+
+    epoch: U63
+    asked: Annotated[tuple[DigestBytes, ...], Meta(min_length=1, max_length=256)]
+    served: Annotated[tuple[DigestBytes, ...], Meta(min_length=1, max_length=256)]
+
+
 # --- messages signed by clients -----------------------------------------------------------------------------------
 
 
@@ -280,6 +298,13 @@ class Reply(Message, frozen=True, tag=4):
     bundle: Payload
 
 
+class SignedReply(Message, frozen=True, tag=9):
+    """A reply whose sender has signed its `ReplyStatement`, so that a client can show it to others."""
+
+    reply: Reply
+    signature: SignatureBytes
+
+
 class Refusal(Message, frozen=True, tag=5):
     """A hint that a session's operations were not executed; believed only when `weak` replicas agree."""
 
@@ -322,6 +347,8 @@ class Status(Message, frozen=True, tag=8):
         stable: its low watermark h.
         executed: its last executed sequence number.
         view_changes: senders whose VIEW-CHANGE for `view` it holds, ascending.
+        began: digest of the NEW-VIEW that `view` began with here, empty without one. Who holds another one shows it:
+            so a primary that begins one view twice is found out.
     """
 
     epoch: U63
@@ -330,6 +357,7 @@ class Status(Message, frozen=True, tag=8):
     stable: U63
     executed: U63
     view_changes: Annotated[tuple[ReplicaIndex, ...], Meta(max_length=REPLICAS_BOUND)]
+    began: Annotated[bytes, Meta(max_length=DIGEST_BYTES)] = b""
 
 
 class FetchBatch(Message, frozen=True, tag=40):
@@ -364,8 +392,9 @@ class FetchPages(Message, frozen=True, tag=44):
 
 
 class PageBodies(Message, frozen=True, tag=45):
-    """State pages, each proven by its digest."""
+    """State pages, each proven by its digest; `signed` is the sender's `PagesServed` about them if it is a member."""
 
+    signed: Signed | None
     pages: Annotated[tuple[Payload, ...], Meta(min_length=1, max_length=256)]
 
 
@@ -436,12 +465,15 @@ class ProbeReply(Message, frozen=True, tag=51):
     report: Annotated[bytes, Meta(max_length=1 << 16)]
 
 
-ReplicaMessage = PrePrepare | Prepare | Commit | Checkpoint | Suspect | ViewChange | NewView
+ReplicaMessage = (
+    PrePrepare | Prepare | Commit | Checkpoint | Suspect | ViewChange | NewView | ReplyStatement | PagesServed
+)
 Packet = (
     Signed
     | SignedRequest
     | Proposal
     | Reply
+    | SignedReply
     | Refusal
     | Query
     | QueryReply

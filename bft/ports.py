@@ -65,6 +65,10 @@ class KeyVerifier(Protocol):
         ...
 
 
+class OutsideVerifier(Verifier, KeyVerifier, Protocol):
+    """What a judge needs who knows the cluster file alone: clients' keys, and keys of replicas that are proven."""
+
+
 class Store(Protocol):
     """Stable storage of one replica.
 

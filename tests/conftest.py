@@ -10,7 +10,7 @@ import pytest
 from bft.config import Cluster
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
-from bft.digests import batch_digest
+from bft.digests import batch_digest, page_digest
 from bft.engine import Engine
 from bft.events import Broadcast, Deliver, Effect, Input, Persist, Recovered, Rejected, Send, Start, Tick
 from bft.ids import Peer
@@ -24,6 +24,8 @@ from bft.messages import (
     Endorsement,
     Message,
     Packet,
+    PageBodies,
+    PagesServed,
     Prepare,
     PreparedCertificate,
     PrePrepare,
@@ -193,6 +195,11 @@ class Bench:
         """A certificate of a checkpoint; stable if the replicas are a strong quorum."""
         chosen = list(range(self.quorums.strong)) if replicas is None else replicas
         return CheckpointCertificate(0, seq, digest, self.endorse(Checkpoint(0, seq, digest), chosen))
+
+    def pages(self, sender: int, *pages: bytes) -> PageBodies:
+        """Pages that a replica serves, signed for as what was asked for."""
+        digests = tuple(page_digest(page) for page in pages)
+        return PageBodies(self.signed(sender, PagesServed(0, digests, digests)), pages)
 
     def order(self, seq: int, batch: bytes, view: int = 0) -> None:
         """Take one slot through all phases at this backup."""

@@ -23,7 +23,8 @@ MAY_IMPORT: dict[str, list[str]] = {
     "crypto": [*FOUNDATION, "crypto", "generals"],
     "storage": [*FOUNDATION, "storage", "wire"],
     "transport": [*FOUNDATION, "transport", "crypto", "wire"],
-    "client": [*FOUNDATION, "client", "epochs", "services", "crypto", "transport", "wire"],
+    # core: what evidence is, and how it is judged
+    "client": [*FOUNDATION, "client", "core", "epochs", "services", "crypto", "transport", "wire"],
     "runtime": [
         *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport",
         "determinism", "signing", "epochs",
@@ -43,8 +44,20 @@ PURE = ["core", "wire", "state", "services", "generals", "engine", "epochs", *FO
 PURE_FILES = ["client/session.py"]
 SEEDED = ["sim", "adversary"]
 FORBIDDEN_IN_PURE = {
-    "anyio", "asyncio", "cryptography", "logging", "nacl", "os", "random", "socket", "sqlite3", "ssl", "subprocess",
-    "threading", "time", "trio",
+    "anyio",
+    "asyncio",
+    "cryptography",
+    "logging",
+    "nacl",
+    "os",
+    "random",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "trio",
 }
 ALLOWED_IN_SEEDED = {"random"}
 EXCEPTIONS: dict[str, set[str]] = {

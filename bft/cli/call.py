@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from bft.cli.connection import Target, with_target
 from bft.cli.terminal import example, find_services_here
 from bft.client.client import Client, Consistency
+from bft.client.receipts import Receipt
 from bft.config import load_cluster
 from bft.errors import ConfigError
 from bft.services.interface import Method, interface_of
@@ -24,24 +26,43 @@ from bft.services.loading import load_class
 @click.argument("arguments", nargs=-1)
 @click.option("--weak", is_flag=True, help="A query may be answered from a stale state.")
 @click.option("--lane", type=click.IntRange(min=0), default=0, help="Calls of one lane keep their order.")
+@click.option("--receipt", type=click.Path(path_type=Path, dir_okay=False), help="Write a command's receipt here.")
 @with_target
-def call(target: Target, method: str, arguments: tuple[str, ...], weak: bool, lane: int) -> None:
+def call(target: Target, method: str, arguments: tuple[str, ...], weak: bool, lane: int, receipt: Path | None) -> None:
     """Call METHOD of the cluster's service and print its result as JSON.
 
     Each argument is JSON; what is not JSON is taken as text. Quote what must stay text: '"5"'. The service's module is
-    looked for in the current folder too. Exit code 1: the service answered with an error.
+    looked for in the current folder too. Exit code 1: the service answered with an error. A receipt convinces whoever
+    has the cluster file (`bft evidence receipt`); it needs a cluster with signed replies.
     """
     find_services_here()
     found, operation = _operation(target, method, arguments)
+    if receipt is not None and found.kind == "query":
+        raise ConfigError(f"--receipt: {method} is a query, which is answered without being ordered")
 
     async def body(client: Client) -> bytes:
         if found.kind == "query":
             consistency: Consistency = "weak" if weak else "linearizable"
             return (await client.query(operation, consistency=consistency, timeout=target.timeout_s)).value
-        return (await client.call(operation, lane=lane, timeout=target.timeout_s)).value
+        result = await client.call(operation, lane=lane, timeout=target.timeout_s)
+        if receipt is not None:
+            _write(receipt, await client.receipt(result, target.timeout_s))
+        return result.value
 
     result = found.result.decode(target.run(body))
     click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+
+
+def _write(path: Path, receipt: Receipt) -> None:
+    """Write a receipt file.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        path.write_bytes(receipt.to_json())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def parse_argument(text: str) -> object:

@@ -76,6 +76,7 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str
     help="Who may be a client: any key, or those listed.",
 )
 @click.option("--client", "clients", multiple=True, callback=_pairs, metavar="NAME=KEYFILE", help="A known client.")
+@click.option("--signed-replies", is_flag=True, help="Replicas sign their replies: receipts, proofs of wrong ones.")
 @click.option("--set", "settings", multiple=True, callback=_pairs, metavar="NAME=N", help="A protocol parameter.")
 @json_option
 @friendly
@@ -89,6 +90,7 @@ def init(
     durability: Durability,
     enrolment: str,
     clients: list[tuple[str, str]],
+    signed_replies: bool,
     settings: list[tuple[str, str]],
     as_json: bool,
 ) -> None:
@@ -103,6 +105,7 @@ def init(
         enrolment=enrolment,
         clients=[(client, Path(key)) for client, key in clients],
         protocol={setting: _integer(setting, value) for setting, value in settings},
+        signed_replies=signed_replies,
     )
     made = write_cluster(folder, plan)
     if as_json:

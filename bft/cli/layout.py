@@ -33,6 +33,7 @@ class Plan:
         base_port: replica i listens on base_port + i.
         clients: name and key file of known clients, beside the one that is made here.
         protocol: parameters that differ from their defaults.
+        signed_replies: replicas sign what they answer, for receipts.
         key_folder: where private keys go; `keys` in the cluster's folder if None.
     """
 
@@ -46,6 +47,7 @@ class Plan:
     clients: Sequence[tuple[str, Path]] = ()
     protocol: Mapping[str, int] = field(default_factory=dict)
     key_folder: Path | None = None
+    signed_replies: bool = False
 
 
 def replica_folder(folder: Path, replica: int) -> Path:
@@ -126,6 +128,8 @@ def _cluster_toml(plan: Plan, pairs: Sequence[KeyPair], known: Sequence[tuple[st
         f"service = {_text(plan.service)}",
         f"enrolment = {_text(plan.enrolment)}",
     ]
+    if plan.signed_replies:
+        lines.append("signed_replies = true")
     if plan.protocol:
         lines += ["", "[protocol]", *(f"{name} = {value}" for name, value in plan.protocol.items())]
     for replica, pair in enumerate(pairs):

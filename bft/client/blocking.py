@@ -19,6 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from bft.client.client import Client, Consistency, Result, connect
 from bft.client.proxy import ServiceProxy
+from bft.client.receipts import Receipt
 from bft.config import Cluster
 from bft.crypto.keys import KeyPair
 from bft.errors import ClientClosed
@@ -104,6 +105,11 @@ class Blocking:
         portal, client = self._require()
         ask = partial(client.query, operation, consistency=consistency, timeout=timeout or self._timeout)
         return portal.call(ask)
+
+    def receipt(self, result: Result, timeout: float = 5.0) -> Receipt:
+        """As `Client.receipt`."""
+        portal, client = self._require()
+        return portal.call(partial(client.receipt, result, timeout))
 
     def service(self, service: type[T]) -> BlockingProxy[T]:
         """A typed view of the cluster's service: its commands and queries as ordinary functions."""

@@ -16,17 +16,20 @@ from bft.ports import KeyVerifier
 
 
 class Chain:
-    """The newest epoch that is proven.
+    """The newest epoch that is proven, and the way there.
 
     Attributes:
         configuration: its members.
+        links: the way to it from the epoch that the chain began with; evidence and receipts bring it along.
     """
 
-    __slots__ = ("_asked", "_verifier", "configuration")
+    __slots__ = ("_asked", "_known", "_verifier", "configuration", "links")
 
     def __init__(self, configuration: Configuration, verifier: KeyVerifier) -> None:
         """Begin at an epoch that is trusted: genesis, or one proven and kept before."""
         self.configuration = configuration
+        self.links: tuple[EpochLink, ...] = ()
+        self._known = {configuration.epoch: configuration}
         self._verifier = verifier
         self._asked: dict[int, Nanos] = {}
 
@@ -49,9 +52,19 @@ class Chain:
         ahead = [link for link in links if link.certificate.epoch >= self.configuration.epoch]
         if not ahead:
             return False
+        configuration, known = self.configuration, {}
         try:
-            self.configuration = verify_chain(self.configuration, ahead, self._verifier)
+            for link in ahead:
+                configuration = verify_chain(configuration, (link,), self._verifier)
+                known[configuration.epoch] = configuration
         except ChainError:
             return False
+        self.configuration = configuration
+        self.links += tuple(ahead)
+        self._known.update(known)
         self._asked = {}
         return True
+
+    def at(self, epoch: int) -> Configuration | None:
+        """The members of a proven epoch, the first of which is where the chain began."""
+        return self._known.get(epoch)

@@ -23,6 +23,7 @@ import anyio
 from bft.client.links import Links
 from bft.client.probes import Probes
 from bft.client.proxy import ServiceProxy
+from bft.client.receipts import Receipt, Receipts
 from bft.client.session import (
     Ask,
     Cancel,
@@ -37,12 +38,13 @@ from bft.client.session import (
     Unreachable,
 )
 from bft.config import Cluster, load_cluster
+from bft.core.evidence import EvidenceFile, file_of
 from bft.crypto.keys import KeyPair, load_key
-from bft.crypto.signatures import Ed25519Signer
-from bft.errors import ClientClosed, OutcomeUnknown, Overloaded, SessionExpired, TransportError
+from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
+from bft.errors import ClientClosed, EvidenceError, OutcomeUnknown, Overloaded, SessionExpired, TransportError
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ClientId, ReplicaId
-from bft.messages import OPERATION_BYTES_MAX, ProbeReply
+from bft.messages import OPERATION_BYTES_MAX, ProbeReply, SignedReply
 from bft.services.outcome import require_ok
 from bft.wire.codec import Malformed, decode_packet
 
@@ -109,6 +111,10 @@ class Client:
         self._wake_at: int | None = None
         self._timer = anyio.Event()
         self._probes = Probes()
+        verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, None)
+        self._receipts = Receipts(cluster, verifier, keys.public) if cluster.signed_replies else None
+        self._stated = anyio.Event()
+        self._evidence: list[EvidenceFile] = []
         self._closed = False
         self._session = self._new_session(above=0)
 
@@ -246,6 +252,31 @@ class Client:
             return
         raise TransportError(self._reachability())
 
+    async def receipt(self, result: Result, timeout: float = 5.0) -> Receipt:
+        """A proof for others of what the slot of an ordered result returned to this client (`bft.Receipt.verify`).
+
+        Ask soon: statements about the last 1024 slots are kept.
+
+        Raises:
+            EvidenceError: the cluster does not sign replies, the result was read without ordering, or fewer than f + 1
+                replicas have signed it within `timeout` seconds.
+        """
+        if self._receipts is None:
+            raise EvidenceError("the cluster file does not ask for signed_replies")
+        if result.index < 0:
+            raise EvidenceError("a read that was not ordered has no receipt")
+        with anyio.move_on_after(timeout):
+            while (found := self._receipts.receipt(self._session.incarnation, result.seq)) is None:
+                self._stated = anyio.Event()
+                await self._stated.wait()
+            return found
+        raise EvidenceError(f"fewer than {self._quorums.weak} replicas have signed the results of slot {result.seq}")
+
+    @property
+    def evidence(self) -> tuple[EvidenceFile, ...]:
+        """What replicas signed to this client and should not have; one of each kind per replica."""
+        return tuple(self._evidence)
+
     async def probe(self, replica: int, timeout: float = 2.0) -> dict[str, object]:
         """A replica's own account of itself: for people and tools, vouched for by nobody else.
 
@@ -296,8 +327,17 @@ class Client:
                 continue
             if isinstance(packet, ProbeReply):
                 self._probes.on_reply(replica, packet)
+            elif isinstance(packet, SignedReply):
+                self._on_signed_reply(replica, packet)
             else:
                 self._do(Deliver(ReplicaId(replica), packet))
+
+    def _on_signed_reply(self, replica: int, packet: SignedReply) -> None:
+        if self._receipts is not None:
+            found = self._receipts.add(replica, packet)
+            self._evidence += [file_of(evidence, self.cluster.id) for evidence in found]
+            self._stated.set()
+        self._do(Deliver(ReplicaId(replica), packet.reply))
 
     def _on_change(self, replica: int) -> None:
         self._connected.set()

@@ -11,7 +11,7 @@ from bft.core import checkpoint, ordering, queries, reconfig
 from bft.core.state import State
 from bft.digests import NULL_DIGEST, chain_digest, seed_digest
 from bft.events import Committed, Execute, Executed, OperationCall
-from bft.messages import FetchEvents, Refusal, Reply
+from bft.messages import FetchEvents, Refusal, Reply, ReplyStatement, SignedReply
 
 REPLY_BYTES_FROM_ALL = 8192
 """A larger bundle is sent by one replica, the others send its digest; a retransmission brings it from everybody."""
@@ -100,7 +100,13 @@ def _is_of_this_view(state: State, seq: int) -> bool:
 
 
 def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, bundle: bytes) -> None:
-    state.send(client, Reply(session, seq, state.epoch, state.view, digest, bundle))
+    reply = Reply(session, seq, state.epoch, state.view, digest, bundle)
+    if not state.signs_replies or not state.is_member:  # clients count members only, and only those can be held to it
+        state.send(client, reply)
+        return
+    # Safe to sign again after a crash: what is decided is durable, and executing it again gives the same bundle.
+    statement = state.sign(ReplyStatement(state.epoch, client, session, seq, digest))
+    state.send(client, SignedReply(reply, statement.signature))
 
 
 def refuse(state: State, client: bytes, session: int, number: int) -> None:

@@ -321,7 +321,22 @@ def _count_commits(state: State, slot: Slot, view: int, digest: bytes) -> None:
     )
     found = commit_certificate_flaw(certificate, state.rules)
     assert found is None, f"made a commit certificate that others must refuse: {found}"
+    if len(matching) < len(slot.commits):
+        _accuse_of_crossing(state, slot)
     decide(state, slot, certificate)
+
+
+def _accuse_of_crossing(state: State, slot: Slot) -> None:
+    """Somebody's COMMIT differs from what was decided: hold it against its own PREPARE, or PRE-PREPARE."""
+    for replica, (view, digest, signature) in sorted(slot.commits.items()):
+        prepare = slot.prepares.get(replica)
+        proposal = slot.accepted.get(view)
+        commit = Signed(replica, encode(Commit(state.epoch, view, slot.seq, digest)), signature)
+        if prepare is not None and prepare[0] == view and prepare[1] != digest:
+            vote = Signed(replica, encode(Prepare(state.epoch, view, slot.seq, prepare[1])), prepare[2])
+            state.accuse(replica, "crossed-votes", vote, commit)
+        elif proposal is not None and proposal[1].sender == replica and proposal[0] != digest:
+            state.accuse(replica, "crossed-votes", proposal[1], commit)
 
 
 def wants_commit_certificate(state: State, certificate: CommitCertificate) -> bool:

@@ -22,10 +22,12 @@ from bft.messages import (
     CommitCertificate,
     Endorsements,
     NewView,
+    PagesServed,
     Prepare,
     PreparedCertificate,
     PrePrepare,
     ReplicaMessage,
+    ReplyStatement,
     Signed,
     Suspect,
     ViewChange,
@@ -64,6 +66,10 @@ def flaw(message: ReplicaMessage, sender: int, rules: Rules) -> str | None:
             return _view_change_flaw(message, rules)
         case NewView():
             return _new_view_flaw(message, sender, rules)
+        case ReplyStatement():
+            return None
+        case PagesServed():
+            return None if message.asked == message.served else "other-pages"
 
 
 def commit_certificate_flaw(certificate: CommitCertificate, rules: Rules) -> str | None:

@@ -153,7 +153,14 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     """
     was_member = state.is_member or state.was_member
     fresh = recovery.blank(
-        state.protocol, state.me, state.signers, state.verifier, configuration, links, state.sessions
+        state.protocol,
+        state.me,
+        state.signers,
+        state.verifier,
+        configuration,
+        links,
+        state.sessions,
+        signs_replies=state.signs_replies,
     )
     fresh.now, fresh.out = state.now, state.out
     fresh.executed, fresh.chain = state.executed, state.chain
@@ -169,7 +176,7 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.timing.active_since = fresh.timing.progressed = fresh.timing.opened = state.now
     for item in fields(fresh):
         setattr(state, item.name, getattr(fresh, item.name))
-    state.out.append(EpochEntered(configuration))
+    state.out.append(EpochEntered(configuration, tuple(links)))
     state.progress("epoch", configuration.base, f"epoch {configuration.epoch} of {len(configuration.members)} replicas")
     begin(state, holds_base=holds_base)
 

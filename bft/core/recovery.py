@@ -17,6 +17,7 @@ from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import Signers, State
 from bft.core.viewchange import install_proposals
+from bft.digests import new_view_digest
 from bft.epochs import Configuration, follow, genesis
 from bft.events import Accepted, InstallState, OpenedBatch, Recovered
 from bft.messages import Checkpoint, Commit, EpochLink, NewView, Prepare, ViewChange
@@ -49,6 +50,8 @@ def blank(
     configuration: Configuration,
     links: list[EpochLink],
     sessions: SessionTable,
+    *,
+    signs_replies: bool,
 ) -> State:
     """A replica at the beginning of an epoch: view 0, nothing voted for, the base its low watermark."""
     signer, holds_key = _signer_in(configuration, me, signers)
@@ -66,6 +69,7 @@ def blank(
         sessions=sessions,
         pool=Pool(),
         monitor=Monitor(protocol, configuration.quorums.weak),
+        signs_replies=signs_replies,
     )
     state.epoch = configuration.epoch
     state.links = links
@@ -103,7 +107,17 @@ def rebuild(
         was_member = was_member or me in configuration.quorums.ids
         configuration = follow(configuration, link)
     sessions = SessionTable(cluster.protocol)
-    state = blank(cluster.protocol, me, signers, verifier, configuration, list(recovered.epochs), sessions)
+    links = list(recovered.epochs)
+    state = blank(
+        cluster.protocol,
+        me,
+        signers,
+        verifier,
+        configuration,
+        links,
+        sessions,
+        signs_replies=cluster.signed_replies,
+    )
     state.was_member = was_member
     _rebuild_snapshot(state, recovered)
     if recovered.stable is not None and recovered.stable.epoch == state.epoch:
@@ -159,6 +173,7 @@ def _rebuild_view(state: State, recovered: Recovered) -> None:
     if record.new_view is not None:
         new_view = opened(record.new_view)
         assert isinstance(new_view, NewView), "the store gives back what was persisted"
+        state.began = new_view_digest(record.new_view.payload)
         install_proposals(state, new_view)
     if record.view_change is not None and not record.active:
         view_change = opened(record.view_change)

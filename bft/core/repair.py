@@ -42,7 +42,7 @@ def send_status(state: State) -> None:
     state.timing.executed_at_status = state.executed
     state.timing.status_considered = state.timing.status_sent = state.now
     held = tuple(sorted(sender for sender, held in state.view_changes.items() if state.view in held))
-    state.broadcast(Status(state.epoch, state.view, state.active, state.log.low, state.executed, held))
+    state.broadcast(Status(state.epoch, state.view, state.active, state.log.low, state.executed, held, state.began))
 
 
 def _is_incomplete(state: State) -> bool:
@@ -95,12 +95,21 @@ def _answer_view(state: State, peer: int, message: Status) -> None:
         behind = message.view < state.view or (message.view == state.view and not message.active)
         if behind and state.new_view is not None:
             state.send(peer, state.new_view)
+        elif message.view == state.view and message.began and message.began != state.began:
+            _show_new_view(state, peer)
         return
     if message.view > state.view or (message.view == state.view and message.active):
         return
     for sender, held in sorted(state.view_changes.items()):
         if state.view in held and (message.view < state.view or sender not in message.view_changes):
             state.send(peer, held[state.view][0])
+
+
+def _show_new_view(state: State, peer: int) -> None:
+    """The view began in two ways: the peer can prove it once it sees ours. Once per peer and view, as it is large."""
+    if state.new_view is not None and state.compared.get(peer) != state.view:
+        state.compared[peer] = state.view
+        state.send(peer, state.new_view)
 
 
 def _answer_slots(state: State, peer: int, message: Status) -> None:

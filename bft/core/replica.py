@@ -36,6 +36,7 @@ from bft.events import (
     Executed,
     Input,
     PagesLoaded,
+    PagesRead,
     PagesRotten,
     QueryAnswered,
     Recovered,
@@ -53,6 +54,7 @@ from bft.messages import (
     CheckpointCertificate,
     Commit,
     CommitCertificate,
+    EpochLink,
     EpochProof,
     FetchBatch,
     FetchEpochs,
@@ -135,6 +137,8 @@ class Replica:
                 transfer.on_explained(state, event)
             case PagesRotten():
                 rot.on_rotten(state, event)
+            case PagesRead():
+                transfer.on_pages_read(state, event)
             case Start():
                 self._start()
         effects = state.out
@@ -178,7 +182,7 @@ class Replica:
             case Signed():
                 if packet.sender == state.me:
                     return not amnesia.is_known(state, message)
-                return self._wants_signed(packet.sender, message)
+                return self._wants_signed(packet, message)
             case SignedRequest():
                 return isinstance(message, Request) and requests.wants_request(state, packet, message)
             case Proposal():
@@ -195,14 +199,18 @@ class Replica:
                 return reconfig.wants_proof(state, packet)
             case BatchBody():
                 return ordering.wants_batch_body(state, packet)
+            case PageBodies():
+                is_of_epoch = not isinstance(message, ReplicaMessage) or message.epoch == state.epoch
+                return is_of_epoch and (state.fetching is not None or bool(state.rotten))
             case FetchEvents():
                 return False
             case _:
                 return True
 
-    def _wants_signed(self, sender: int, message: Message | None) -> bool:
+    def _wants_signed(self, packet: Signed, message: Message | None) -> bool:
         """What is of another epoch can no longer, or not yet, matter (mutant R03)."""
         state = self._state
+        sender = packet.sender
         if not isinstance(message, ReplicaMessage) or message.epoch != state.epoch:
             return False
         match message:
@@ -221,7 +229,7 @@ class Replica:
                 held_change = state.view_changes.get(sender, {}).get(message.view)
                 return held_change is not None or viewchange.wants_view_change(state, sender, message)
             case NewView():
-                return viewchange.wants_new_view(state, message)
+                return viewchange.wants_new_view(state, message) or viewchange.is_second(state, packet, message)
             case _:
                 return False
 
@@ -304,6 +312,11 @@ class Replica:
     def configuration(self) -> Configuration:
         """The present epoch; changes with `EpochEntered`."""
         return self._state.configuration
+
+    @property
+    def links(self) -> tuple[EpochLink, ...]:
+        """The way from genesis to the present epoch."""
+        return tuple(self._state.links)
 
     def ready(self, key: bytes) -> tuple[Signed, ...]:
         """What a change needs of this replica to let it vote with the public `key`; empty if it is not ready for that.

@@ -34,7 +34,7 @@ def ask(state: State) -> None:
     if not wanted:
         return
     state.rotten.update(dict.fromkeys(wanted, state.now))
-    others = [replica for replica in range(state.quorums.n) if replica != state.me]
+    others = [replica for replica in state.quorums.members if replica != state.me]
     state.send(others[state.now // patience % len(others)], FetchPages(wanted))
 
 

@@ -139,7 +139,10 @@ class State:
     Attributes:
         configuration: the present epoch: its members, and where it began.
         view, active: the present view, and whether this replica takes part in it (False while changing).
-        view_change, new_view: the exact signed messages that brought it there.
+        view_change, new_view: the exact signed messages that brought it there; `began` is the latter's digest.
+        accused: (replica, kind) -> view in which it was last accused: evidence does not grow with what a liar sends.
+        signs_replies: the cluster's clients want receipts.
+        compared: per peer, the view whose differing NEW-VIEW it was last shown.
         view_floor: checkpoint from which the present view began; slots at or below it are closed in this view.
         proposed_again: slot -> (digest, PRE-PREPARE) of what the present view's NEW-VIEW proposed, above the low
             watermark; nothing else may stand there.
@@ -195,6 +198,7 @@ class State:
     active: bool = True
     view_change: Signed | None = None
     new_view: Signed | None = None
+    began: bytes = b""
     view_floor: int = 0
     proposed_again: dict[int, tuple[bytes, Signed]] = field(default_factory=dict)
     next_seq: int = 1
@@ -230,6 +234,9 @@ class State:
     repaired: int = 0
     last_transfer: dict[str, object] | None = None
     forgotten: str = ""
+    accused: dict[tuple[int, str], int] = field(default_factory=dict)
+    compared: dict[int, int] = field(default_factory=dict)
+    signs_replies: bool = False
     timing: Timing = field(default_factory=Timing)
     out: list[Effect] = field(default_factory=list)
 
@@ -327,8 +334,14 @@ class State:
         self.out.append(Rejected(peer, reason))
 
     def accuse(self, accused: int, kind: str, first: Signed, second: Signed) -> None:
-        """Report two signed messages that exclude each other."""
-        self.out.append(Evidence(accused, kind, first, second, tuple(self.links)))
+        """Report two signed messages that exclude each other, once per signer and kind in a view."""
+        if not self.has_accused(accused, kind):
+            self.accused[accused, kind] = self.view
+            self.out.append(Evidence(accused, kind, first, second, links=tuple(self.links)))
+
+    def has_accused(self, accused: int, kind: str) -> bool:
+        """True if that was reported in the present view."""
+        return self.accused.get((accused, kind)) == self.view
 
     def progress(self, what: str, seq: int = 0, detail: str = "") -> None:
         """Tell people and checkers of a transition."""

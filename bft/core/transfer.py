@@ -23,9 +23,9 @@ from bft.core import checkpoint, execution, ordering, queries, reconfig
 from bft.core.sources import PAGES_PER_REQUEST
 from bft.core.state import Divergence, Fetching, State
 from bft.digests import page_digest, state_digest
-from bft.events import ExplainState, InstallState, LoadPages, Pages, PagesLoaded, Snapshot, StateExplained
+from bft.events import ExplainState, InstallState, LoadPages, Pages, PagesLoaded, PagesRead, Snapshot, StateExplained
 from bft.ids import Peer
-from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, ManifestBody, PageBodies
+from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, ManifestBody, PageBodies, PagesServed
 from bft.wire.codec import Malformed, Opened, open_manifest
 
 REQUESTS_IN_FLIGHT = 4
@@ -185,6 +185,18 @@ def on_pages_loaded(state: State, event: PagesLoaded) -> None:
     if state.fetching is None:
         return
     _take(state, event.pages)
+
+
+def on_pages_read(state: State, event: PagesRead) -> None:
+    """Send pages, and sign that they are what was asked for: who sends others convicts itself.
+
+    Who is no member, such as one that was removed and still serves newcomers, has no key that others know.
+    """
+    if state.is_member:
+        signed = state.sign(PagesServed(state.epoch, event.digests, event.digests))
+        state.send(event.to, PageBodies(signed, event.pages))
+    elif state.me not in state.quorums.ids:
+        state.send(event.to, PageBodies(None, event.pages))
 
 
 def on_pages(state: State, peer: Peer, message: PageBodies) -> None:

@@ -18,6 +18,8 @@ from bft.core.monitor import PERFORMANCE
 from bft.core.newview import select
 from bft.core.proofs import opened, opened_pre_prepare
 from bft.core.state import State
+from bft.digests import new_view_digest
+from bft.events import ViewEntered
 from bft.messages import CheckpointCertificate, Commit, NewView, PrePrepare, Signed, Suspect, ViewChange
 from bft.wire.codec import encode
 
@@ -98,6 +100,7 @@ def start(state: State, view: int) -> None:
     state.view = view
     state.active = False
     state.new_view = None
+    state.began = b""
     state.proposed_again = {}
     state.view_change = state.sign(message)
     state.persist_view()
@@ -194,10 +197,38 @@ def wants_new_view(state: State, message: NewView) -> bool:
     return state.is_member and (message.view > state.view or (message.view == state.view and not state.active))
 
 
+def is_second(state: State, signed: Signed, message: NewView) -> bool:
+    """True if the present view began with another NEW-VIEW than this one, and nobody has been accused of it yet."""
+    held = state.new_view if state.active and message.view == state.view else None
+    return (
+        held is not None
+        and held.sender == signed.sender
+        and held.payload != signed.payload
+        and not state.has_accused(signed.sender, "two-new-views")
+    )
+
+
 def on_new_view(state: State, signed: Signed, message: NewView) -> None:
     """Enter a view whose NEW-VIEW admission found to be exactly what its VIEW-CHANGEs imply."""
-    if wants_new_view(state, message) and signed.sender != state.me:
+    if signed.sender == state.me:
+        return
+    if is_second(state, signed, message):
+        assert state.new_view is not None, "it is the second"
+        state.accuse(signed.sender, "two-new-views", state.new_view, signed)
+    elif wants_new_view(state, message):
+        _compare_view_changes(state, message)
         enter(state, signed, message)
+
+
+def _compare_view_changes(state: State, message: NewView) -> None:
+    """Hold what the new primary was told against what this replica was told."""
+    for signed in message.view_changes:
+        held = state.view_changes.get(signed.sender, {}).get(message.view)
+        if held is not None and held[0].payload != signed.payload:
+            state.accuse(signed.sender, "two-view-changes", held[0], signed)
+        view_change = opened(signed)
+        assert isinstance(view_change, ViewChange), "admission checked the NEW-VIEW"
+        _accuse_of_hiding(state, signed, view_change)
 
 
 def enter(state: State, signed: Signed, message: NewView) -> None:
@@ -207,6 +238,7 @@ def enter(state: State, signed: Signed, message: NewView) -> None:
     state.view = message.view
     state.active = True
     state.new_view = signed
+    state.began = new_view_digest(signed.payload)
     timing = state.timing
     timing.active_since = state.now
     timing.new_view_deadline = None
@@ -222,6 +254,7 @@ def enter(state: State, signed: Signed, message: NewView) -> None:
     }
     state.pool.reset()
     state.progress("new-view", state.executed, f"{len(message.pre_prepares)} proposed again")
+    state.out.append(ViewEntered(signed))
     _apply(state, message)
     for pending in state.pool:
         if pending.proposed == 0 and state.primary != state.me:

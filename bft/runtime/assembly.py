@@ -165,5 +165,5 @@ def assemble(
     rules = Rules(cluster.quorums, 0, protocol.checkpoint_interval, protocol.window)
     limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
     node: Node = replica if wrapper is None else wrapper(replica, signer)
-    admission = Admission(verifier, rules, limits, MEMO_MAX)
+    admission = Admission(verifier, rules, limits, MEMO_MAX, replica.links)
     return Assembly(Engine(node, service, store), admission, replica.summary), verifier

@@ -35,6 +35,7 @@ from bft.events import (
     Stable,
     Start,
     Tick,
+    ViewEntered,
 )
 from bft.ids import Nanos, Peer, ReplicaId
 from bft.messages import Message, Packet, Probe, ProbeReply
@@ -168,7 +169,7 @@ class Driver:
                     self._queue.append(effect)
                 case SetTimer():
                     self._set_timer(effect.at_ns)
-                case Rejected() | Evidence() | Committed() | Progress():
+                case Rejected() | Committed() | Progress() | Evidence() | ViewEntered():
                     self._reporter.take(effect, now)
                 case _:
                     raise AssertionError(f"the engine carries out {type(effect).__name__} itself")

@@ -125,6 +125,7 @@ async def local_cluster(
     make_service: Callable[[], StateMachine] | None = None,
     limits: ServerLimits | None = None,
     check_determinism: bool = False,
+    signed_replies: bool = False,
 ) -> AsyncIterator[LocalCluster]:
     """Run a cluster on ephemeral ports of 127.0.0.1 while the block runs; its files are temporary.
 
@@ -137,13 +138,14 @@ async def local_cluster(
         limits: bounds on peers, for all replicas.
         check_determinism: every replica executes in two processes that differ in hash seed, clock, dice and memory. The
             first difference ends the block with a `NonDeterminism` that names operation, place and both values.
+        signed_replies: as in the cluster file.
 
     Raises:
         ConfigError: `check_determinism` needs a service that other processes can import, not `make_service`.
         BFTError: a replica failed; AssertionErrors of replicas come out as they are, in trio's exception groups.
     """
     with tempfile.TemporaryDirectory(prefix="bft-") as name:
-        cluster = _prepare(Path(name), service, replicas, protocol or Protocol(), durability)
+        cluster = _prepare(Path(name), service, replicas, protocol or Protocol(), durability, signed_replies)
         cluster._make_service = make_service
         cluster._limits = limits
         cluster._checks_determinism = check_determinism
@@ -170,7 +172,9 @@ def _first(group: BaseExceptionGroup[NonDeterminism]) -> NonDeterminism:
     return first if isinstance(first, NonDeterminism) else _first(first)
 
 
-def _prepare(folder: Path, service: str | type, n: int, protocol: Protocol, durability: Durability) -> LocalCluster:
+def _prepare(
+    folder: Path, service: str | type, n: int, protocol: Protocol, durability: Durability, signed_replies: bool
+) -> LocalCluster:
     """Keys, ports and configuration of a new cluster."""
     sockets = {replica: listen(HOST, 0) for replica in range(n)}
     entries = []
@@ -180,7 +184,9 @@ def _prepare(folder: Path, service: str | type, n: int, protocol: Protocol, dura
         port = sockets[replica][0].getsockname()[1]
         entries.append(ReplicaEntry(replica, HOST, port, keys.public_hex))
     path = service if isinstance(service, str) else f"{service.__module__}:{service.__qualname__}"
-    cluster = Cluster(name="local", service=path, protocol=protocol, replica=tuple(entries))
+    cluster = Cluster(
+        name="local", service=path, protocol=protocol, replica=tuple(entries), signed_replies=signed_replies
+    )
     client, client_key = KeyPair.generate(), folder / "client.pem"
     save_key(client_key, client)
     return LocalCluster(cluster, folder, client, client_key, _durability=durability, _sockets=sockets)

@@ -20,6 +20,7 @@ from bft.events import Report
 from bft.ids import Peer, ReplicaId, peer_name
 from bft.messages import ENVELOPE_BYTES_MAX
 from bft.ports import StateMachine, Store
+from bft.runtime.archive import Archive
 from bft.runtime.assembly import Assembly, Credentials, NodeWrapper, assemble, load_credentials, open_store
 from bft.runtime.driver import Driver
 from bft.runtime.evidence import EvidenceKeeper
@@ -183,7 +184,9 @@ class ReplicaServer:
         task_status: trio.TaskStatus[None],
     ) -> None:
         self._summary = parts.summary
-        driver = self._make_driver(parts, store)
+        keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
+        archive = Archive(Path(self._local.data) / "archive", self._local.archive_slots)
+        driver = self._make_driver(parts, store, keeper, archive)
         poller = Poller(driver.flush)
         self._listener = Listener(
             sockets,
@@ -203,6 +206,8 @@ class ReplicaServer:
                     if self._local.scrub_pages_per_second and self._local.durability != "memory":
                         rate = self._local.scrub_pages_per_second
                         nursery.start_soon(scrub_forever, store, rate, driver.take_in, self.stats)
+                    nursery.start_soon(keeper.run)
+                    nursery.start_soon(archive.run)
                     nursery.start_soon(self._listener.run, partial(self._answer, driver, poller))
                     for peer in range(len(self._cluster.replica)):
                         if peer != self._me:
@@ -216,9 +221,8 @@ class ReplicaServer:
                 stop_metrics()
         self._log.info("stopped")
 
-    def _make_driver(self, parts: Assembly, store: Store) -> Driver:
-        keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
-        reporter = Reporter(self._me, self.stats, self._on_report, keeper)
+    def _make_driver(self, parts: Assembly, store: Store, keeper: EvidenceKeeper, archive: Archive) -> Driver:
+        reporter = Reporter(self._me, self.stats, self._on_report, keeper, archive)
         return Driver(
             self._me,
             len(self._cluster.replica),

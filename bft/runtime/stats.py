@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from bft.errors import TransportError
-from bft.events import Committed, Evidence, Progress, Rejected, Report
+from bft.events import Committed, Evidence, Progress, Rejected, Report, ViewEntered
 from bft.ids import Nanos, ReplicaId, peer_name
+from bft.runtime.archive import Archive
 from bft.runtime.evidence import EvidenceKeeper
 
 NANOS_PER_SECOND = 1_000_000_000
@@ -67,9 +68,11 @@ class Reporter:
         stats: Stats,
         listener: Callable[[Report], None] | None = None,
         keeper: EvidenceKeeper | None = None,
+        archive: Archive | None = None,
     ) -> None:
-        """Report for replica `me`; `listener` gets every report as well, `keeper` all evidence."""
+        """Report for replica `me`; `listener` gets every report as well, `keeper` all evidence, `archive` its part."""
         self._keeper = keeper
+        self._archive = archive
         self._log = logging.getLogger(f"bft.{peer_name(me)}")
         self._stats = stats
         self._listener = listener
@@ -81,6 +84,8 @@ class Reporter:
         match report:
             case Rejected():
                 self._stats.rejected[report.reason] += 1
+                if report.evidence is not None:
+                    self.take(report.evidence, now)
             case Evidence():
                 if self._keeper is not None:
                     self._keeper.keep(report)
@@ -93,7 +98,11 @@ class Reporter:
                     level = logging.WARNING if report.what in ALARMS else logging.INFO
                     self._log.log(level, "view=%d seq=%d %s %s", report.view, report.seq, report.what, report.detail)
             case Committed():
-                pass
+                if self._archive is not None:
+                    self._archive.commits.append(report.certificate)
+            case ViewEntered():
+                if self._archive is not None:
+                    self._archive.enter(report.new_view)
         if self._listener is not None:
             self._listener(report)
 

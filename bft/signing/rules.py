@@ -27,7 +27,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bft.messages import Checkpoint, Commit, NewView, Prepare, PrePrepare, ReplicaMessage, Suspect, ViewChange
+from bft.messages import (
+    Checkpoint,
+    Commit,
+    NewView,
+    PagesServed,
+    Prepare,
+    PrePrepare,
+    ReplicaMessage,
+    ReplyStatement,
+    Suspect,
+    ViewChange,
+)
 from bft.wire.codec import encode
 
 VOTES_MAX = 65_536
@@ -129,6 +140,12 @@ class Ledger:
                 return self._judge_view(ViewVote("view-change", message.epoch, message.view, payload))
             case NewView():
                 return self._judge_view(ViewVote("new-view", message.epoch, message.view, payload))
+            case ReplyStatement():
+                return None  # no vote: execution gives it again after every crash, and no other replica builds on it
+            case PagesServed():
+                if message.asked != message.served:
+                    raise Refused("conflict", "pages served: they are not those that were asked for")
+                return None
 
     def record(self, entry: Entry) -> None:
         """Remember what was judged and made durable."""

@@ -9,15 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from bft.core.evidence import hides
 from bft.core.monitor import PERFORMANCE
 from bft.core.proofs import opened
 from bft.epochs import Configuration
 from bft.ids import peer_name
 from bft.membership import Quorums
-from bft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, Suspect, ViewChange
+from bft.messages import (
+    Checkpoint,
+    Commit,
+    NewView,
+    Prepare,
+    PrePrepare,
+    ReplicaMessage,
+    ReplyStatement,
+    Suspect,
+    ViewChange,
+)
 from bft.sim.history import History
 from bft.sim.linearizability import check_against_log, check_register_history
-from bft.wire.codec import decode_request
+from bft.wire.codec import decode_replica_message, decode_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,36 +246,47 @@ def stable_is_held(history: History) -> Iterator[str]:
 
 
 def no_contradiction(history: History) -> Iterator[str]:
-    """No correct replica ever let out two signed messages that exclude each other, restarts included.
+    """No correct replica ever let out signed messages that could be held against it, restarts included.
 
     Turns a persistence bug from a fork many views later into a two-message failure.
     """
     for replica in history.correct:
         said: dict[tuple[str, int, int, int], bytes] = {}
+        commits: dict[bytes, Commit] = {}
         left = (-1, -1)
-        for signed in history.signed.get(replica, []):
-            message = opened(signed)
-            assert message is not None, "a correct replica signs readable messages"
+        for payload in dict.fromkeys(signed.payload for signed in history.signed.get(replica, [])):
+            message = decode_replica_message(payload)
             if isinstance(message, ViewChange):
                 left = max(left, (message.epoch, message.view))
-            elif isinstance(message, PrePrepare | Prepare | Commit) and (message.epoch, message.view) < left:
+                for commit in commits.values():
+                    if hides(commit, message):
+                        yield f"r{replica} left for view {message.view} without its certificate for slot {commit.seq}"
+            elif isinstance(message, Commit):
+                commits[payload] = message
+            if isinstance(message, PrePrepare | Prepare | Commit) and (message.epoch, message.view) < left:
                 key = (type(message).__name__, message.epoch, message.view, message.seq)
                 if said.get(key) != message.digest:
                     yield f"r{replica} signed {key[0]} in view {message.view} after leaving for view {left[1]}"
-            statement, content = _statement(message)
-            if statement is not None and said.setdefault(statement, content) != content:
-                yield f"r{replica} signed two different {statement[0]} in view {statement[2]}, slot {statement[3]}"
+            for statement, content in _statements(message, payload):
+                if said.setdefault(statement, content) != content:
+                    yield f"r{replica} signed two different {statement[0]} in view {statement[2]}, slot {statement[3]}"
 
 
-def _statement(message: Message) -> tuple[tuple[str, int, int, int] | None, bytes]:
-    """(what a correct replica says at most once, what it said)."""
+def _statements(message: ReplicaMessage, payload: bytes) -> Iterator[tuple[tuple[str, int, int, int], bytes]]:
+    """(what a correct replica says at most once: kind, epoch, view, slot; what it said)."""
     match message:
         case PrePrepare() | Prepare() | Commit():
-            return (type(message).__name__, message.epoch, message.view, message.seq), message.digest
+            yield (type(message).__name__, message.epoch, message.view, message.seq), message.digest
+            yield ("votes", message.epoch, message.view, message.seq), message.digest
         case Checkpoint():
-            return ("Checkpoint", message.epoch, 0, message.seq), message.digest
+            yield ("Checkpoint", message.epoch, 0, message.seq), message.digest
+        case ViewChange() | NewView():
+            yield (type(message).__name__, message.epoch, message.view, 0), payload
+        case ReplyStatement():
+            client = int.from_bytes(message.client + message.session.to_bytes(8, "big"), "big")
+            yield ("ReplyStatement", message.epoch, client, message.seq), message.digest
         case _:
-            return None, b""
+            pass
 
 
 def no_takeover(history: History) -> Iterator[str]:
@@ -367,6 +389,12 @@ def no_false_accusation(history: History) -> Iterator[str]:
             yield f"r{replica} accuses r{evidence.accused} of {evidence.kind}"
 
 
+def evidence_convinces(history: History) -> Iterator[str]:
+    """What correct replicas and clients report convinces a judge who has the public keys and nothing else."""
+    for reporter, evidence, wrong in history.unproven:
+        yield f"{reporter} accuses r{evidence.accused} of {evidence.kind}, but {wrong}"
+
+
 def no_honest_rejection(history: History) -> Iterator[str]:
     """What a correct replica sends is never malformed, forged or ill formed in the eyes of another."""
     for replica, rejected in history.rejected_honest:
@@ -437,6 +465,7 @@ CHECKERS: dict[str, Checker] = {
     "epochs": epochs,
     "no-framing": no_framing,
     "no-false-accusation": no_false_accusation,
+    "evidence-convinces": evidence_convinces,
     "no-honest-rejection": no_honest_rejection,
     "no-false-amnesia": no_false_amnesia,
     "no-crash": no_crash,

@@ -97,6 +97,8 @@ BACKUP = {
     "D10": "twins()",
 }
 """What replica 3 does, with a crash of the primary in the middle so that views change and something must be fetched."""
+SIGNED = {"B16-signed": "wrong_reply()", "B16b-signed": "wrong_reply(True)"}
+"""What replica 3 does where replies are signed, likewise."""
 TRANSFER = {
     "B13": "bad_pages()",
     "B13b": "bad_manifest()",
@@ -117,9 +119,13 @@ def catalogue() -> dict[str, Scenario]:
     for name, crime in BACKUP.items():
         rules = (Rule(kinds=("NewView",), view=1),) if name.startswith("B08") else ()
         found[name] = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG, rules=rules)
+    for name, crime in SIGNED.items():
+        unsigned = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG)
+        found[name] = msgspec.structs.replace(unsigned, signed_replies=True)
     for name, crime in TRANSFER.items():
         found[name] = _lagging(2, {"3": crime})
         found[f"{name}-asked-first"] = _lagging(2, {"0": crime})
+    found["B13-asked-for-pages"] = _lagging(2, {"1": "bad_pages()"})
     for name in HOSTILE:
         found[f"C-{name}"] = _scenario({}, hostile_clients={"mallory": name})
     hunts = _hunts()
@@ -275,7 +281,7 @@ def _hunts() -> dict[str, Scenario]:
         ),
         # One signer counted often, under a value that the primary showed to a few: needs two liars.
         "B08-repeated-7": _scenario(
-            {"0": 'split((1, 2, 3), (4, 5)) & support() & forged_certificate("repeated")', "6": 'support()'},
+            {"0": 'split((1, 2, 3), (4, 5)) & support() & forged_certificate("repeated")', "6": "support()"},
             n=7,
             gst_ms=700,
             workload=one,

@@ -169,6 +169,7 @@ def scenario(seed: int, n: int = 4, crimes: tuple[str, ...] = CRIMES) -> Scenari
             keys=random.choice((1, 3, 8)),
             lanes=random.random() < 0.3,
         ),
+        signed_replies=seed % 4 == 3,
     )
 
 

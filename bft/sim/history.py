@@ -60,6 +60,9 @@ class History:
         retired: replicas that stopped since they were removed, and why.
         stable: (replica, slot, correct replicas whose snapshot of it was durable by then, how many there must be) per
             advance of a watermark.
+        accusations: (who, evidence) that correct replicas and clients reported; a client counts from 1000.
+        unproven: those of them that convince no judge, and why.
+        new_views: NEW-VIEWs by which correct replicas entered views.
         issued: payloads of envelopes that correct clients signed.
         timeline: (replica, time, transition) of suspicions and changes of view at correct replicas.
         boundaries: per replica, what stood at each boundary between effects; only in runs that go one by one.
@@ -84,6 +87,8 @@ class History:
     checkpoints: list[tuple[int, int, bytes]] = field(default_factory=list)
     stable: list[tuple[int, int, int, int]] = field(default_factory=list)
     accusations: list[tuple[int, Evidence]] = field(default_factory=list)
+    new_views: list[Signed] = field(default_factory=list)
+    unproven: list[tuple[int, Evidence, str]] = field(default_factory=list)
     rejections: dict[str, int] = field(default_factory=dict)
     rejected_honest: list[tuple[int, Rejected]] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)

@@ -39,15 +39,17 @@ from bft.events import (
     Stable,
     Start,
     Tick,
+    ViewEntered,
 )
 from bft.ids import Nanos, Peer
-from bft.messages import Message, Packet, Proposal, Signed
+from bft.messages import Message, Packet, Proposal, ReplyStatement, Signed, SignedReply
 from bft.ports import Node, Store
 from bft.sim.disk import SimulatedDisk
 from bft.sim.history import Execution
 from bft.sim.scenario import CrashPoint, Fault
 from bft.storage.memory import MemoryStore
 from bft.wire.admission import Admission, Limits
+from bft.wire.codec import encode
 
 if TYPE_CHECKING:
     from bft.sim.world import World
@@ -156,7 +158,7 @@ class ReplicaHost:
         limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
         configuration = self._node.configuration
         verifier = world.vault.verifier(configuration.keys)
-        self._admission = Admission(verifier, rules_of(world.cluster, configuration), limits, 8192)
+        self._admission = Admission(verifier, rules_of(world.cluster, configuration), limits, 8192, self._node.links)
         self._note_epoch(configuration)
         self.up = True
         self.life += 1
@@ -271,7 +273,7 @@ class ReplicaHost:
         life = self.life
         match effect:
             case Send():
-                self._note_said(effect.packet)
+                self._note_said(effect.packet, effect.to)
                 self._send(effect.to, effect.packet)
             case Broadcast():
                 self._note_said(effect.packet)
@@ -339,10 +341,11 @@ class ReplicaHost:
         if life == self.life and self.up:
             self._step(Tick())
 
-    def _enter(self, configuration: Configuration) -> None:
+    def _enter(self, entered: EpochEntered) -> None:
         """The node is in another epoch: what comes in is held against its keys and rules from now on."""
-        world = self._world
-        self._admission.enter(world.vault.verifier(configuration.keys), rules_of(world.cluster, configuration))
+        world, configuration = self._world, entered.configuration
+        verifier = world.vault.verifier(configuration.keys)
+        self._admission.enter(verifier, rules_of(world.cluster, configuration), entered.links)
         self._quorums = configuration.quorums
         self._note_epoch(configuration)
 
@@ -377,9 +380,13 @@ class ReplicaHost:
 
     # --- what checkers see ----------------------------------------------------------------------------------------
 
-    def _note_said(self, packet: Packet) -> None:
+    def _note_said(self, packet: Packet, target: Peer | None = None) -> None:
         """Write down what a correct replica signed and lets out, whether or not it arrives."""
         signed = packet.signed if isinstance(packet, Proposal) else packet
+        if isinstance(packet, SignedReply) and isinstance(target, bytes):
+            reply = packet.reply
+            statement = ReplyStatement(reply.epoch, target, reply.session, reply.seq, reply.digest)
+            signed = Signed(self.index, encode(statement), packet.signature)
         if self.is_correct and isinstance(signed, Signed) and signed.sender == self.index:
             self._world.history.signed.setdefault(self.index, []).append(signed)
 
@@ -403,6 +410,8 @@ class ReplicaHost:
     def _note_rejected(self, rejected: Rejected) -> None:
         history = self._world.history
         history.rejections[rejected.reason] = history.rejections.get(rejected.reason, 0) + 1
+        if self.is_correct and rejected.evidence is not None:
+            self._world.note_evidence(self.index, rejected.evidence)
         if self.is_correct and rejected.peer in history.correct:
             history.rejected_honest.append((self.index, rejected))
 
@@ -412,17 +421,19 @@ class ReplicaHost:
                 self.crimes = self._context.crimes
             for effect in effects:
                 if isinstance(effect, EpochEntered):
-                    self._enter(effect.configuration)
+                    self._enter(effect)
             return
         history = self._world.history
         for effect in effects:
             match effect:
                 case EpochEntered():
-                    self._enter(effect.configuration)
+                    self._enter(effect)
                 case Persist(record=Snapshot() as snapshot):
                     history.checkpoints.append((self.index, snapshot.seq, snapshot.digest))
                 case Evidence():
-                    history.accusations.append((self.index, effect))
+                    self._world.note_evidence(self.index, effect)
+                case ViewEntered():
+                    history.new_views.append(effect.new_view)
                 case Progress():
                     key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
                     history.transitions[key] = history.transitions.get(key, 0) + 1

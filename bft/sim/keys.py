@@ -15,7 +15,7 @@ from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
 from bft.digests import payload_digest
 from bft.ids import ClientId, Peer, ReplicaId
-from bft.ports import Signer, Verifier
+from bft.ports import OutsideVerifier, Signer
 
 ROLE_REPLICA = b"R"
 ROLE_CLIENT = b"C"
@@ -40,7 +40,7 @@ class Vault(Protocol):
         """The capability to sign as a client."""
         ...
 
-    def verifier(self, keys: int | Mapping[int, bytes]) -> Verifier:
+    def verifier(self, keys: int | Mapping[int, bytes]) -> OutsideVerifier:
         """Checks anybody's signatures in a cluster of that many replicas, or of these replicas' keys."""
         ...
 
@@ -76,7 +76,7 @@ class Ed25519Vault:
         """See `Vault`; the client must have been named by `client_key` before."""
         return Ed25519Signer(self._cluster_id, ClientId(client), self._clients[client].seed)
 
-    def verifier(self, keys: int | Mapping[int, bytes]) -> Verifier:
+    def verifier(self, keys: int | Mapping[int, bytes]) -> OutsideVerifier:
         """See `Vault`."""
         return Ed25519Verifier(self._cluster_id, _by_id(self, keys), None)
 
@@ -179,3 +179,7 @@ class StandInVerifier:
             if len(self._clients) < 4096:
                 self._clients[client] = signer
         return signer.sign_digest(digest) == signature
+
+    def verify_key(self, key: bytes, signer: Peer, payload: bytes, signature: bytes, /) -> bool:
+        """See `bft.ports.KeyVerifier`."""
+        return self._vault.verify_key(key, signer, payload, signature)

@@ -270,5 +270,7 @@ class Lockstep:
                     pass
 
     def _note_rejected(self, instance: Instance, rejected: Rejected) -> None:
+        if instance.identity in self.history.correct and rejected.evidence is not None:
+            self.history.accusations.append((instance.identity, rejected.evidence))
         if instance.identity in self.history.correct and rejected.peer in self.history.correct:
             self.history.rejected_honest.append((instance.identity, rejected))

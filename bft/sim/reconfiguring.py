@@ -16,7 +16,7 @@ from bft.epochs import Configuration, approved, change_bytes, system_operation
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.headers import Member
 from bft.ids import Peer
-from bft.messages import STATUS_OK, FetchEpochs, SignedRequest
+from bft.messages import STATUS_OK, FetchEpochs, SignedReply, SignedRequest
 from bft.sim.workload import make_session
 from bft.wire.codec import Malformed, decode_packet, decode_request
 
@@ -71,7 +71,7 @@ class AdminHost:
             packet = decode_packet(frame)
         except Malformed:
             return
-        self._do(Deliver(source, packet))
+        self._do(Deliver(source, packet.reply if isinstance(packet, SignedReply) else packet))
         self._do(Flush())
 
     def _try(self) -> None:

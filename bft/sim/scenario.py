@@ -158,6 +158,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         changes: of the membership.
         one_by_one: carry out effects strictly one by one, and count the boundaries between them.
         crash_points: stops at such boundaries.
+        signed_replies: replicas sign their replies, and clients hold them against each other.
     """
 
     seed: int
@@ -176,6 +177,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     changes: tuple[Change, ...] = ()
     one_by_one: bool = False
     crash_points: tuple[CrashPoint, ...] = ()
+    signed_replies: bool = False
 
     def corrupted_ids(self) -> list[int]:
         """Replicas whose keys the adversary holds, ascending."""

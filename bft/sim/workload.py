@@ -8,12 +8,13 @@ import msgspec
 
 from bft.adversary.clients import Hostile, hostile_behaviour
 from bft.client.chain import Chain
+from bft.client.receipts import Receipts
 from bft.client.session import Ask, Completed, Flush, Lost, Session, SessionEffect, Submit
 from bft.config import MILLISECOND
 from bft.epochs import genesis
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Peer
-from bft.messages import SignedRequest
+from bft.messages import SignedReply, SignedRequest
 from bft.ports import Signer
 from bft.sim.history import Operation
 from bft.wire.codec import Malformed, decode_packet, decode_request
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
     from bft.sim.world import World
 
 LANES = 3
+CLIENTS_FROM = 1000
+"""A client that reports evidence counts from here in the history."""
 
 
-def make_session(world: World, client: bytes, signer: Signer, incarnation: int) -> Session:
+def make_session(
+    world: World, client: bytes, signer: Signer, incarnation: int, chain: Chain | None = None
+) -> Session:
     """A session that knows the cluster file and follows the cluster from there."""
-    chain = Chain(genesis(world.cluster), world.vault)
+    chain = chain or Chain(genesis(world.cluster), world.vault)
     return Session(world.cluster.protocol, world.quorums, client, signer, incarnation, chain=chain)
 
 
@@ -42,7 +47,10 @@ class ClientHost:
         self._has_written = False
         self._open: dict[int, Operation] = {}
         signer = world.vault.client_signer(self.client)
-        self._session = make_session(world, self.client, signer, world.now + index)
+        self._index = index
+        self._chain = Chain(genesis(world.cluster), world.vault)
+        self._session = make_session(world, self.client, signer, world.now + index, self._chain)
+        self.receipts = Receipts(world.cluster, world.vault.verifier(world.scenario.n), self.client, self._chain)
 
     @property
     def is_done(self) -> bool:
@@ -61,6 +69,10 @@ class ClientHost:
             packet = decode_packet(frame)
         except Malformed:
             return
+        if isinstance(packet, SignedReply) and isinstance(source, int):
+            for evidence in self.receipts.add(source, packet):
+                self._world.note_evidence(CLIENTS_FROM + self._index, evidence)
+            packet = packet.reply
         self._do(Deliver(source, packet))
         self._do(Flush())
 

@@ -15,6 +15,9 @@ import msgspec
 
 from bft.adversary.strategy import Coalition
 from bft.config import MILLISECOND, AdminEntry, Cluster, Protocol, ReplicaEntry
+from bft.core.evidence import file_of
+from bft.core.verdict import verdict
+from bft.events import Evidence
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
 from bft.messages import Packet
@@ -50,11 +53,17 @@ def simulated_cluster(scenario: Scenario) -> Cluster:
         ReplicaEntry(index, "simulated", index + 1, vault.replica_key(index).hex()) for index in range(scenario.n)
     )
     protocol = msgspec.convert({**SIMULATED, **scenario.protocol}, Protocol)
+    signs = scenario.signed_replies
     if not scenario.changes:
-        return Cluster(name="simulated", protocol=protocol, replica=entries)
+        return Cluster(name="simulated", protocol=protocol, replica=entries, signed_replies=signs)
     admins = tuple(AdminEntry(f"a{index}", vault.client_key(index).hex()) for index in ADMINS)
     return Cluster(
-        name="simulated", protocol=protocol, replica=entries, admin=admins, admin_threshold=ADMIN_THRESHOLD
+        name="simulated",
+        protocol=protocol,
+        replica=entries,
+        admin=admins,
+        admin_threshold=ADMIN_THRESHOLD,
+        signed_replies=signs,
     )
 
 
@@ -174,6 +183,15 @@ class World:
             host.unfinished for host in self.clients.values() if isinstance(host, AdminHost) and host.unfinished
         ]
         history.trace_digest = self._trace.hexdigest()
+
+    def note_evidence(self, reporter: int, evidence: Evidence) -> None:
+        """A correct node accuses somebody: judge it as an outsider would, with the cluster's public keys alone."""
+        history = self.history
+        history.accusations.append((reporter, evidence))
+        verifier = self.vault.verifier(self.scenario.n)
+        wrong = verdict(file_of(evidence, self.cluster.id), self.cluster, verifier)
+        if wrong is not None:
+            history.unproven.append((reporter, evidence, wrong))
 
     # --- wire -----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,9 @@
 A frame is decoded strictly, filtered cheaply (`wants`: can it still matter?), checked for structure, and only then
 are its signatures verified, each once: a bounded memo remembers what held, since certificates present the same votes
 again. Whatever fails is a `Rejected` with a fixed reason, never an exception.
+
+A replica signs nothing that the checks here would refuse (`State.sign`): what was properly signed and is refused all
+the same convicts its signer, so such a `Rejected` carries evidence. That costs nothing where nothing is refused.
 """
 
 from __future__ import annotations
@@ -18,26 +21,46 @@ from bft.core.proofs import (
     flaw,
     nested,
 )
-from bft.digests import batch_digest, payload_digest, signature_digest
-from bft.events import Deliver, OpenedBatch, Rejected
+from bft.digests import batch_digest, page_digest, payload_digest, signature_digest
+from bft.events import Deliver, Evidence, OpenedBatch, Rejected
 from bft.ids import Peer
 from bft.messages import (
     ENVELOPE_BYTES_MAX,
     BatchBody,
+    Checkpoint,
     CheckpointCertificate,
     CommitCertificate,
+    EpochLink,
     Message,
+    NewView,
     Packet,
+    PageBodies,
+    PagesServed,
+    Prepare,
     PrePrepare,
     Proposal,
     Request,
     Signed,
     SignedRequest,
+    ViewChange,
 )
 from bft.ports import Verifier
 from bft.wire.codec import Malformed, decode_batch, decode_packet, decode_replica_message, decode_request
 
 Wants = Callable[[Peer, Packet, Message | None], bool]
+
+INVALID_BATCH = "invalid-batch"
+CRIMES: dict[type[Message], str] = {
+    PrePrepare: "proposal-by-backup",
+    Prepare: "prepare-by-primary",
+    Checkpoint: "invalid-checkpoint",
+    ViewChange: "invalid-view-change",
+    NewView: "invalid-new-view",
+    PagesServed: "lying-page",
+}
+"""What it is called to have signed a message of that type which has a flaw."""
+NO_CRIME = ("other-epoch", "not-a-member")
+"""Flaws that depend on who looks: a message of another epoch is judged by the rules of that one."""
 
 
 class Limits:
@@ -52,9 +75,10 @@ class Limits:
 
 
 class _Refused(Exception):
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, evidence: Evidence | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.evidence = evidence
 
 
 class Admission:
@@ -65,20 +89,32 @@ class Admission:
         rules: structural rules of the epoch.
         limits: size limits.
         memo_max: verified signatures remembered; about 100 bytes each.
+        links: the way from genesis to the epoch, for evidence.
     """
 
-    def __init__(self, verifier: Verifier, rules: Rules, limits: Limits, memo_max: int = 65536) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        rules: Rules,
+        limits: Limits,
+        memo_max: int = 65536,
+        links: tuple[EpochLink, ...] = (),
+    ) -> None:
         self._verifier = verifier
         self._rules = rules
         self._limits = limits
         self._memo_max = memo_max
         self._memo: dict[bytes, None] = {}
+        self._links = links
+        self._convicted: dict[tuple[int, str], None] = {}
 
-    def enter(self, verifier: Verifier, rules: Rules) -> None:
+    def enter(self, verifier: Verifier, rules: Rules, links: tuple[EpochLink, ...]) -> None:
         """Another epoch: its members' keys and its rules hold from now on; what the old keys signed is forgotten."""
         self._verifier = verifier
         self._rules = rules
+        self._links = links
         self._memo = {}
+        self._convicted = {}
 
     def admit(self, frame: bytes, peer: Peer, wants: Wants) -> Deliver | Rejected | None:
         """Check one frame from `peer`; None when it is sound so far but no longer matters."""
@@ -87,7 +123,7 @@ class Admission:
         except Malformed:
             return Rejected(peer, "malformed")
         except _Refused as refusal:
-            return Rejected(peer, refusal.reason)
+            return Rejected(peer, refusal.reason, refusal.evidence)
 
     def _admit(self, packet: Packet, peer: Peer, wants: Wants) -> Deliver | None:
         match packet:
@@ -101,6 +137,8 @@ class Admission:
                 if not wants(peer, packet, None):
                     return None
                 return Deliver(peer, packet, None, self._batch(batch_digest(packet.batch), packet.batch))
+            case PageBodies():
+                return self._pages(packet, peer, wants)
             case CommitCertificate():
                 return self._certificate(packet, commit_certificate_flaw(packet, self._rules), peer, wants)
             case CheckpointCertificate():
@@ -114,9 +152,12 @@ class Admission:
             return None
         found = flaw(message, packet.sender, self._rules)
         if found is not None:
-            raise _Refused(found)
+            raise self._convict(packet, CRIMES.get(type(message)), found)
         self._require_replica(packet.sender, packet.payload, packet.signature)
-        self._require_all(nested(message))
+        try:
+            self._require_all(nested(message))
+        except _Refused as refusal:
+            raise self._convict(packet, CRIMES.get(type(message)), refusal.reason) from None
         return Deliver(peer, packet, message)
 
     def _proposal(self, packet: Proposal, peer: Peer, wants: Wants) -> Deliver | None:
@@ -128,11 +169,54 @@ class Admission:
             return None
         found = flaw(message, signed.sender, self._rules)
         if found is not None:
-            raise _Refused(found)
+            raise self._convict(signed, CRIMES[PrePrepare], found)
         if batch_digest(packet.batch) != message.digest:
             raise _Refused("digest-mismatch")
         self._require_replica(signed.sender, signed.payload, signed.signature)
-        return Deliver(peer, packet, message, self._batch(message.digest, packet.batch))
+        try:
+            batch = self._batch(message.digest, packet.batch)
+        except Malformed:
+            raise self._convict(signed, INVALID_BATCH, "malformed", packet.batch) from None
+        except _Refused as refusal:
+            raise self._convict(signed, INVALID_BATCH, refusal.reason, packet.batch) from None
+        return Deliver(peer, packet, message, batch)
+
+    def _convict(self, signed: Signed, crime: str | None, reason: str, attachment: bytes = b"") -> _Refused:
+        """The refusal of a message that its signer should not have signed, with the evidence if it really did.
+
+        Once per signer and crime: who sends a lot of it makes no work and no files.
+        """
+        if crime is None or reason in NO_CRIME or (signed.sender, crime) in self._convicted:
+            return _Refused(reason)
+        try:
+            self._require_replica(signed.sender, signed.payload, signed.signature)
+        except _Refused:
+            return _Refused(reason)  # anybody can have made it
+        self._convicted[signed.sender, crime] = None
+        return _Refused(reason, Evidence(signed.sender, crime, signed, attachment=attachment, links=self._links))
+
+    def _pages(self, packet: PageBodies, peer: Peer, wants: Wants) -> Deliver | None:
+        """Pages under somebody's word for them; without it they do not count, or nobody would have to give his word.
+
+        Only of who is no member nobody here has the key: its pages count by their digests alone.
+        """
+        signed = packet.signed
+        if peer not in self._rules.quorums.ids:
+            return Deliver(peer, packet) if wants(peer, packet, None) else None
+        if signed is None:
+            return None  # of another epoch, where the sender is no member; or of a liar that will not be held to it
+        message = decode_replica_message(signed.payload)
+        if not isinstance(message, PagesServed):
+            raise _Refused("malformed")
+        if not wants(peer, packet, message):
+            return None
+        if message.served != tuple(page_digest(page) for page in packet.pages):
+            raise _Refused("digest-mismatch")
+        found = flaw(message, signed.sender, self._rules)
+        if found is not None:
+            raise self._convict(signed, CRIMES[PagesServed], found)
+        self._require_replica(signed.sender, signed.payload, signed.signature)
+        return Deliver(peer, packet)
 
     def _request(self, packet: SignedRequest, peer: Peer, wants: Wants) -> Deliver | None:
         request = self._static(packet)

@@ -93,8 +93,10 @@ class Rig:
     async def until_equal(self) -> None:
         """Wait until all replicas have executed the same batches."""
         await self.until(
-            lambda accounts: all(account.answered for account in accounts)
-            and len({(account.report["executed"], account.report["chain"]) for account in accounts}) == 1
+            lambda accounts: (
+                all(account.answered for account in accounts)
+                and len({(account.report["executed"], account.report["chain"]) for account in accounts}) == 1
+            )
         )
 
     @asynccontextmanager
@@ -111,11 +113,18 @@ class Rig:
 
 @contextmanager
 def make_rig(
-    folder: Path, *, n: int = 4, durability: Durability = "process", enrolment: str = "open", service: str | None = None
+    folder: Path,
+    *,
+    n: int = 4,
+    durability: Durability = "process",
+    enrolment: str = "open",
+    service: str | None = None,
+    signed_replies: bool = False,
 ) -> Iterator[Rig]:
     """Write a cluster's files; nothing runs yet. All processes are dead at the end."""
     plan = Plan(
         name="test",
+        signed_replies=signed_replies,
         n=n,
         base_port=reserve_ports(n),
         durability=durability,

@@ -10,19 +10,44 @@ from bft.adversary.strategy import Context, Strategy
 from bft.digests import bundle_digest
 from bft.events import Deliver, Input
 from bft.ids import Peer
-from bft.messages import Bundle, Packet, Query, QueryReply, Refusal, Reply, Result, SignedRequest
+from bft.messages import (
+    Bundle,
+    Packet,
+    Query,
+    QueryReply,
+    Refusal,
+    Reply,
+    ReplyStatement,
+    Result,
+    SignedReply,
+    SignedRequest,
+)
 from bft.wire.codec import decode_bundle, decode_request, encode
 
 
 class _WrongReply(Strategy):
+    """`both`: the true reply goes out as well."""
+
+    def __init__(self, both: bool) -> None:
+        self._both = both
+
     def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
+        true = ((target, packet),) if self._both else ()
         match packet:
             case Reply():
-                return ((target, _wrong(packet)),)
+                return ((target, _wrong(packet)), *true)
+            case SignedReply() if isinstance(target, bytes):
+                return ((target, _signed(context, target, _wrong(packet.reply))), *true)
             case QueryReply():
                 return ((target, msgspec.structs.replace(packet, value=packet.value + b"\xc0")),)
             case _:
                 return ((target, packet),)
+
+
+def _signed(context: Context, client: bytes, reply: Reply) -> SignedReply:
+    """A reply under the own signature: once it is out, it can be shown to others."""
+    statement = ReplyStatement(reply.epoch, client, reply.session, reply.seq, reply.digest)
+    return SignedReply(reply, context.sign(statement).signature)
 
 
 def _wrong(reply: Reply) -> Reply:
@@ -98,9 +123,12 @@ class _Withhold(Strategy):
         return ((target, packet),)
 
 
-def wrong_reply() -> Strategy:
-    """Give every client wrong results that are well formed (B16, B17)."""
-    return _WrongReply()
+def wrong_reply(both: bool = False) -> Strategy:
+    """Give every client wrong results that are well formed, before the right ones if `both` (B16, B17).
+
+    Expected: evidence E11, where replies are signed.
+    """
+    return _WrongReply(both)
 
 
 def early_reply() -> Strategy:

@@ -19,10 +19,12 @@ from bft.messages import (
     Commit,
     NewView,
     Packet,
+    PagesServed,
     Prepare,
     PrePrepare,
     Proposal,
     ReplicaMessage,
+    ReplyStatement,
     Signed,
     Suspect,
     ViewChange,
@@ -67,6 +69,10 @@ class _Mutate(Strategy):
                 return self._view_change(context, message, step)
             case NewView():
                 return self._new_view(context, message)
+            case ReplyStatement():
+                return msgspec.structs.replace(message, digest=random.choice(self._digests))
+            case PagesServed():
+                return msgspec.structs.replace(message, asked=message.asked[::-1])
 
     def _view_change(self, context: Context, message: ViewChange, step: int) -> ViewChange:
         prepared = list(message.prepared)

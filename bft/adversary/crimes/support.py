@@ -88,7 +88,7 @@ def double_vote() -> Strategy:
 
 
 def commit_other() -> Strategy:
-    """COMMIT what nobody proposed, before anything is prepared (B03). Expected: masked."""
+    """COMMIT what nobody proposed, before anything is prepared (B03). Expected: masked, evidence of crossed votes."""
     return _CommitOther()
 
 

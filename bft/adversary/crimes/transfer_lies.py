@@ -22,6 +22,7 @@ from bft.messages import (
     ManifestBody,
     Packet,
     PageBodies,
+    PagesServed,
     Proposal,
     Status,
 )
@@ -32,6 +33,12 @@ ASKED = (FetchBatch, FetchManifest, FetchPages)
 """Manifests and pages are served outside the node, by its engine: these lies are told by answering for it."""
 
 
+def _served(context: Context, asked: tuple[bytes, ...], pages: tuple[bytes, ...]) -> PageBodies:
+    """Pages under the own signature: nobody listens to others."""
+    served = tuple(page_digest(page) for page in pages)
+    return PageBodies(context.sign(PagesServed(context.epoch, asked, served)), pages)
+
+
 class _BadPages(Strategy):
     """Answers requests for pages itself; at times the honest replica's answer goes out as well."""
 
@@ -39,7 +46,7 @@ class _BadPages(Strategy):
         if not isinstance(event.packet, FetchPages):
             return (event,)
         junk = tuple(context.random.randbytes(context.random.choice((0, 9, 1000))) for _ in event.packet.digests)
-        context.send(event.peer, PageBodies(junk))
+        context.send(event.peer, _served(context, event.packet.digests, junk))
         return (event,) if context.random.randrange(2) else ()
 
 
@@ -61,7 +68,7 @@ class _BadManifest(Strategy):
             context.send(event.peer, ManifestBody(encode(forged)))
             return ()
         if isinstance(packet, FetchPages) and any(digest in self._pages for digest in packet.digests):
-            context.send(event.peer, PageBodies(tuple(self._pages.values())))
+            context.send(event.peer, _served(context, tuple(self._pages), tuple(self._pages.values())))
             return ()
         return (event,)
 
@@ -116,7 +123,7 @@ class _StatusLie(Strategy):
 
 
 def bad_pages() -> Strategy:
-    """Serve pages that are wrong, too few, or not asked for (B13)."""
+    """Serve pages that are wrong, too few, or not asked for (B13). Expected: evidence of a lying page."""
     return _BadPages()
 
 

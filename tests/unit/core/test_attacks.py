@@ -280,7 +280,7 @@ def test_queries_that_waited_are_answered_after_a_transfer(make_bench):
     bench.deliver(2, bench.checkpoint_certificate(8, snapshot.digest))
     bench.wait(500)
     bench.deliver(2, ManifestBody(snapshot.manifest))
-    bench.deliver(2, PageBodies(tuple(snapshot.pages.values())))
+    bench.deliver(2, bench.pages(2, *snapshot.pages.values()))
     assert bench.executed == 8
     assert [(reply.nonce, reply.seq) for reply in bench.sent(QueryReply)] == [(7, 8)]
 

@@ -10,14 +10,27 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from bft.core.evidence import BEYOND_EPOCH, EvidenceFile, verdict
+from bft.core.evidence import BEYOND_EPOCH, file_of
 from bft.core.proofs import opened_pre_prepare
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
-from bft.digests import batch_digest
+from bft.core.verdict import verdict
+from bft.digests import NULL_DIGEST, batch_digest
 from bft.engine import Engine
 from bft.epochs import approved, change_bytes, genesis, system_operation, verify_chain
-from bft.events import Broadcast, Effect, Epoch, EpochEntered, Evidence, Persist, Recovered, Retired, Stable, Start
+from bft.events import (
+    Broadcast,
+    Effect,
+    Epoch,
+    EpochEntered,
+    Evidence,
+    Persist,
+    Recovered,
+    Rejected,
+    Retired,
+    Stable,
+    Start,
+)
 from bft.headers import Member, Ready
 from bft.messages import (
     STATUS_ERROR,
@@ -73,7 +86,8 @@ class EpochBench(Bench):
         self.engine = Engine(self.replica, Registers(), self.store)
         limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
         here = self.replica.configuration
-        self.admission = Admission(self.vault.verifier(here.keys), rules_of(self.cluster, here), limits)
+        rules = rules_of(self.cluster, here)
+        self.admission = Admission(self.vault.verifier(here.keys), rules, limits, links=self.replica.links)
         self.step(Start())
 
     def step(self, event):
@@ -83,7 +97,7 @@ class EpochBench(Bench):
             if isinstance(effect, EpochEntered):
                 self.entered.append(effect)
                 here = effect.configuration
-                self.admission.enter(self.vault.verifier(here.keys), rules_of(self.cluster, here))
+                self.admission.enter(self.vault.verifier(here.keys), rules_of(self.cluster, here), effect.links)
         return self.out
 
     def member(self, replica: int) -> Member:
@@ -479,17 +493,35 @@ def test_evidence_of_a_later_epoch_proves_itself_from_the_cluster_file(bench):
     bench.deliver(4, one)
     bench.deliver(4, other)
     (accusation,) = [effect for effect in bench.out if isinstance(effect, Evidence)]
-    made = EvidenceFile(
-        cluster=bench.cluster.id, kind=accusation.kind, accused=4, first=one, second=other, links=accusation.links
-    )
-    assert verdict(made, bench.cluster.id, bench.genesis, bench.vault) is None
+    verifier = bench.vault.verifier(4)
+    made = file_of(accusation, bench.cluster.id)
+    assert (made.accused, made.first, made.second, len(made.links)) == (4, one, other, 1)
+    assert verdict(made, bench.cluster, verifier) is None
     unlinked = msgspec.structs.replace(made, links=())
-    assert "does not say who" in str(verdict(unlinked, bench.cluster.id, bench.genesis, bench.vault))
+    assert "nothing here says who" in str(verdict(unlinked, bench.cluster, verifier))
 
     for seq, proven in ((LAST, False), (LAST + 1, True)):
         vote = bench.signed(2, Commit(0, 0, seq, bytes(32)))
-        late = msgspec.structs.replace(made, kind=BEYOND_EPOCH, accused=2, first=vote, second=vote)
-        found = verdict(late, bench.cluster.id, bench.genesis, bench.vault)
-        assert (found is None) == proven
+        late = msgspec.structs.replace(made, kind=BEYOND_EPOCH, accused=2, first=vote, second=None)
+        assert (verdict(late, bench.cluster, verifier) is None) == proven
     wrong = msgspec.structs.replace(late, first=bench.signed(2, Commit(1, 0, LAST + 1, bytes(32))))
-    assert verdict(wrong, bench.cluster.id, bench.genesis, bench.vault) is not None
+    assert "not beyond the epoch's end" in str(verdict(wrong, bench.cluster, verifier))
+    twice = msgspec.structs.replace(late, second=late.first)
+    assert "one message" in str(verdict(twice, bench.cluster, verifier))
+
+
+def test_single_message_of_a_later_epoch_is_judged_by_its_rules(bench):
+    """A newcomer proposes as a backup: that convicts it, with the links that say who it is."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(4, Proposal(bench.signed(4, PrePrepare(1, 0, LAST + 1, NULL_DIGEST)), b""))
+    (refused,) = (effect for effect in bench.out if isinstance(effect, Rejected))
+    assert refused.evidence is not None and refused.evidence.kind == "proposal-by-backup"
+    made = file_of(refused.evidence, bench.cluster.id)
+    verifier = bench.vault.verifier(4)
+    assert verdict(made, bench.cluster, verifier) is None
+    assert "nothing here says who" in str(verdict(msgspec.structs.replace(made, links=()), bench.cluster, verifier))
+    primary = bench.signed(0, PrePrepare(1, 0, LAST + 1, NULL_DIGEST))
+    honest = msgspec.structs.replace(made, accused=0, first=primary)
+    assert "may have signed" in str(verdict(honest, bench.cluster, verifier))
+    stranger = msgspec.structs.replace(made, accused=9)
+    assert "no replica 9 in epoch 1" in str(verdict(stranger, bench.cluster, verifier))

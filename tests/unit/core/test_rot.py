@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bft.digests import page_digest
 from bft.events import Pages, PagesRotten, Persist, Send
-from bft.messages import FetchPages, PageBodies
+from bft.messages import FetchPages
 from tests.conftest import Bench
 
 PAGE = b"a page of the stable checkpoint"
@@ -25,8 +25,8 @@ def test_damaged_page_is_asked_for_in_turn_until_it_comes(bench: Bench) -> None:
     assert bench.replica.summary()["rotten"] == 1
     again = _asked(bench.wait(3000))
     assert {effect.to for effect in again} == {0, 2, 3}
-    assert _written(bench.deliver(2, PageBodies((b"a lie",)))) == []
-    assert [record.pages for record in _written(bench.deliver(3, PageBodies((PAGE,))))] == [{page_digest(PAGE): PAGE}]
+    assert _written(bench.deliver(2, bench.pages(2, b"a lie"))) == []
+    assert [record.pages for record in _written(bench.deliver(3, bench.pages(3, PAGE)))] == [{page_digest(PAGE): PAGE}]
     assert (bench.replica.summary()["rotten"], bench.replica.summary()["repaired"]) == (0, 1)
     assert _asked(bench.wait(3000)) == []
 

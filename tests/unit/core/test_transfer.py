@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from bft.core.evidence import file_of
 from bft.core.sources import Sources
-from bft.digests import batch_digest
-from bft.events import Persist, Progress, Send
+from bft.core.verdict import verdict
+from bft.digests import batch_digest, page_digest
+from bft.engine import Engine
+from bft.events import Deliver, Persist, Progress, Rejected, Send
 from bft.messages import (
     BatchBody,
     Checkpoint,
@@ -16,10 +20,12 @@ from bft.messages import (
     Manifest,
     ManifestBody,
     PageBodies,
+    PagesServed,
     Prepare,
     Reply,
     Status,
 )
+from bft.sim.service import Registers
 from bft.wire.codec import encode
 
 
@@ -90,9 +96,11 @@ def test_replies_come_with_the_state(bench, source):
     [
         lambda packet: ManifestBody(packet.manifest + b"x") if isinstance(packet, ManifestBody) else packet,
         lambda packet: ManifestBody(b"") if isinstance(packet, ManifestBody) else packet,
-        lambda packet: PageBodies((b"lies",)) if isinstance(packet, PageBodies) else packet,
+        lambda packet: PageBodies(packet.signed, (b"lies",)) if isinstance(packet, PageBodies) else packet,
         lambda packet: (
-            PageBodies((*packet.pages[:-1], packet.pages[-1] + b"x")) if isinstance(packet, PageBodies) else packet
+            PageBodies(packet.signed, (*packet.pages[:-1], packet.pages[-1] + b"x"))
+            if isinstance(packet, PageBodies)
+            else packet
         ),
     ],
 )
@@ -111,16 +119,16 @@ def test_transfer_resumes_with_the_pages_it_has(bench, source):
     _begin(bench, source)
     served = source.deliver(1, bench.sent(FetchManifest)[0])
     bench.deliver(2, next(item.packet for item in served if isinstance(item, Send)))
-    wanted = [digest for message in bench.sent(FetchPages) for digest in message.digests]
-    page = source.store.read_pages(wanted[:1])[0]
-    bench.deliver(2, PageBodies((page,)))
+    wanted = bench.sent(FetchPages)[0]
+    page = source.store.read_pages(wanted.digests[:1])[0]
+    bench.deliver(2, bench.pages(2, page))
     assert any(isinstance(effect, Persist) for effect in bench.out)
     bench.restart()
     _begin(bench, source)
     bench.deliver(2, next(item.packet for item in served if isinstance(item, Send)))
     again = [digest for message in bench.sent(FetchPages) for digest in message.digests]
-    assert wanted[0] not in again
-    assert set(again) == set(wanted[1:])
+    assert wanted.digests[0] not in again
+    assert set(again) == set(wanted.digests[1:])
 
 
 def test_weak_certificate_is_no_certificate(bench, source):
@@ -215,7 +223,7 @@ def _with_manifest(bench, source) -> Send:
 def test_source_that_sends_what_nobody_asked_for_is_named_and_left(bench, source):
     """A lie is told at once, and the next request goes to somebody else."""
     asked = _with_manifest(bench, source)
-    out = bench.deliver(asked.to, PageBodies((b"a lie",)))
+    out = bench.deliver(asked.to, bench.pages(int(str(asked.to)), b"a lie"))
     assert _left(out) == [f"r{asked.to}: lying: sent a page that nobody asked for"]
     again = _asked_for_pages(out)
     assert again and all(effect.to != asked.to for effect in again)
@@ -324,3 +332,54 @@ def test_receiver_goes_on_voting_above_the_checkpoint_it_fetches(bench, source):
     for seq, votes in ((7, 0), (9, 1)):
         bench.deliver(0, bench.proposal(seq, bench.batch(bench.request(seq))))
         assert len(bench.sent(Prepare)) == votes
+
+
+# --- signed pages ----------------------------------------------------------------------------------------------------
+
+
+def test_page_that_is_not_what_was_asked_for_convicts_its_sender(bench, source):
+    """The sender signs both digests: the lie is in its own words, to be shown to anybody."""
+    _begin(bench, source)
+    wanted = page_digest(b"wanted")
+    lie = bench.signed(3, PagesServed(0, (wanted,), (page_digest(b"lies"),)))
+    bench.deliver(3, PageBodies(lie, (b"lies",)))
+    (refused,) = (effect for effect in bench.out if isinstance(effect, Rejected))
+    assert refused.reason == "other-pages" and refused.evidence is not None
+    assert (refused.evidence.accused, refused.evidence.kind) == (3, "lying-page")
+    proof = file_of(refused.evidence, bench.cluster.id)
+    assert verdict(proof, bench.cluster, bench.vault.verifier(4)) is None
+    honest = msgspec.structs.replace(proof, first=bench.signed(3, PagesServed(0, (wanted,), (wanted,))))
+    assert "may have signed" in str(verdict(honest, bench.cluster, bench.vault.verifier(4)))
+
+
+def test_pages_that_were_exchanged_on_the_way_convict_nobody(bench, source):
+    """What was signed for is not what came; unsigned pages do not count at all."""
+    _begin(bench, source)
+    honest = bench.pages(3, b"page")
+    for packet, reason in (
+        (PageBodies(honest.signed, (b"lies",)), "digest-mismatch"),
+        (PageBodies(bench.signed(3, Checkpoint(0, 8, page_digest(b"page"))), (b"page",)), "malformed"),
+        (PageBodies(msgspec.structs.replace(honest.signed, signature=bytes(64)), (b"page",)), "bad-signature"),
+    ):
+        bench.deliver(3, packet)
+        assert bench.rejections() == [reason]
+        assert [effect.evidence for effect in bench.out if isinstance(effect, Rejected)] == [None]
+
+
+class _Rotten:
+    """A disk on which the first page is not what it was."""
+
+    def __init__(self, pages: dict[bytes, bytes]) -> None:
+        self._pages = {**pages, next(iter(pages)): b"rot"}
+
+    def read_pages(self, digests: tuple[bytes, ...]) -> list[bytes]:
+        """Whatever is there."""
+        return [self._pages[digest] for digest in digests]
+
+
+def test_page_that_rotted_on_the_disk_is_not_served(source):
+    """A correct replica with a bad disk says nothing rather than something false under its name."""
+    pages = source.store.load().snapshot.pages
+    engine = Engine(source.replica, Registers(), _Rotten(pages))
+    (sent,) = source.sent(PageBodies, engine.step(Deliver(1, FetchPages(tuple(pages))), source.now))
+    assert b"rot" not in sent.pages and len(sent.pages) == len(pages) - 1

@@ -19,14 +19,17 @@ from bft.messages import (
     Message,
     NewView,
     PageBodies,
+    PagesServed,
     Prepare,
     PreparedCertificate,
     PrePrepare,
     Query,
     QueryReply,
     Reply,
+    ReplyStatement,
     Request,
     Signed,
+    SignedReply,
     SignedRequest,
     Status,
     Suspect,
@@ -55,6 +58,7 @@ NUMBER = st.integers(0, 2**63 - 1)
 REPLICA = st.integers(0, 255)
 DIGEST = st.binary(min_size=32, max_size=32)
 SIGNATURE = st.binary(min_size=64, max_size=64)
+DIGESTS = st.lists(DIGEST, min_size=1, max_size=3).map(tuple)
 BYTES = st.binary(max_size=40)
 SIGNED = st.builds(Signed, REPLICA, BYTES, SIGNATURE)
 ENDORSEMENTS = st.lists(st.builds(Endorsement, REPLICA, SIGNATURE), min_size=1, max_size=4).map(tuple)
@@ -64,6 +68,8 @@ REPLICA_MESSAGES = st.one_of(
     *(st.builds(kind, NUMBER, NUMBER, NUMBER, DIGEST) for kind in (PrePrepare, Prepare, Commit)),
     st.builds(Checkpoint, NUMBER, NUMBER, DIGEST),
     st.builds(Suspect, NUMBER, NUMBER, st.text(max_size=32)),
+    st.builds(ReplyStatement, NUMBER, DIGEST, NUMBER, NUMBER, DIGEST),
+    st.builds(PagesServed, NUMBER, DIGESTS, DIGESTS),
     st.builds(ViewChange, NUMBER, NUMBER, st.none() | CHECKPOINT_PROOF, st.lists(PREPARED, max_size=3).map(tuple)),
     st.builds(
         NewView,
@@ -73,18 +79,29 @@ REPLICA_MESSAGES = st.one_of(
         st.lists(SIGNED, max_size=3).map(tuple),
     ),
 )
+REPLIES = st.builds(Reply, NUMBER, NUMBER, NUMBER, NUMBER, DIGEST, BYTES)
 PACKETS = st.one_of(
     SIGNED,
     st.builds(SignedRequest, DIGEST, BYTES, SIGNATURE),
     st.builds(CommitCertificate, NUMBER, NUMBER, NUMBER, DIGEST, ENDORSEMENTS),
     CHECKPOINT_PROOF,
-    st.builds(Reply, NUMBER, NUMBER, NUMBER, NUMBER, DIGEST, BYTES),
+    REPLIES,
+    st.builds(SignedReply, REPLIES, SIGNATURE),
     st.builds(Query, NUMBER, NUMBER, st.booleans(), BYTES),
     st.builds(QueryReply, NUMBER, NUMBER, NUMBER, REPLICA, BYTES),
-    st.builds(Status, NUMBER, NUMBER, st.booleans(), NUMBER, NUMBER, st.lists(REPLICA, max_size=4).map(tuple)),
+    st.builds(
+        Status,
+        NUMBER,
+        NUMBER,
+        st.booleans(),
+        NUMBER,
+        NUMBER,
+        st.lists(REPLICA, max_size=4).map(tuple),
+        st.binary(max_size=32),
+    ),
     st.builds(BatchBody, BYTES),
     st.builds(FetchPages, st.lists(DIGEST, min_size=1, max_size=4).map(tuple)),
-    st.builds(PageBodies, st.lists(BYTES, min_size=1, max_size=4).map(tuple)),
+    st.builds(PageBodies, st.none() | SIGNED, st.lists(BYTES, min_size=1, max_size=4).map(tuple)),
 )
 REQUESTS = st.builds(
     Request,
