@@ -16,6 +16,7 @@ stays open: a NEW-VIEW whose stable checkpoint already covers the slot closes it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from bft.config import Cluster
 from bft.core.evidence import contradiction, hides
@@ -85,9 +86,9 @@ def culprits(
     if len(found) < there.quorums.weak:
         raise EvidenceError(
             f"slot {first.seq} was decided in views {early.view} and {late.view}: the {len(begun)} valid NEW-VIEWs at"
-            f" hand of views {early.view + 1} to {late.view} convict {len(found)} replicas, not {cluster.quorums.weak}"
+            f" hand of views {early.view + 1} to {late.view} convict {len(found)} replicas, not {there.quorums.weak}"
         )
-    return tuple(found[accused] for accused in sorted(found))
+    return tuple(replace(found[accused], links=links) for accused in sorted(found))
 
 
 def _require_valid(certificate: CommitCertificate, rules: Rules, members: MembersVerifier) -> None:

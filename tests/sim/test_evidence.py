@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from bft.sim.changes import QUICK
 from bft.sim.checkers import check
 from bft.sim.directed import catalogue
 from bft.sim.history import History
+from bft.sim.scenario import Change, Network, Scenario, Workload
 from bft.sim.service import Registers
 from bft.sim.world import World
 
@@ -59,3 +61,31 @@ def test_signed_replies_change_nothing_but_the_replies() -> None:
         assert check(history) == [] and history.accusations == []
         statements = [signed for signed in history.signed[2] if signed.payload[1] == 22]
         assert statements, "replica 2 has signed what it answered"
+
+
+@pytest.mark.parametrize(
+    ("crime", "kind"),
+    [
+        ("double_vote()", "two-prepares"),
+        ("commit_other()", "crossed-votes"),
+        ("early_checkpoint()", "invalid-checkpoint"),
+        ("wrong_reply(True)", "two-replies"),
+    ],
+)
+def test_newcomer_that_lies_is_convicted_in_its_epoch(crime: str, kind: str) -> None:
+    """It is in no cluster file: the evidence brings the links that name it, and the judge follows them."""
+    scenario = Scenario(
+        seed=3,
+        network=Network(delay_us=(100, 500)),
+        corrupted={"4": crime},
+        spares=1,
+        changes=(Change(at_ms=50, add=(4,)),),
+        signed_replies=True,
+        workload=Workload(clients=2, operations=150, outstanding=3, keys=3),
+        gst_ms=600,
+        protocol=QUICK,
+    )
+    history = World(scenario, Registers).run()
+    found = [evidence for _, evidence in history.accusations if evidence.kind == kind]
+    assert found and {(evidence.accused, len(evidence.links)) for evidence in found} == {(4, 1)}
+    assert check(history) == []

@@ -10,18 +10,21 @@ import trio
 
 import bft
 from bft.adversary.live import Corruption
+from bft.client.chain import Chain
 from bft.client.receipts import BOGUS_MAX, SLOTS_KEPT_MAX, Receipt, Receipts
 from bft.core.evidence import EvidenceFile, file_of
 from bft.core.verdict import verdict
 from bft.crypto.signatures import Ed25519Verifier
 from bft.digests import bundle_digest
 from bft.errors import EvidenceError
+from bft.events import Evidence
 from bft.messages import Bundle, Reply, ReplyStatement, Result, SignedReply
 from bft.runtime.local import local_cluster
 from bft.sim.keys import KeyVault
 from bft.sim.scenario import Scenario
 from bft.sim.world import simulated_cluster
 from bft.wire.codec import encode
+from tests.unit.test_epochs import Town
 
 CONFIG = simulated_cluster(Scenario(seed=0, signed_replies=True))
 CLIENT = bytes(range(32))
@@ -199,3 +202,65 @@ async def test_real_cluster_gives_receipts_and_evidence_that_verify_offline():
         for item in client.evidence:
             assert item.accused == 3 and item.kind in ("two-replies", "wrong-reply")
             assert verdict(msgspec.json.decode(item.to_json(), type=EvidenceFile), local.cluster, verifier) is None
+
+
+class Later:
+    """A client of a cluster that has grown from four replicas to seven; the test is every replica."""
+
+    def __init__(self) -> None:
+        self.town = Town()
+        cluster = self.town.cluster
+        self.verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, None)
+        self.link = self.town.link(self.town.genesis, self.town.change(*range(7)), 24)
+        self.chain = Chain(self.town.genesis, self.verifier)
+        self.receipts = Receipts(cluster, self.verifier, CLIENT, self.chain)
+
+    def add(self, replica: int, value: bytes = b"yes", *, epoch: int = 1) -> list[Evidence]:
+        bundle = _bundle(value)
+        reply = Reply(SESSION, 30, epoch, 0, bundle_digest(bundle), bundle)
+        signature = self.town.sign_as(replica, encode(ReplyStatement(epoch, CLIENT, SESSION, 30, reply.digest)))
+        return self.receipts.add(replica, SignedReply(reply, signature))
+
+
+def test_receipt_of_a_later_epoch_brings_the_way_there():
+    """It takes that epoch's weak quorum, and proves itself from the cluster file."""
+    later = Later()
+    later.add(4)
+    assert len(later.receipts) == 0, "whose word it is is not known yet"
+    assert later.chain.learn([later.link])
+    for replica in (4, 5):
+        later.add(replica)
+    for replica in (0, 1):
+        later.add(replica, b"no", epoch=0)
+    later.add(9)
+    old = later.receipts.receipt(SESSION, 30)
+    assert old is not None and (old.epoch, old.links) == (0, ()), "two of the first epoch's four, and two of seven"
+    later.add(6)
+    receipt = later.receipts.receipt(SESSION, 30)
+    assert receipt is not None and (receipt.epoch, receipt.links) == (1, (later.link,))
+    again = Receipt.from_json(receipt.to_json())
+    assert again.verify(later.town.cluster) == (Result(1, 0, 0, b"yes"),)
+    with pytest.raises(EvidenceError, match=r"of epoch 1.*nothing here says who"):
+        msgspec.structs.replace(receipt, links=()).verify(later.town.cluster)
+    forged = later.town.link(later.town.genesis, later.town.change(*range(7), who=(0,)), 24)
+    with pytest.raises(EvidenceError, match="too-few-approvals"):
+        msgspec.structs.replace(receipt, links=(forged,)).verify(later.town.cluster)
+    with pytest.raises(EvidenceError, match="2 signers are too few: one of 3"):
+        msgspec.structs.replace(receipt, statements=receipt.statements[:2]).verify(later.town.cluster)
+
+
+def test_liars_of_a_later_epoch_are_convicted_by_its_members():
+    """The evidence brings the links as well; a weak quorum is that epoch's."""
+    later = Later()
+    assert later.chain.learn([later.link])
+    assert later.add(6, b"no") == later.add(0) == later.add(4) == []
+    found = [*later.add(5), *later.add(6)]
+    assert [(item.accused, item.kind) for item in found] == [(6, "wrong-reply"), (6, "two-replies")]
+    for item in found:
+        made = file_of(item, later.town.cluster.id)
+        assert verdict(made, later.town.cluster, later.verifier) is None
+        assert "nothing here says who" in str(
+            verdict(msgspec.structs.replace(made, links=()), later.town.cluster, later.verifier)
+        )
+    few = msgspec.structs.replace(file_of(found[0], later.town.cluster.id), witnesses=found[0].witnesses[:2])
+    assert "2 witnesses are too few: one of 3" in str(verdict(few, later.town.cluster, later.verifier))

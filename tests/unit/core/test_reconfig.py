@@ -15,11 +15,15 @@ from bft.core.proofs import opened_pre_prepare
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
 from bft.core.verdict import verdict
-from bft.digests import NULL_DIGEST, batch_digest
+from bft.digests import NULL_DIGEST, batch_digest, page_digest
 from bft.engine import Engine
 from bft.epochs import approved, change_bytes, genesis, system_operation, verify_chain
 from bft.events import (
     Broadcast,
+<<<<<<< HEAD
+=======
+    Deliver,
+>>>>>>> mergee
     Effect,
     Epoch,
     EpochEntered,
@@ -28,7 +32,10 @@ from bft.events import (
     Recovered,
     Rejected,
     Retired,
+<<<<<<< HEAD
     Stable,
+=======
+>>>>>>> mergee
     Start,
 )
 from bft.headers import Member, Ready
@@ -40,14 +47,19 @@ from bft.messages import (
     Commit,
     EpochProof,
     FetchEpochs,
+    FetchPages,
+    PageBodies,
+    PagesServed,
     Prepare,
     PrePrepare,
     Proposal,
     Query,
     QueryReply,
     Reply,
+    ReplyStatement,
     Request,
     Signed,
+    SignedReply,
     SignedRequest,
     Status,
     Suspect,
@@ -59,7 +71,7 @@ from bft.sim.service import Registers
 from bft.sim.world import ADMINS, EPOCH_NS, simulated_cluster
 from bft.storage.memory import MemoryStore
 from bft.wire.admission import Admission, Limits
-from bft.wire.codec import decode_batch, decode_bundle, encode
+from bft.wire.codec import decode_batch, decode_bundle, decode_replica_message, encode
 from tests.conftest import CLIENT, Bench
 
 LAST = 24
@@ -69,8 +81,11 @@ LAST = 24
 class EpochBench(Bench):
     """A bench whose cluster has three administrators, of whom two must sign."""
 
+    signed_replies: bool = False
+
     def __post_init__(self) -> None:
-        self.cluster = simulated_cluster(Scenario(seed=0, changes=(Change(at_ms=0),)))
+        scenario = Scenario(seed=0, changes=(Change(at_ms=0),), signed_replies=self.signed_replies)
+        self.cluster = simulated_cluster(scenario)
         self.genesis = genesis(self.cluster)
         self.quorums = self.genesis.quorums
         self.vault = KeyVault(0)
@@ -525,3 +540,32 @@ def test_single_message_of_a_later_epoch_is_judged_by_its_rules(bench):
     assert "may have signed" in str(verdict(honest, bench.cluster, verifier))
     stranger = msgspec.structs.replace(made, accused=9)
     assert "no replica 9 in epoch 1" in str(verdict(stranger, bench.cluster, verifier))
+
+
+def test_pages_and_replies_are_signed_by_members_in_their_epoch():
+    """A removed replica still serves and answers, but has no key that others know: it gives no word for either."""
+    for ids, is_member in (((0, 1, 2, 3, 4), True), ((0, 2, 3, 4), False)):
+        bench = EpochBench(signed_replies=True)
+        bench.switch(*ids)
+        digests = tuple(bench.store.load().snapshot.pages)
+        bench.deliver(4, FetchPages(digests))
+        (bodies,) = bench.sent(PageBodies)
+        assert [page_digest(page) for page in bodies.pages] == list(digests)
+        bench.deliver(CLIENT, bench.envelope(1, b"again"))
+        replies, signed = bench.sent(Reply), bench.sent(SignedReply)
+        if is_member:
+            assert decode_replica_message(bodies.signed.payload) == PagesServed(1, digests, digests)
+            (answer,) = signed
+            reply = answer.reply
+            statement = encode(ReplyStatement(1, CLIENT, reply.session, reply.seq, reply.digest))
+            assert reply.epoch == 1 and bench.vault.verifier(4).verify_replica(1, statement, answer.signature)
+        else:
+            assert bodies.signed is None and [reply.epoch for reply in replies] == [1] and signed == []
+
+
+def test_pages_without_a_word_count_from_strangers_only(bench):
+    """Whose key nobody here has cannot be held to it; a member that gives no word is passed over."""
+    page = PageBodies(None, (b"page",))
+    everything = lambda *_: True  # noqa: E731
+    assert bench.admission.admit(encode(page), 2, everything) is None
+    assert bench.admission.admit(encode(page), 9, everything) == Deliver(9, page)

@@ -13,10 +13,12 @@ from bft.messages import (
     Commit,
     Endorsement,
     NewView,
+    PagesServed,
     Prepare,
     PreparedCertificate,
     PrePrepare,
     ReplicaMessage,
+    ReplyStatement,
     Signed,
     Suspect,
     ViewChange,
@@ -167,3 +169,11 @@ def test_nothing_that_is_signed_is_evidence(seed):
     assert len(signed) > 30
     found = {contradiction(one, other) for one, other in itertools.combinations(signed, 2)}
     assert found <= {None, "hidden-certificate"}
+
+
+def test_what_is_no_vote_is_signed_without_a_record():
+    """Replies and pages promise nothing about slots; pages that are not those asked for are a lie at once."""
+    ledger = Ledger()
+    for message in (ReplyStatement(0, A, 1, 5, A), ReplyStatement(0, A, 1, 5, B), PagesServed(0, (A,), (A,))):
+        assert ledger.judge(message, encode(message)) is None
+    assert refusal(ledger, PagesServed(0, (A,), (B,))) == "conflict"
