@@ -15,7 +15,7 @@ would disagree, and slots proposed again after a view change would be refused. D
 from __future__ import annotations
 
 from bft.config import MILLISECOND
-from bft.core import execution, viewchange
+from bft.core import budget, execution, viewchange
 from bft.core.log import Slot
 from bft.core.proofs import commit_certificate_flaw, prepared_certificate_flaw
 from bft.core.state import State
@@ -341,7 +341,7 @@ def want_batch(state: State, digest: bytes, seq: int, likely: int) -> None:
 def on_fetch_batch(state: State, peer: Peer, message: FetchBatch) -> None:
     """Serve a batch that is in the log."""
     batch = state.log.batch(message.digest)
-    if batch is not None:
+    if batch is not None and budget.may_answer(state, peer, len(batch.body)):
         state.send(peer, BatchBody(batch.body))
 
 

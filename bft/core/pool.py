@@ -1,12 +1,15 @@
 """Requests that wait to be ordered: local, bounded, fair between clients.
 
-Nothing here is replicated: a full pool may refuse, since clients retransmit.
+Nothing here is replicated: a full pool may refuse or evict, since clients retransmit. Batches are filled by deficit
+round robin [Shreedhar and Varghese 1995] over clients: each in turn may add a quantum of work, what it does not use of
+it while it waits for a large envelope is kept. So a client that sends more, or larger envelopes, or more envelopes
+for the same operations, gets no more than its share while others wait, and all that is free when they do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from bft.ids import Nanos
@@ -17,6 +20,15 @@ POOL_BYTES_MAX = 256 * 1024 * 1024
 CLIENT_ENVELOPES_MAX = 4096
 ENVELOPE_OVERHEAD_BYTES = 1024
 """What the smallest envelope costs here; without it, tiny ones of many clients would fill the memory unseen."""
+QUANTUM = 512
+"""Work that a client may add to a batch per turn: about that many small operations."""
+ENVELOPE_WORK = 8
+"""What an envelope costs beside its operations: its signature is checked by every replica, about 40 us."""
+BYTES_PER_WORK = 512
+EVICTED_AT_ONCE = 64
+"""The largest client is looked for once per so many evictions: a flood must not make each of them a search."""
+URGENT_MAX = 2
+"""Envelopes of one client that one replica may have passed on ahead of the client's own order."""
 
 Key = tuple[bytes, int, int]
 """(client, session, first number): what an envelope is known by. Never its digest: a client may sign two."""
@@ -30,6 +42,7 @@ class Pending:
         since: when it came in.
         proposed: the slot of this view that holds it, 0 for none.
         stage: how far a backup has spread it: 0 not, 1 to the primary, 2 to all.
+        via: the replica that passed it on as urgent; -1 for none.
     """
 
     signed: SignedRequest
@@ -37,120 +50,222 @@ class Pending:
     since: Nanos
     proposed: int = 0
     stage: int = 0
+    via: int = -1
 
     @property
     def key(self) -> Key:
         """What this envelope is known by."""
         return self.signed.client, self.request.session, self.request.number
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes here."""
+        return len(self.signed.payload) + ENVELOPE_OVERHEAD_BYTES
+
+    @property
+    def work(self) -> int:
+        """What it costs to order and execute, in small operations."""
+        return len(self.request.operations) + ENVELOPE_WORK + len(self.signed.payload) // BYTES_PER_WORK
+
+
+@dataclass(slots=True)
+class Queue:
+    """What waits of one client.
+
+    Attributes:
+        all: every envelope, oldest first.
+        open: those that no slot of this view holds, in the order in which they will be proposed.
+        urgent: those of `open` that go first, since a backup waits for them.
+        size: bytes of `all`.
+        deficit: work that it may still add in its turn.
+        is_served: its turn has begun.
+        head_since: when the oldest envelope became the oldest: its client's turn has come since.
+        nudged: when the oldest envelope was last passed on.
+    """
+
+    all: dict[Key, Pending] = field(default_factory=dict)
+    open: dict[Key, Pending] = field(default_factory=dict)
+    urgent: dict[Key, Pending] = field(default_factory=dict)
+    size: int = 0
+    deficit: int = 0
+    is_served: bool = False
+    head_since: Nanos = 0
+    nudged: Nanos = 0
+
+    def first(self) -> Pending:
+        """The next one to propose."""
+        return next(iter((self.urgent or self.open).values()))
+
+    def close(self, pending: Pending) -> bool:
+        """It needs no proposing any more; False if it did not before either."""
+        self.urgent.pop(pending.key, None)
+        return self.open.pop(pending.key, None) is not None
+
 
 class Pool:
-    """Pending envelopes, a queue per client."""
+    """Pending envelopes, a queue per client.
 
-    def __init__(self) -> None:
-        self._queues: dict[bytes, dict[Key, Pending]] = {}
-        self._sizes: dict[bytes, int] = {}
+    Attributes:
+        evicted: what had to go to make room for others since somebody last cleared this.
+    """
+
+    def __init__(self, bytes_max: int = POOL_BYTES_MAX) -> None:
+        """Hold at most `bytes_max` bytes, overhead included."""
+        self._queues: dict[bytes, Queue] = {}
+        self._ring: dict[bytes, None] = {}
         self._bytes = 0
-        self._unproposed = 0
+        self._bytes_max = bytes_max
+        self.evicted: list[Pending] = []
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._queues.values())
+        return sum(len(queue.all) for queue in self._queues.values())
 
     @property
     def has_unproposed(self) -> bool:
         """True if something waits that no slot of this view holds."""
-        return self._unproposed > 0
+        return bool(self._ring)
 
     def __contains__(self, key: Key) -> bool:
         queue = self._queues.get(key[0])
-        return queue is not None and key in queue
+        return queue is not None and key in queue.all
 
     def __iter__(self) -> Iterator[Pending]:
         """All envelopes, oldest first within a client."""
         for queue in self._queues.values():
-            yield from queue.values()
+            yield from queue.all.values()
 
     def oldest(self, count: int) -> Iterator[Pending]:
         """The oldest envelopes of every client, at most `count` of each, oldest first within a client."""
         for queue in self._queues.values():
-            yield from islice(queue.values(), count)
+            yield from islice(queue.all.values(), count)
+
+    def heads(self) -> Iterator[tuple[Queue, Pending]]:
+        """Every client's queue with its oldest envelope."""
+        for queue in self._queues.values():
+            yield queue, next(iter(queue.all.values()))
+
+    # --- in and out -----------------------------------------------------------------------------------------------
 
     def add(self, pending: Pending) -> bool:
-        """Add an envelope not yet there; False if the client or the pool is over its limit."""
+        """Add an envelope not yet there; False if its client is over its limit, or everybody is and it has most."""
         client = pending.signed.client
-        size = len(pending.signed.payload) + ENVELOPE_OVERHEAD_BYTES
         queue = self._queues.get(client)
-        held = self._sizes.get(client, 0)
-        if self._bytes + size > POOL_BYTES_MAX or held + size > CLIENT_BYTES_MAX:
+        held = queue.size if queue is not None else 0
+        if held + pending.size > CLIENT_BYTES_MAX:
+            return False
+        if queue is not None and len(queue.all) >= CLIENT_ENVELOPES_MAX:
+            return False
+        if self._bytes + pending.size > self._bytes_max and not self._make_room(held + pending.size, pending.size):
             return False
         if queue is None:
-            queue = self._queues[client] = {}
-        elif len(queue) >= CLIENT_ENVELOPES_MAX:
-            return False
-        queue[pending.key] = pending
-        self._sizes[client] = held + size
-        self._bytes += size
-        self._unproposed += 1
+            queue = self._queues[client] = Queue()
+        queue.all[pending.key] = queue.open[pending.key] = pending
+        queue.size += pending.size
+        self._bytes += pending.size
+        self._ring[client] = None
         return True
 
-    def remove(self, key: Key) -> None:
-        """Forget an envelope, if it is there."""
+    def _make_room(self, held: int, needed: int) -> bool:
+        """Evict the newest envelopes of whoever holds most, if that is more than `held` bytes.
+
+        What a slot holds stays: it is in the log anyway, and must be proposed again if the view fails.
+        """
+        while self._bytes + needed > self._bytes_max:
+            largest = max(self._queues.values(), key=lambda queue: queue.size, default=None)
+            if largest is None or largest.size <= held or not largest.open:
+                return False
+            for pending in list(reversed(largest.open.values()))[:EVICTED_AT_ONCE]:
+                self.evicted.append(pending)
+                self._drop(largest, pending)
+                if largest.size <= held:
+                    break
+        return True
+
+    def remove(self, key: Key, now: Nanos) -> None:
+        """Forget an envelope, if it is there; at time `now` the next one is its client's oldest."""
         queue = self._queues.get(key[0])
-        pending = queue.pop(key, None) if queue is not None else None
+        pending = queue.all.get(key) if queue is not None else None
         if queue is None or pending is None:
             return
-        size = len(pending.signed.payload) + ENVELOPE_OVERHEAD_BYTES
-        self._bytes -= size
-        self._sizes[key[0]] -= size
-        self._unproposed -= pending.proposed == 0
-        if not queue:
-            del self._queues[key[0]]
-            del self._sizes[key[0]]
+        if next(iter(queue.all)) == key:
+            queue.head_since = now
+        self._drop(queue, pending)
+
+    def _drop(self, queue: Queue, pending: Pending) -> None:
+        client = pending.signed.client
+        del queue.all[pending.key]
+        queue.close(pending)
+        queue.size -= pending.size
+        self._bytes -= pending.size
+        if not queue.open:
+            self._rest(client, queue)
+        if not queue.all:
+            del self._queues[client]
+
+    def _rest(self, client: bytes, queue: Queue) -> None:
+        """Nothing of the client waits: what it did not use of its turn is gone."""
+        queue.deficit = 0
+        queue.is_served = False
+        self._ring.pop(client, None)
+
+    def promote(self, key: Key, via: int) -> None:
+        """Replica `via` waits for this envelope: it goes before the others of its client, a few per replica.
+
+        Without it a client could show backups first what it sends the primary last, and have it deposed.
+        """
+        queue = self._queues.get(key[0])
+        pending = queue.open.get(key) if queue is not None else None
+        if queue is None or pending is None or key in queue.urgent:
+            return
+        if sum(other.via == via for other in queue.urgent.values()) < URGENT_MAX:
+            pending.via = via
+            queue.urgent[key] = pending
+
+    # --- batches --------------------------------------------------------------------------------------------------
 
     def take(self, seq: int, operations_max: int, bytes_max: int) -> list[Pending]:
-        """Mark the next batch's envelopes as proposed in `seq`: round robin over clients, in order within each."""
+        """Mark the next batch's envelopes as proposed in `seq`: fair between clients, in order within each."""
         taken: list[Pending] = []
         operations = size = 0
-        queues = [
-            (client, (pending for pending in queue.values() if pending.proposed == 0))
-            for client, queue in self._queues.items()
-        ]
-        while queues:
-            remaining = []
-            for client, queue in queues:
-                pending = next(queue, None)
-                if pending is None:
-                    continue
+        while self._ring:
+            client = next(iter(self._ring))
+            queue = self._queues[client]
+            if not queue.is_served:
+                queue.is_served = True
+                queue.deficit += QUANTUM
+            while queue.open and (pending := queue.first()).work <= queue.deficit:
                 operations += len(pending.request.operations)
                 size += len(pending.signed.payload)
                 if taken and (operations > operations_max or size > bytes_max):
-                    self._rotate(client)
-                    return taken
+                    return taken  # its turn goes on in the next batch
+                queue.deficit -= pending.work
+                queue.close(pending)
                 pending.proposed = seq
-                self._unproposed -= 1
                 taken.append(pending)
-                remaining.append((client, queue))
-            queues = remaining
+            queue.is_served = False
+            del self._ring[client]
+            if queue.open:
+                self._ring[client] = None
+            else:
+                queue.deficit = 0
         return taken
-
-    def _rotate(self, client: bytes) -> None:
-        """Begin the next batch with `client`, whose turn it was when the batch was full."""
-        clients = list(self._queues)
-        start = clients.index(client)
-        self._queues = {name: self._queues[name] for name in clients[start:] + clients[:start]}
 
     def mark_proposed(self, key: Key, seq: int) -> None:
         """Note that a slot of this view holds the envelope."""
         queue = self._queues.get(key[0])
-        pending = queue.get(key) if queue is not None else None
-        if pending is not None and pending.proposed == 0:
+        pending = queue.all.get(key) if queue is not None else None
+        if queue is not None and pending is not None and pending.proposed == 0:
             pending.proposed = seq
-            self._unproposed -= 1
+            if queue.close(pending) and not queue.open:
+                self._rest(key[0], queue)
 
     def reset(self) -> None:
         """A new view: nothing is proposed yet, and everything must be spread again."""
-        self._unproposed = 0
-        for pending in self:
-            pending.proposed = 0
-            pending.stage = 0
-            self._unproposed += 1
+        for client, queue in self._queues.items():
+            for pending in queue.all.values():
+                pending.proposed = pending.stage = 0
+                pending.via = -1
+            queue.open = dict(queue.all)
+            queue.urgent.clear()
+            self._rest(client, queue)
+        self._ring = dict.fromkeys(self._queues)

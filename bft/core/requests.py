@@ -1,14 +1,14 @@
 """Client requests on their way to the primary, and the grievances of those that wait too long [CL99 4.1, 4.4].
 
-A request has a deadline of its own, the oldest first: one timer that any progress restarts would let a primary starve
-a client for ever. A backup passes a waiting request on to the primary, then to everybody, so that a weak quorum of
-correct replicas shares the grievance.
+Every client's oldest request has a deadline: one timer that any progress restarts would let a primary starve a client
+for ever, and one per request would let a client that floods depose primaries that are merely fair. A backup passes a
+waiting request on to the primary, then to everybody, so that a weak quorum of correct replicas shares the grievance.
 """
 
 from __future__ import annotations
 
 from bft.core import execution, ordering, viewchange
-from bft.core.pool import Pending
+from bft.core.pool import Pending, Queue
 from bft.core.state import State
 from bft.ids import Peer
 from bft.messages import Request, SignedRequest
@@ -20,15 +20,18 @@ SPREAD_MAX = 256
 about grievances, and the others move up as those are executed."""
 
 
-def wants_request(state: State, packet: SignedRequest, request: Request) -> bool:
-    """True if the envelope is new here, or was executed and its replies can be sent again."""
+def wants_request(state: State, peer: Peer, packet: SignedRequest, request: Request) -> bool:
+    """True if the envelope is new here, was executed and can be answered again, or a backup waits for it."""
     key = (packet.client, request.session, request.number)
-    return key not in state.pool
+    return key not in state.pool or (isinstance(peer, int) and state.is_primary)
 
 
 def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request) -> None:
     """Take an authentic envelope in; answer it from the table if it was executed before."""
-    if not wants_request(state, packet, request):
+    key = (packet.client, request.session, request.number)
+    if key in state.pool:
+        if isinstance(peer, int):
+            state.pool.promote(key, peer)
         return
     if state.sessions.is_expired(packet.client, request.session):
         execution.refuse(state, packet.client, request.session, request.number)
@@ -40,8 +43,23 @@ def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request
         return
     if not state.pool.add(Pending(packet, request, state.now)):
         state.reject(peer, "pool-full")
+        if peer == packet.client:
+            execution.refuse(state, packet.client, request.session, request.number, execution.BUSY)
         return
+    if isinstance(peer, int):
+        state.pool.promote(key, peer)
+    if state.pool.evicted:
+        _refuse_evicted(state)
     ordering.propose(state)
+
+
+def _refuse_evicted(state: State) -> None:
+    """Tell those who held most of a full pool that they sent too much; their clients send it again later."""
+    evicted, state.pool.evicted = state.pool.evicted, []
+    for pending in evicted:
+        client, session, number = pending.key
+        state.reject(client, "pool-evicted")
+        execution.refuse(state, client, session, number, execution.BUSY)
 
 
 def is_finished(state: State, client: bytes, request: Request) -> bool:
@@ -57,7 +75,6 @@ def spread(state: State) -> None:
     if not state.active:
         return
     timeout = state.request_timeout_ns
-    late = False
     stale = []
     for pending in state.pool.oldest(SPREAD_MAX):
         waited = state.now - max(pending.since, state.timing.active_since)
@@ -72,16 +89,38 @@ def spread(state: State) -> None:
         elif pending.stage == 1 and waited >= timeout // 2:
             pending.stage = 2
             state.broadcast(pending.signed)
-        late = late or (waited >= timeout and pending.key not in stale)
     for key in stale:
-        state.pool.remove(key)
-    if late:
+        state.pool.remove(key, state.now)
+    if _has_late_head(state, timeout):
         viewchange.suspect(state, REQUEST_LATE)
     elif _has_late_slot(state, timeout):
         viewchange.suspect(state, SLOT_LATE)
     elif state.timing.grievance in (REQUEST_LATE, SLOT_LATE):
         # Settled: stop repeating it, so that a slow moment of the past cannot depose a primary later.
         state.timing.grievance = ""
+
+
+def _has_late_head(state: State, timeout: int) -> bool:
+    """True if some client's oldest envelope has been the oldest for too long; on the way, nudge the primary for those.
+
+    The clock of an envelope starts when those before it are done: a client that sends faster than its fair share is
+    ordered would else depose one correct primary after another. A primary that leaves one envelope aside while it
+    orders later ones of that client is seen all the same, since the one left aside stays the oldest.
+    """
+    late = False
+    for queue, pending in state.pool.heads():
+        waited = state.now - max(pending.since, queue.head_since, state.timing.active_since)
+        if waited >= timeout // 4 and pending.stage and queue.head_since > pending.since:
+            _nudge(state, queue, pending, timeout // 4)
+        late = late or (waited >= timeout and not is_finished(state, pending.signed.client, pending.request))
+    return late
+
+
+def _nudge(state: State, queue: Queue, pending: Pending, pause: int) -> None:
+    """It was passed on when it was one of many, and may wait behind others at the primary (`Pool.promote`)."""
+    if state.primary != state.me and state.now - queue.nudged >= pause:
+        queue.nudged = state.now
+        state.send(state.primary, pending.signed)
 
 
 def _has_late_slot(state: State, timeout: int) -> bool:
