@@ -45,6 +45,10 @@ from bft.runtime.stats import NANOS_PER_SECOND, Reporter, Stats
 from bft.wire.codec import encode
 
 QUEUE_EFFECTS_MAX = 100_000
+CLIENT_EFFECTS_MAX = QUEUE_EFFECTS_MAX // 2
+"""Beyond it only replicas are listened to: what clients cause may not fill the queue that agreement needs."""
+BLAMED = frozenset(("malformed", "bad-signature", "bad-client-signature", "digest-mismatch"))
+"""Reasons of rejection that no correct sender gives."""
 Wants = Callable[[Peer, Packet, Message | None], bool]
 Outgoing = Persist | Send | Broadcast
 
@@ -126,26 +130,29 @@ class Driver:
             nursery.start_soon(self._flush_forever)
             nursery.start_soon(self._tick_forever)
 
-    def receive(self, peer: Peer, frames: Sequence[bytes]) -> None:
-        """Take what a read from `peer` brought."""
+    def receive(self, peer: Peer, frames: Sequence[bytes]) -> int:
+        """Take what a read from `peer` brought; returns how many frames no correct peer can have sent."""
         self._stats.frames_in += len(frames)
-        if len(self._queue) >= QUEUE_EFFECTS_MAX:
+        if len(self._queue) >= (QUEUE_EFFECTS_MAX if isinstance(peer, int) else CLIENT_EFFECTS_MAX):
             self._stats.dropped["overloaded"] += len(frames)
-            return
+            return 0
         now = self._clock.now()
         admit, step, wants = self._admission.admit, self._machine.step, self._wants
+        bad = 0
         for frame in frames:
             event = admit(frame, peer, wants)
             if event is None:
                 continue
             if isinstance(event, Rejected):
                 self._reporter.take(event, now)
+                bad += event.reason in BLAMED
             elif isinstance(event.packet, Probe):
                 self._queue.append(Send(peer, ProbeReply(event.packet.nonce, self._describe())))
             else:
                 self._take(step(event, now), now)
         if self._queue:
             self._flusher.unpark()
+        return bad
 
     # --- stepping ---
 
