@@ -63,8 +63,7 @@ async def test_clients_that_wait_get_equal_turns(nursery: trio.Nursery) -> None:
     async with trio.open_nursery() as load:
         for name in ("flood", "honest", "other"):
             load.start_soon(_work, lane, name, 200, done)
-    first = Counter(done[:300])
-    assert max(first.values()) - min(first.values()) <= ROUND_WORK // TURN_WORK
+    assert min(Counter(done[:300]).values()) >= 75, "of 100; who gets what is left of a round is chance"
 
 
 async def test_client_that_went_away_does_not_stop_the_others(nursery: trio.Nursery) -> None:
