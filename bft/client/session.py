@@ -9,6 +9,10 @@ PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specifi
 - `acknowledged` is the lowest number without a final outcome, and no envelope reaches `session_window` beyond it.
 - An operation of a lane names its unfinished predecessor; a finished one needs no mention, since it has executed.
 - Reads (`bft.client.reads`) that find no agreement in time are ordered instead.
+- BUSY is back-pressure: while replicas have no room, nothing new is signed, and what was refused is sent again later
+  and later. It says nothing of an outcome: others may have taken the envelope in, and a liar may keep it. So an
+  operation is known not to execute only while no byte of it has left (`holds_back`): that is `Overloaded`; one that was
+  sent, and refused by however many, is `OutcomeUnknown`.
 
 Deviation: an envelope is sent to one replica first and to all after a quarter of the request timeout, well before a
 backup that knew of it would suspect the primary.
@@ -52,6 +56,8 @@ from bft.ports import Signer
 from bft.wire.codec import Malformed, decode_bundle, encode
 
 BACKOFF_EXPONENT_MAX = 4
+EARLY_NS = 2000 * MILLISECOND
+"""A session dated ahead by no more than this waits for its time; one further ahead is given up for one rightly dated."""
 RESEND_BYTES_MAX = 4 * 1024 * 1024
 """Retransmitted per tick, oldest first; the rest follows a little later."""
 
@@ -64,6 +70,8 @@ class Session:
         seq: the highest slot known to be executed, from outcomes of ordered operations and reads.
         primary: where the next envelope goes first.
         expired: the session is over; every further operation is lost.
+        clock: (agreed time, own time) when it expired, as far as replicas said: for the name of the next session.
+        is_early: it expired since it was dated too far ahead: the next one must be dated lower.
     """
 
     def __init__(
@@ -90,6 +98,11 @@ class Session:
         self.seq = 0
         self.primary = ReplicaId(0)
         self.expired = False
+        self.clock: tuple[Nanos, Nanos] = (0, 0)
+        self.is_early = False
+        self._hints: dict[int, Nanos] = {}
+        self._busy_until: Nanos = 0
+        self._busy_level = 0
         self._client = client
         self._quorums = quorums
         self._signer = signer
@@ -119,6 +132,15 @@ class Session:
     def outstanding(self) -> int:
         """Operations and reads without an outcome."""
         return len(self._window) + len(self._reads)
+
+    @property
+    def is_busy(self) -> bool:
+        """True while replicas that have no room keep new operations back."""
+        return self._busy_until > self._now
+
+    def holds_back(self, ticket: int) -> bool:
+        """True if no byte of this operation has been sent: it is certain not to execute, unless it is sent later."""
+        return self._window.is_waiting(ticket)
 
     def wants(self, peer: Peer, packet: Packet, message: Message | None = None, /) -> bool:
         """True for the packets that a session listens to, from replicas."""
@@ -160,7 +182,7 @@ class Session:
         return is_taken
 
     def _flush(self) -> None:
-        while self._window.may_send:
+        while self._window.may_send and self._busy_until <= self._now:
             envelope, request = self._window.seal(self.incarnation, self._now)
             payload = encode(request)
             envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
@@ -259,9 +281,13 @@ class Session:
 
     def _acknowledge(self) -> None:
         """Move the window; send what waited for it."""
-        was_full = self._window.is_full
+        was_held = self._window.is_full
         self._window.acknowledge()
-        if was_full:
+        if self._busy_until:
+            self._busy_until = 0  # something was ordered: there is room again
+            self._busy_level //= 2
+            was_held = True
+        if was_held:
             self._flush()
 
     def _hurry(self) -> None:
@@ -281,19 +307,58 @@ class Session:
         envelope = self._window.envelopes.get(refusal.number)
         if refusal.session != self.incarnation or envelope is None:
             return
-        if refusal.reason not in ("session-expired", "result-unavailable"):
+        if refusal.reason not in ("session-expired", "session-early", "result-unavailable", "busy"):
             return
+        self._hints[replica] = refusal.time_ns
         voters = envelope.refusals.setdefault(refusal.reason, set())
         voters.add(replica)
-        if len(voters) < self._quorums.weak:
-            return
-        if refusal.reason == "session-expired":
+        is_believed = len(voters) >= self._quorums.weak
+        match refusal.reason:
+            case "busy":
+                self._on_busy(replica, envelope, is_believed)
+            case "session-early":
+                if len(voters) >= self._quorums.strong:
+                    self._on_early(envelope)
+            case "session-expired" if is_believed:
+                self._expire()
+            case "result-unavailable" if is_believed:
+                envelope.is_unavailable = True  # other results of it may still be on their way: until its deadline
+            case _:
+                pass
+
+    def _on_busy(self, replica: int, envelope: Envelope, is_believed: bool) -> None:
+        """No room: wait before anything new leaves, twice as long each time; the primary alone can ask for one wait.
+
+        A liar gains no more than by silence: the envelope goes to everybody at its deadline.
+        """
+        if is_believed:
+            envelope.refusals.clear()
+            self._busy_level = min(self._busy_level + 1, BACKOFF_EXPONENT_MAX)
+            self._busy_until = max(self._busy_until, self._now + (self._patience << self._busy_level))
+            envelope.deadline = max(envelope.deadline, self._busy_until)
+            self._wake_at(self._busy_until)
+        elif replica == self.primary and not envelope.attempts:
+            self._busy_until = max(self._busy_until, envelope.deadline)
+
+    def _on_early(self, envelope: Envelope) -> None:
+        """The session lies ahead of the agreed time, and others like it fill the room for such."""
+        ahead = self.incarnation - self._agreed_time()
+        if ahead > EARLY_NS:
+            self.is_early = True
             self._expire()
         else:
-            envelope.is_unavailable = True  # other results of it may still be on their way: until its deadline
+            envelope.refusals.clear()
+            envelope.deadline = self._now + max(ahead, self._patience)
+            self._wake_at(envelope.deadline)
+
+    def _agreed_time(self) -> Nanos:
+        """No later than the agreed time at some correct replica; with a strong quorum of hints no earlier either."""
+        hints = sorted(self._hints.values(), reverse=True)
+        return hints[self._quorums.weak - 1] if len(hints) >= self._quorums.weak else 0
 
     def _expire(self) -> None:
         self.expired = True
+        self.clock = (self._agreed_time(), self._now)
         self._out += [Lost(ticket, "session-expired") for ticket in self._window.drop_all()]
         self._ordered_reads.clear()
 
@@ -338,6 +403,9 @@ class Session:
         if self._timer_at is None or self._now < self._timer_at:
             return  # a timer that was replaced
         self._timer_at = None
+        if self._busy_until and self._busy_until <= self._now:
+            self._busy_until = 0
+            self._flush()
         self._out += self._inbox.expire(self._now)
         overdue = self._reads.overdue(self._now)
         for read in overdue:
@@ -346,7 +414,7 @@ class Session:
             self._flush()
         self._hurry()
         self._retransmit()
-        deadlines = [*self._bodiless.values()]
+        deadlines = [*self._bodiless.values(), *([self._busy_until] if self._busy_until else [])]
         deadlines += [envelope.deadline for envelope in self._window.envelopes.values()]
         deadlines += [at for at in (self._reads.deadline, self._inbox.deadline) if at is not None]
         if deadlines:
