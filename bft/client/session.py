@@ -57,7 +57,7 @@ from bft.wire.codec import Malformed, decode_bundle, encode
 
 BACKOFF_EXPONENT_MAX = 4
 EARLY_NS = 2000 * MILLISECOND
-"""A session dated ahead by no more than this waits for its time; one further ahead is given up for one rightly dated."""
+"""A session dated ahead by no more than this waits for its time; one further ahead is given up for another."""
 RESEND_BYTES_MAX = 4 * 1024 * 1024
 """Retransmitted per tick, oldest first; the rest follows a little later."""
 

@@ -21,13 +21,15 @@ CLIENT_ENVELOPES_MAX = 4096
 ENVELOPE_OVERHEAD_BYTES = 1024
 """What the smallest envelope costs here; without it, tiny ones of many clients would fill the memory unseen."""
 QUANTUM = 512
-"""Work that a client may add to a batch per turn: about that many small operations."""
+"""Work that a client may add to a batch per turn by default: a quarter of the default batch."""
+TURNS_PER_BATCH = 4
+"""So many clients share a batch when all of them have more than their part of it waiting."""
 ENVELOPE_WORK = 8
 """What an envelope costs beside its operations: its signature is checked by every replica, about 40 us."""
 BYTES_PER_WORK = 512
 EVICTED_AT_ONCE = 64
 """The largest client is looked for once per so many evictions: a flood must not make each of them a search."""
-URGENT_MAX = 2
+URGENT_MAX = 4
 """Envelopes of one client that one replica may have passed on ahead of the client's own order."""
 
 Key = tuple[bytes, int, int]
@@ -79,8 +81,8 @@ class Queue:
         size: bytes of `all`.
         deficit: work that it may still add in its turn.
         is_served: its turn has begun.
+        taken: how many were taken for a batch; every other one is urgent, so that neither order starves the other.
         head_since: when the oldest envelope became the oldest: its client's turn has come since.
-        nudged: when the oldest envelope was last passed on.
     """
 
     all: dict[Key, Pending] = field(default_factory=dict)
@@ -89,12 +91,12 @@ class Queue:
     size: int = 0
     deficit: int = 0
     is_served: bool = False
+    taken: int = 0
     head_since: Nanos = 0
-    nudged: Nanos = 0
 
     def first(self) -> Pending:
         """The next one to propose."""
-        return next(iter((self.urgent or self.open).values()))
+        return next(iter((self.urgent if self.urgent and self.taken % 2 == 0 else self.open).values()))
 
     def close(self, pending: Pending) -> bool:
         """It needs no proposing any more; False if it did not before either."""
@@ -109,8 +111,9 @@ class Pool:
         evicted: what had to go to make room for others since somebody last cleared this.
     """
 
-    def __init__(self, bytes_max: int = POOL_BYTES_MAX) -> None:
-        """Hold at most `bytes_max` bytes, overhead included."""
+    def __init__(self, bytes_max: int = POOL_BYTES_MAX, quantum: int = QUANTUM) -> None:
+        """Hold at most `bytes_max` bytes, overhead included; a turn is `quantum` work."""
+        self._quantum = quantum
         self._queues: dict[bytes, Queue] = {}
         self._ring: dict[bytes, None] = {}
         self._bytes = 0
@@ -232,12 +235,13 @@ class Pool:
             queue = self._queues[client]
             if not queue.is_served:
                 queue.is_served = True
-                queue.deficit += QUANTUM
+                queue.deficit += self._quantum
             while queue.open and (pending := queue.first()).work <= queue.deficit:
                 operations += len(pending.request.operations)
                 size += len(pending.signed.payload)
                 if taken and (operations > operations_max or size > bytes_max):
                     return taken  # its turn goes on in the next batch
+                queue.taken += 1
                 queue.deficit -= pending.work
                 queue.close(pending)
                 pending.proposed = seq

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bft.config import Cluster
 from bft.core.clients import SessionTable
 from bft.core.log import Log
-from bft.core.pool import Pool
+from bft.core.pool import ENVELOPE_WORK, TURNS_PER_BATCH, Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import State
 from bft.core.viewchange import install_proposals
@@ -37,7 +37,7 @@ def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> 
         signer=signer,
         log=Log(protocol.window),
         sessions=SessionTable(protocol),
-        pool=Pool(),
+        pool=Pool(quantum=protocol.batch_operations_max // TURNS_PER_BATCH + ENVELOPE_WORK),
     )
     _rebuild_snapshot(state, recovered)
     if recovered.stable is not None:

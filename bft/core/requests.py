@@ -8,16 +8,17 @@ waiting request on to the primary, then to everybody, so that a weak quorum of c
 from __future__ import annotations
 
 from bft.core import execution, ordering, viewchange
-from bft.core.pool import Pending, Queue
+from bft.core.pool import Pending
 from bft.core.state import State
 from bft.ids import Peer
 from bft.messages import Request, SignedRequest
 
 REQUEST_LATE = "request-timeout"
 SLOT_LATE = "slot-timeout"
-SPREAD_MAX = 256
-"""Envelopes of one client that a tick looks at: a flood in the pool must not slow down every tick. The oldest decide
-about grievances, and the others move up as those are executed."""
+SPREAD_MAX = 4
+"""Envelopes of one client that a tick looks at, and that are on their way to a primary that may not have them. The
+oldest decides about grievances, and the others move up as those before them are executed. Passing on a whole flood
+would put it between the primary and the one envelope that a backup waits for (`C06-torrent-at-full-speed`)."""
 
 
 def wants_request(state: State, peer: Peer, packet: SignedRequest, request: Request) -> bool:
@@ -101,26 +102,17 @@ def spread(state: State) -> None:
 
 
 def _has_late_head(state: State, timeout: int) -> bool:
-    """True if some client's oldest envelope has been the oldest for too long; on the way, nudge the primary for those.
+    """True if some client's oldest envelope has been the oldest for too long.
 
     The clock of an envelope starts when those before it are done: a client that sends faster than its fair share is
     ordered would else depose one correct primary after another. A primary that leaves one envelope aside while it
     orders later ones of that client is seen all the same, since the one left aside stays the oldest.
     """
-    late = False
     for queue, pending in state.pool.heads():
         waited = state.now - max(pending.since, queue.head_since, state.timing.active_since)
-        if waited >= timeout // 4 and pending.stage and queue.head_since > pending.since:
-            _nudge(state, queue, pending, timeout // 4)
-        late = late or (waited >= timeout and not is_finished(state, pending.signed.client, pending.request))
-    return late
-
-
-def _nudge(state: State, queue: Queue, pending: Pending, pause: int) -> None:
-    """It was passed on when it was one of many, and may wait behind others at the primary (`Pool.promote`)."""
-    if state.primary != state.me and state.now - queue.nudged >= pause:
-        queue.nudged = state.now
-        state.send(state.primary, pending.signed)
+        if waited >= timeout and not is_finished(state, pending.signed.client, pending.request):
+            return True
+    return False
 
 
 def _has_late_slot(state: State, timeout: int) -> bool:

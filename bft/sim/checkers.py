@@ -6,6 +6,7 @@ any function of the same shape. Each has a mutant of the protocol that it kills 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -282,6 +283,51 @@ def no_takeover(history: History) -> Iterator[str]:
         yield f"correct replicas left for view {highest}, of whose predecessor none of them complained"
 
 
+def fairness(history: History) -> Iterator[str]:
+    """While an operation of a correct client waits, hostile clients get a bounded number of theirs executed.
+
+    The bound is the share of a client that is served in turn; what reached the primary before it is in flight.
+    """
+    if not history.fair_share:
+        return
+    correct = {operation.client for operation in history.operations}
+    slots = _hostile_slots(history, correct)
+    for operation in history.operations:
+        if operation.is_query:
+            continue
+        until = operation.completed if operation.completed is not None else history.end
+        begin = bisect_left(slots, (operation.invoked, 0))
+        passed = sum(count for _, count in slots[begin : bisect_left(slots, (until, 0))])
+        if passed > history.fair_share:
+            yield (
+                f"operation {operation.ticket} of {operation.client.hex()[:8]} waited while {passed} operations of"
+                f" hostile clients executed; a fair share is {history.fair_share}"
+            )
+
+
+def _hostile_slots(history: History, correct: set[bytes]) -> list[tuple[int, int]]:
+    """(time, operations of others than the correct clients) of every slot, when a replica first executed it."""
+    first: dict[int, tuple[int, int]] = {}
+    for execution in history.executions:
+        count = sum(call.client not in correct for call in execution.effect.calls)
+        first.setdefault(execution.effect.seq, (execution.at, count))
+    return sorted(first.values())
+
+
+def no_groundless_suspicion(history: History) -> Iterator[str]:
+    """Without lies, faults and losses nobody complains of a primary, whatever clients send.
+
+    Else a client could depose one correct primary after another, and nobody would be served.
+    """
+    if not history.fair_share:
+        return
+    for replica in history.correct:
+        for signed in history.signed.get(replica, []):
+            message = opened(signed)
+            if isinstance(message, Suspect):
+                yield f"r{replica} complains of the primary of view {message.view}: {message.reason}"
+
+
 def no_false_accusation(history: History) -> Iterator[str]:
     """Evidence names only corrupted replicas."""
     for replica, evidence in history.accusations:
@@ -347,6 +393,8 @@ CHECKERS: dict[str, Checker] = {
     "agreed-time": agreed_time,
     "no-contradiction": no_contradiction,
     "no-takeover": no_takeover,
+    "fairness": fairness,
+    "no-groundless-suspicion": no_groundless_suspicion,
     "no-false-accusation": no_false_accusation,
     "no-honest-rejection": no_honest_rejection,
     "no-crash": no_crash,

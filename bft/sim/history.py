@@ -55,6 +55,8 @@ class History:
         stable: (replica, slot, correct replicas whose snapshot of it was durable by then) per advance of a watermark.
         issued: payloads of envelopes that correct clients signed.
         summaries: largest value of every size in the replicas' summaries.
+        fair_share: in a run without lies, faults and losses, how many operations of hostile clients may execute
+            while one of a correct client waits (`fairness`); 0 where nothing can be said.
     """
 
     n: int
@@ -80,3 +82,4 @@ class History:
     halted: dict[int, str] = field(default_factory=dict)
     crashed_by_bug: list[tuple[int, str]] = field(default_factory=list)
     trace_digest: str = ""
+    fair_share: int = 0

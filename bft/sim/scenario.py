@@ -76,7 +76,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the correct clients do: each keeps `outstanding` calls open until it has made `operations`."""
+    """What the correct clients do: each keeps `outstanding` calls open until it has made `operations`.
+
+    Each comes `stagger_ms` after the one before it.
+    """
 
     clients: Annotated[int, Meta(ge=1, le=64)] = 2
     operations: Annotated[int, Meta(ge=1, le=100_000)] = 20
@@ -84,6 +87,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys: Annotated[int, Meta(ge=1)] = 4
     query_permille: Annotated[int, Meta(ge=0, le=1000)] = 250
     lanes: bool = False
+    stagger_ms: Annotated[int, Meta(ge=0)] = 0
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
