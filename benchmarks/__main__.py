@@ -14,6 +14,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import results
+from benchmarks.hostile import measure_hostile
+from benchmarks.hostile_client import KINDS
 from benchmarks.measures import measure_growth, measure_outage, measure_throughput
 from benchmarks.readme import write as write_readme
 from bft.config import Durability
@@ -130,6 +132,41 @@ def growth(operations: int, as_json: bool, output: Path, name: str | None) -> No
     """
     rows = trio.run(measure_growth, operations)
     _finish(name or "growth", rows, as_json, output)
+
+
+@main.command()
+@click.option("--kind", "-k", type=click.Choice(KINDS), multiple=True, default=KINDS, help="All by default.")
+@click.option("--nice", "niceness", type=click.IntRange(0, 19), multiple=True, default=(10, 0), show_default=True)
+@click.option("--durability", "-d", type=DURABILITIES, default="memory", show_default=True)
+@click.option("--sessions", "-s", default=200, show_default=True, help="Callers of the four honest clients together.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of every measured stretch.")
+@click.option("--quick", is_flag=True, help="One second each, at niceness 10 only.")
+@click.option("--require", type=float, default=0.0, help="Exit with 1 if a ratio at the first niceness is below this.")
+@_common
+def hostile(
+    kind: tuple[str, ...],
+    niceness: tuple[int, ...],
+    durability: Durability,
+    sessions: int,
+    seconds: float,
+    quick: bool,
+    require: float,
+    as_json: bool,
+    output: Path,
+    name: str | None,
+) -> None:
+    """Honest throughput with and without one hostile client at full speed, kind by kind in one run.
+
+    Example: python -m benchmarks hostile --quick --require 0.7
+    """
+    if quick:
+        niceness, seconds = niceness[:1], 1.0
+    rows = trio.run(measure_hostile, durability, sessions, kind, niceness, seconds)
+    _finish(name or "hostile", rows, as_json, output)
+    poor = [row["kind"] for row in rows if row["niceness"] == niceness[0] and row["ratio"] < require]
+    if poor:
+        click.echo(f"below {require:g} of the honest throughput: {', '.join(poor)}", err=True)
+        raise SystemExit(1)
 
 
 @main.command()

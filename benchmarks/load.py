@@ -58,17 +58,32 @@ class ClosedLoop:
 
     async def run(self, *, warm_up: float, seconds: float) -> Measurement:
         """Warm up, measure, and let the last calls end."""
+        self.start()
+        await anyio.sleep(warm_up)
+        measured = await self.measure(seconds)
+        self.stop()
+        return measured
+
+    def start(self) -> None:
+        """Begin to call."""
         for _ in range(self._callers):
             self._submit()
-        await anyio.sleep(warm_up)
+
+    def stop(self) -> None:
+        """Let the last calls end."""
+        self._running = False
+
+    async def measure(self, seconds: float) -> Measurement:
+        """What completes from now on, for so long; may be asked again and again."""
+        self._latencies, self._stall, failures = [], 0, self._failures
         self._measuring = True
         self._last = started = time.perf_counter_ns()
         await anyio.sleep(seconds)
         self._measuring = False
         self._stall = max(self._stall, time.perf_counter_ns() - self._last)
         elapsed = (time.perf_counter_ns() - started) / 1e9
-        self._running = False
-        return Measurement(len(self._latencies), elapsed, self._latencies, self._failures, self._stall / 1e6)
+        failed = self._failures - failures
+        return Measurement(len(self._latencies), elapsed, self._latencies, failed, self._stall / 1e6)
 
     def _submit(self) -> None:
         started = time.perf_counter_ns()

@@ -17,7 +17,8 @@ NULL = "bft.services.null:Null"
 READY_SECONDS = 20.0
 
 
-async def _ready(client: Client) -> None:
+async def ready(client: Client) -> None:
+    """Wait until the cluster orders operations of this client."""
     await client.wait_connected(READY_SECONDS)
     await client.call(operation(), timeout=READY_SECONDS)
 
@@ -28,7 +29,7 @@ async def measure_throughput(
     """Operations per second and latencies of `sessions` closed-loop callers on one client process."""
     with running_cluster(n=n, durability=durability, service=NULL) as cluster:
         async with connect(cluster.config, key=KeyPair.generate()) as client:
-            await _ready(client)
+            await ready(client)
             load = ClosedLoop(client, operation(reply_bytes=reply_bytes, padding_bytes=request_bytes), sessions)
             before = cluster.cpu_seconds()
             measured = await load.run(warm_up=1.0, seconds=seconds)
@@ -46,7 +47,7 @@ async def measure_outage(durability: Durability) -> dict[str, float]:
     """Longest pause between two completions when the primary is killed in the middle of the load."""
     with running_cluster(durability=durability, service=NULL) as cluster:
         async with connect(cluster.config, key=KeyPair.generate()) as client:
-            await _ready(client)
+            await ready(client)
             load = ClosedLoop(client, operation(), 50)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kill_later, cluster, 0, 3.0)
@@ -64,7 +65,7 @@ async def measure_growth(operations: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with running_cluster(durability="memory", service=NULL) as cluster:
         async with connect(cluster.config, key=KeyPair.generate()) as client:
-            await _ready(client)
+            await ready(client)
             load = ClosedLoop(client, operation(), 200)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: load.run(warm_up=0.0, seconds=3600.0))

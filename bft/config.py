@@ -184,7 +184,7 @@ class ClientLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             read for a tenth of a second, then for twice as long each time, up to a minute.
     """
 
-    envelopes_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    envelopes_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
     messages_per_second: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
     bytes_per_second: Annotated[int, Meta(ge=1024, le=1 << 40)] = 64 * 1024 * 1024
     burst_seconds: Annotated[int, Meta(ge=1, le=60)] = 2

@@ -46,7 +46,7 @@ def propose(state: State) -> None:
         return
     protocol = state.protocol
     while (
-        state.pool.has_unproposed
+        state.pool.is_due
         and state.next_seq - 1 - state.executed < protocol.pipeline
         and state.log.within(state.next_seq)
     ):

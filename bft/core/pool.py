@@ -1,9 +1,13 @@
 """Requests that wait to be ordered: local, bounded, fair between clients.
 
 Nothing here is replicated: a full pool may refuse or evict, since clients retransmit. Batches are filled by deficit
-round robin [Shreedhar and Varghese 1995] over clients: each in turn may add a quantum of work, what it does not use of
-it while it waits for a large envelope is kept. So a client that sends more, or larger envelopes, or more envelopes
-for the same operations, gets no more than its share while others wait, and all that is free when they do not.
+round robin [Shreedhar and Varghese 1995] over clients: each in turn may add a quantum of work, and what it does not
+use of it while it waits for a large envelope is kept.
+
+That alone gives whoever sends without end all that the others leave, and with it their latency: callers that wait for
+answers send less the longer they wait. So beside others that were served lately a client gets no more than the average
+of them, slots counted at what they cost: beyond it, it waits while anything is in flight (virtual time, as in fair
+queueing [Demers, Keshav and Shenker 1989]). A lone client has everything, at any time.
 """
 
 from __future__ import annotations
@@ -27,9 +31,15 @@ TURNS_PER_BATCH = 4
 ENVELOPE_WORK = 8
 """What an envelope costs beside its operations: its signature is checked by every replica, about 40 us."""
 BYTES_PER_WORK = 512
+SLOT_WORK = 64
+"""What a slot costs beside its envelopes, with all its votes; those in it share it. Without it a client could have a
+slot made for every single operation."""
+LOOKED_AT = 8
+RECENT_SLOTS = 16
+"""Who was in one of the last so many slots counts as active."""
 EVICTED_AT_ONCE = 64
 """The largest client is looked for once per so many evictions: a flood must not make each of them a search."""
-URGENT_MAX = 4
+URGENT_MAX = 2
 """Envelopes of one client that one replica may have passed on ahead of the client's own order."""
 
 Key = tuple[bytes, int, int]
@@ -116,6 +126,10 @@ class Pool:
         self._quantum = quantum
         self._queues: dict[bytes, Queue] = {}
         self._ring: dict[bytes, None] = {}
+        self._recent: dict[bytes, tuple[int, int]] = {}
+        self._virtual = 0
+        self._slack = 2 * quantum + SLOT_WORK
+        self._proposed = 0
         self._bytes = 0
         self._bytes_max = bytes_max
         self.evicted: list[Pending] = []
@@ -124,9 +138,22 @@ class Pool:
         return sum(len(queue.all) for queue in self._queues.values())
 
     @property
-    def has_unproposed(self) -> bool:
-        """True if something waits that no slot of this view holds."""
-        return bool(self._ring)
+    def is_due(self) -> bool:
+        """True if something waits that no slot of this view holds, and its client has not had more than its share.
+
+        Whoever was served longest ago is first in the ring: a look at the first few is enough. With nothing in flight
+        everybody is due, so nobody waits for ever.
+        """
+        if not self._ring:
+            return False
+        return self._proposed == 0 or any(not self._is_ahead(client) for client in islice(self._ring, LOOKED_AT))
+
+    def _is_ahead(self, client: bytes, spent: int = 0) -> bool:
+        """True if the client has had more than the average of those that were served lately, `spent` work included."""
+        if len(self._recent) < 2:
+            return False
+        _, tag = self._recent.get(client, (0, 0))
+        return max(tag, self._virtual) + spent > self._virtual + self._slack
 
     def __contains__(self, key: Key) -> bool:
         queue = self._queues.get(key[0])
@@ -197,6 +224,7 @@ class Pool:
     def _drop(self, queue: Queue, pending: Pending) -> None:
         client = pending.signed.client
         del queue.all[pending.key]
+        self._proposed -= pending.proposed > 0
         queue.close(pending)
         queue.size -= pending.size
         self._bytes -= pending.size
@@ -227,12 +255,23 @@ class Pool:
     # --- batches --------------------------------------------------------------------------------------------------
 
     def take(self, seq: int, operations_max: int, bytes_max: int) -> list[Pending]:
-        """Mark the next batch's envelopes as proposed in `seq`: fair between clients, in order within each."""
+        """Mark the next batch's envelopes as proposed in `seq`: fair between clients, in order within each.
+
+        Never empty if `is_due`.
+        """
         taken: list[Pending] = []
-        operations = size = 0
-        while self._ring:
+        spent: dict[bytes, int] = {}
+        operations = size = passed = 0
+        if self._proposed == 0:
+            self._catch_up()
+        while self._ring and passed < len(self._ring):
             client = next(iter(self._ring))
             queue = self._queues[client]
+            if self._is_ahead(client, spent.get(client, 0)):
+                passed += 1
+                self._ring[client] = self._ring.pop(client)  # to the end
+                continue
+            passed = 0
             if not queue.is_served:
                 queue.is_served = True
                 queue.deficit += self._quantum
@@ -240,19 +279,41 @@ class Pool:
                 operations += len(pending.request.operations)
                 size += len(pending.signed.payload)
                 if taken and (operations > operations_max or size > bytes_max):
+                    self._account(seq, spent)
                     return taken  # its turn goes on in the next batch
                 queue.taken += 1
                 queue.deficit -= pending.work
                 queue.close(pending)
                 pending.proposed = seq
+                self._proposed += 1
                 taken.append(pending)
+                spent[client] = spent.get(client, 0) + pending.work
             queue.is_served = False
             del self._ring[client]
             if queue.open:
                 self._ring[client] = None
             else:
                 queue.deficit = 0
+        self._account(seq, spent)
         return taken
+
+    def _catch_up(self) -> None:
+        """Nothing is in flight: if everybody that waits had more than the average, time passes until one has not."""
+        if all(self._is_ahead(client) for client in self._ring):
+            self._virtual = min(self._recent[client][1] for client in self._ring) - self._slack
+
+    def _account(self, seq: int, spent: dict[bytes, int]) -> None:
+        """Charge a batch to the clients in it, and let virtual time pass for all that are active."""
+        if not spent:
+            return
+        slot_work = SLOT_WORK // len(spent)
+        for client, work in spent.items():
+            _, tag = self._recent.pop(client, (0, 0))
+            self._recent[client] = (seq, max(tag, self._virtual) + work + slot_work)
+        for client, (last, tag) in list(islice(self._recent.items(), LOOKED_AT)):
+            if seq - last > RECENT_SLOTS and tag <= self._virtual:
+                del self._recent[client]  # who is ahead is remembered until it has paid
+        self._virtual += (sum(spent.values()) + SLOT_WORK) // len(self._recent)
 
     def mark_proposed(self, key: Key, seq: int) -> None:
         """Note that a slot of this view holds the envelope."""
@@ -260,6 +321,7 @@ class Pool:
         pending = queue.all.get(key) if queue is not None else None
         if queue is not None and pending is not None and pending.proposed == 0:
             pending.proposed = seq
+            self._proposed += 1
             if queue.close(pending) and not queue.open:
                 self._rest(key[0], queue)
 
@@ -273,3 +335,5 @@ class Pool:
             queue.urgent.clear()
             self._rest(client, queue)
         self._ring = dict.fromkeys(self._queues)
+        self._recent.clear()
+        self._virtual = self._proposed = 0

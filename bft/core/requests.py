@@ -15,7 +15,7 @@ from bft.messages import Request, SignedRequest
 
 REQUEST_LATE = "request-timeout"
 SLOT_LATE = "slot-timeout"
-SPREAD_MAX = 4
+SPREAD_MAX = 2
 """Envelopes of one client that a tick looks at, and that are on their way to a primary that may not have them. The
 oldest decides about grievances, and the others move up as those before them are executed. Passing on a whole flood
 would put it between the primary and the one envelope that a backup waits for (`C06-torrent-at-full-speed`)."""

@@ -269,8 +269,7 @@ class ReplicaServer:
                 await trio.sleep(min(pause / NANOS_PER_SECOND, PAUSE_SECONDS_MAX))
                 continue
             stop, work = turn_of(frames, start)
-            if await self._lane.turn(work):
-                self.stats.delayed["turn"] += 1
+            await self._lane.turn(work)
             part = frames[start:stop]
             quota.spend(part, time.monotonic_ns())
             bad = driver.receive(client, part)

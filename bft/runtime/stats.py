@@ -34,8 +34,8 @@ class Stats:
     Attributes:
         rejected: packets that admission or the protocol refused, by reason.
         dropped: frames not sent or not read, by cause (all are repaired by the protocol).
-        delayed: how often a client was made to wait, by what it had used up: envelopes, messages, bytes, its turn, or
-            our patience with bad signatures (`bft.runtime.quota`).
+        delayed: how often a client was made to wait, by what it had used up: envelopes, messages, bytes, or our
+            patience with bad signatures (`bft.runtime.quota`).
         frames_in: frames read.
         packets_out: packets encoded for sending.
         writes: transactions of the store.

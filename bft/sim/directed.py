@@ -195,7 +195,8 @@ def _lagging(replica: int, corrupted: dict[str, str]) -> Scenario:
 
 def _overload() -> dict[str, Scenario]:
     """Hostile clients at full speed beside correct ones, without any other fault: shares, grievances, room."""
-    wide = {**QUICK, "session_window": 4096}
+    # Patience of some dozens of slots, as in life: a client's fair share may be one slot of several.
+    wide = {**QUICK, "session_window": 4096, "request_timeout_ms": 200}
     found = {
         f"C06-{name}-at-full-speed": _scenario(
             {}, hostile_clients={"mallory": name}, gst_ms=0, workload=LONG, protocol=wide

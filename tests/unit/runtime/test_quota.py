@@ -57,8 +57,8 @@ def test_debt_of_one_large_frame_is_paid_back() -> None:
 
 
 def test_defaults_leave_a_busy_honest_client_alone() -> None:
-    """A thousand callers at 100 000 operations a second, in envelopes of a thousand or of a hundred and twenty."""
-    for envelopes, size in ((100, 1000 * 40), (900, 120 * 40)):
+    """A thousand callers at 100 000 operations a second, in envelopes of a thousand or a quarter of that."""
+    for envelopes, size in ((100, 1000 * 40), (450, 240 * 40)):
         quota = Quota(ClientLimits(), NOW)
         frame = ENVELOPE + bytes(size)
         for step in range(envelopes * 20):
