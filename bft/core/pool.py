@@ -6,8 +6,9 @@ use of it while it waits for a large envelope is kept.
 
 That alone gives whoever sends without end all that the others leave, and with it their latency: callers that wait for
 answers send less the longer they wait. So beside others that were served lately a client gets no more than the average
-of them, slots counted at what they cost: beyond it, it waits while anything is in flight (virtual time, as in fair
-queueing [Demers, Keshav and Shenker 1989]). A lone client has everything, at any time.
+of them, slots counted at what they cost: beyond it no slot is made for it while anything is in flight, and it may add
+but little to those of others (virtual time, as in fair queueing [Demers, Keshav and Shenker 1989]). A lone client has
+everything, at any time.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ SLOT_WORK = 64
 """What a slot costs beside its envelopes, with all its votes; those in it share it. Without it a client could have a
 slot made for every single operation."""
 LOOKED_AT = 8
+RIDE_SHARE = 4
+"""Clients beyond their share may add this part of a quantum, together, to a batch of others."""
 RECENT_SLOTS = 16
 """Who was in one of the last so many slots counts as active."""
 EVICTED_AT_ONCE = 64
@@ -112,6 +115,30 @@ class Queue:
         """It needs no proposing any more; False if it did not before either."""
         self.urgent.pop(pending.key, None)
         return self.open.pop(pending.key, None) is not None
+
+
+@dataclass(slots=True)
+class _Filling:
+    """A batch that is being filled."""
+
+    seq: int
+    operations_max: int
+    bytes_max: int
+    operations: int = 0
+    size: int = 0
+    taken: list[Pending] = field(default_factory=list)
+    spent: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, client: bytes, pending: Pending) -> bool:
+        """Add an envelope; False if there is no room. The first fits whatever its size."""
+        self.operations += len(pending.request.operations)
+        self.size += len(pending.signed.payload)
+        if self.taken and (self.operations > self.operations_max or self.size > self.bytes_max):
+            return False
+        pending.proposed = self.seq
+        self.taken.append(pending)
+        self.spent[client] = self.spent.get(client, 0) + pending.work
+        return True
 
 
 class Pool:
@@ -259,43 +286,54 @@ class Pool:
 
         Never empty if `is_due`.
         """
-        taken: list[Pending] = []
-        spent: dict[bytes, int] = {}
-        operations = size = passed = 0
+        batch = _Filling(seq, operations_max, bytes_max)
+        passed = 0
         if self._proposed == 0:
             self._catch_up()
         while self._ring and passed < len(self._ring):
             client = next(iter(self._ring))
-            queue = self._queues[client]
-            if self._is_ahead(client, spent.get(client, 0)):
+            if self._is_ahead(client, batch.spent.get(client, 0)):
                 passed += 1
                 self._ring[client] = self._ring.pop(client)  # to the end
-                continue
-            passed = 0
-            if not queue.is_served:
-                queue.is_served = True
-                queue.deficit += self._quantum
-            while queue.open and (pending := queue.first()).work <= queue.deficit:
-                operations += len(pending.request.operations)
-                size += len(pending.signed.payload)
-                if taken and (operations > operations_max or size > bytes_max):
-                    self._account(seq, spent)
-                    return taken  # its turn goes on in the next batch
-                queue.taken += 1
-                queue.deficit -= pending.work
-                queue.close(pending)
-                pending.proposed = seq
-                self._proposed += 1
-                taken.append(pending)
-                spent[client] = spent.get(client, 0) + pending.work
-            queue.is_served = False
-            del self._ring[client]
-            if queue.open:
-                self._ring[client] = None
+            elif self._serve(client, self._quantum, batch):
+                passed = 0
             else:
-                queue.deficit = 0
-        self._account(seq, spent)
-        return taken
+                break
+        else:
+            self._ride(batch)
+        self._account(seq, batch.spent)
+        return batch.taken
+
+    def _serve(self, client: bytes, quantum: int, batch: _Filling) -> bool:
+        """Give a client its turn; False if the batch is full, and the turn goes on in the next one."""
+        queue = self._queues[client]
+        if not queue.is_served:
+            queue.is_served = True
+            queue.deficit += quantum
+        while queue.open and (pending := queue.first()).work <= queue.deficit:
+            if not batch.add(client, pending):
+                return False
+            queue.taken += 1
+            queue.deficit -= pending.work
+            queue.close(pending)
+            self._proposed += 1
+        queue.is_served = False
+        del self._ring[client]
+        if queue.open:
+            self._ring[client] = None
+        else:
+            queue.deficit = 0
+        return True
+
+    def _ride(self, batch: _Filling) -> None:
+        """Those that had more than the average may add a little to a batch that is made for others anyway.
+
+        It costs no slot, and a busy client beside some idle ones needs it: their average is not what it may have.
+        """
+        riders = list(islice(self._ring, LOOKED_AT)) if batch.taken else []
+        for client in riders:
+            if not self._serve(client, self._quantum // RIDE_SHARE // len(riders), batch):
+                return
 
     def _catch_up(self) -> None:
         """Nothing is in flight: if everybody that waits had more than the average, time passes until one has not."""
@@ -309,7 +347,10 @@ class Pool:
         slot_work = SLOT_WORK // len(spent)
         for client, work in spent.items():
             _, tag = self._recent.pop(client, (0, 0))
-            self._recent[client] = (seq, max(tag, self._virtual) + work + slot_work)
+            self._recent[client] = (
+                seq,
+                min(max(tag, self._virtual) + work + slot_work, self._virtual + 4 * self._slack),
+            )
         for client, (last, tag) in list(islice(self._recent.items(), LOOKED_AT)):
             if seq - last > RECENT_SLOTS and tag <= self._virtual:
                 del self._recent[client]  # who is ahead is remembered until it has paid
