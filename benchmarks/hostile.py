@@ -77,7 +77,8 @@ async def _case(
     spent.append(sum(cluster.cpu_seconds()))
     counted = await _counters(client, cluster.config.quorums.n)
     with _attacking(cluster.folder, kind, niceness) as attacker:
-        await trio.to_thread.run_sync(attacker.stdout.readline)  # type: ignore[union-attr]
+        with trio.move_on_after(READY_SECONDS):  # one that does not get going has cost nothing, which `sent` shows
+            await trio.to_thread.run_sync(attacker.stdout.readline, abandon_on_cancel=True)  # type: ignore[union-attr]
         await trio.sleep(RAMP_SECONDS)
         spent.append(sum(cluster.cpu_seconds()))
         beside = await _throughput(loads, seconds)
