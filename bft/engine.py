@@ -19,6 +19,7 @@ from bft.events import (
     InstallState,
     LoadPages,
     PagesLoaded,
+    Rejected,
     Send,
     SendManifest,
     SendPages,
@@ -33,6 +34,9 @@ from bft.wire.codec import decode_manifest
 PAGES_PACKET_BYTES = 4 * 1024 * 1024
 PAGES_ANSWER_BYTES = 4 * PAGES_PACKET_BYTES
 """One request brings about this much; who asked asks again for the rest. Else 256 large pages would fill the memory."""
+PAGES_WINDOW_NS = 100_000_000
+PAGES_WINDOW_BYTES = 8 * PAGES_ANSWER_BYTES
+"""One peer gets no more of pages per tenth of a second, whatever it asks for."""
 
 
 PAGES_NAMED_MAX = 16
@@ -51,6 +55,7 @@ class Engine:
         self._node = node
         self._executor = Executor(service)
         self._store = store
+        self._paged: dict[Peer, tuple[Nanos, int]] = {}
 
     def wants(self, peer: Peer, packet: Packet, message: Message | None, /) -> bool:
         """The node's cheap filter."""
@@ -75,7 +80,7 @@ class Engine:
                     case ExplainState():
                         inputs.append(StateExplained(self._explain(effect)))
                     case SendPages():
-                        out.extend(self._page_packets(effect))
+                        out.extend(self._page_packets(effect, now))
                     case SendManifest():
                         manifest = self._store.read_manifest(effect.digest)
                         if manifest is not None:
@@ -100,8 +105,13 @@ class Engine:
                 lines += explain([right[digest] for digest in ours.service], effect.pages)
         return tuple(lines)
 
-    def _page_packets(self, effect: SendPages) -> list[Effect]:
+    def _page_packets(self, effect: SendPages, now: Nanos) -> list[Effect]:
         """Group the stored pages into packets of bounded size, up to a bounded number of bytes."""
+        since, sent = self._paged.get(effect.to, (now, 0))
+        if now - since >= PAGES_WINDOW_NS:
+            since, sent = now, 0
+        if sent >= PAGES_WINDOW_BYTES:
+            return [Rejected(effect.to, "asks-too-much")]
         packets: list[Effect] = []
         group: list[bytes] = []
         size = total = 0
@@ -119,6 +129,7 @@ class Engine:
             size += len(page)
         if group:
             packets.append(Send(effect.to, PageBodies(tuple(group))))
+        self._paged[effect.to] = (since, sent + total)
         return packets
 
 

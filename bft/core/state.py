@@ -156,7 +156,8 @@ class State:
         suspects: per sender, the view it suspects, and when it last said so.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
-        waiting_load: per client, how many of those queries are its own, and their bytes.
+        waiting_load: per client, how many of those queries are its own, and their bytes; `waiting_bytes` of all.
+        served: what peers were sent on request since the last tick (`bft.core.budget`).
     """
 
     me: int
@@ -208,6 +209,8 @@ class State:
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
+    waiting_bytes: int = 0
+    served: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
     out: list[Effect] = field(default_factory=list)
 

@@ -63,6 +63,8 @@ class History:
         issued: payloads of envelopes that correct clients signed.
         timeline: (replica, time, transition) of suspicions and changes of view at correct replicas.
         summaries: largest value of every size in the replicas' summaries.
+        fair_share: in a run without lies, faults and losses, how many operations of hostile clients may execute
+            while one of a correct client waits (`fairness`); 0 where nothing can be said.
     """
 
     n: int
@@ -93,6 +95,7 @@ class History:
     halted: dict[int, str] = field(default_factory=dict)
     crashed_by_bug: list[tuple[int, str]] = field(default_factory=list)
     trace_digest: str = ""
+    fair_share: int = 0
 
     @property
     def members(self) -> tuple[int, ...]:
