@@ -19,6 +19,8 @@ from benchmarks.attacks import ATTACKS, measure_attacks
 from benchmarks.compare import compare_command
 from benchmarks.counts import counts
 from benchmarks.cpu import cpu
+from benchmarks.hostile import combined, counted, measure_hostile
+from benchmarks.hostile_client import KINDS
 from benchmarks.measures import measure_growth, measure_outage, measure_rejoin, measure_throughput
 from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
@@ -43,8 +45,8 @@ def main() -> None:
     """
 
 
-def _finish(name: str, rows: list[dict[str, Any]], as_json: bool, output: Path) -> None:
-    path = results.write(name, rows, output)
+def _finish(name: str, rows: list[dict[str, Any]], as_json: bool, output: Path, **more: object) -> None:
+    path = results.write(name, rows, output, **more)
     if as_json:
         click.echo(json.dumps(rows))
         return
@@ -230,6 +232,44 @@ def rejoin(
     row = {"durability": durability, "megabytes": megabytes, "limit": limit}
     rows = [{**row, **{key: results.spread([run[key] for run in runs]) for key in runs[0]}}]
     _finish(name or "rejoin", rows, as_json, output)
+
+
+@main.command()
+@click.option("--kind", "-k", type=click.Choice(KINDS), multiple=True, default=KINDS, help="All by default.")
+@click.option("--nice", "niceness", type=click.IntRange(0, 19), multiple=True, default=(10, 0), show_default=True)
+@click.option("--durability", "-d", type=DURABILITIES, default="memory", show_default=True)
+@click.option("--sessions", "-s", default=200, show_default=True, help="Callers of the four honest clients together.")
+@click.option("--seconds", default=3.0, show_default=True, help="Length of every measured stretch.")
+@click.option("--quick", is_flag=True, help="One second each, at niceness 10 only.")
+@click.option("--repeat", default=1, show_default=True)
+@click.option("--require", type=float, default=0.0, help="Exit with 1 if a ratio at the first niceness is below this.")
+@_common
+def hostile(
+    kind: tuple[str, ...],
+    niceness: tuple[int, ...],
+    durability: Durability,
+    sessions: int,
+    seconds: float,
+    quick: bool,
+    repeat: int,
+    require: float,
+    as_json: bool,
+    output: Path,
+    name: str | None,
+) -> None:
+    """Honest throughput with and without one hostile client at full speed, kind by kind in one run.
+
+    Example: python -m benchmarks hostile --quick --require 0.7
+    """
+    if quick:
+        niceness, seconds = niceness[:1], 1.0
+    runs = [trio.run(measure_hostile, durability, sessions, kind, niceness, seconds) for _ in range(repeat)]
+    rows = combined(runs, durability=durability, sessions=sessions)
+    _finish(name or "hostile", rows, as_json, output, counted=counted(runs))
+    poor = [row["kind"] for row in rows if row["niceness"] == niceness[0] and row["ratio"]["median"] < require]
+    if poor:
+        click.echo(f"below {require:g} of the honest throughput: {', '.join(poor)}", err=True)
+        raise SystemExit(1)
 
 
 @main.command()

@@ -75,7 +75,7 @@ class Measurement:
 
 
 class Recorder:
-    """Takes notes of completions, from `begin` to `end`.
+    """Takes notes of completions, from `begin` to `end`, which may follow each other more than once.
 
     Attributes:
         completed: all completions so far, measured or not.
@@ -87,11 +87,13 @@ class Recorder:
         self.failures = 0
         self.measuring = False
         self._latencies = array("q")
-        self._began = self._last = self._stall = 0
+        self._began = self._last = self._stall = self._reported = 0
 
     def begin(self) -> None:
         """Start measuring."""
         self.measuring = True
+        self._latencies = array("q")
+        self._stall = 0
         self._began = self._last = time.perf_counter_ns()
 
     def note(self, since_ns: int, *, failed: bool = False) -> None:
@@ -108,11 +110,12 @@ class Recorder:
             self._last = now
 
     def end(self) -> Measurement:
-        """Stop measuring."""
+        """Stop measuring; failures are those since the last time, or since the start."""
         now = time.perf_counter_ns()
         self.measuring = False
         stall = max(self._stall, now - self._last)
-        return Measurement(len(self._latencies), (now - self._began) / NS, self._latencies, self.failures, stall / 1e6)
+        failures, self._reported = self.failures - self._reported, self.failures
+        return Measurement(len(self._latencies), (now - self._began) / NS, self._latencies, failures, stall / 1e6)
 
 
 class ClosedLoop:
@@ -132,14 +135,27 @@ class ClosedLoop:
 
     async def run(self, *, warm_up: float, seconds: float) -> Measurement:
         """Warm up, measure, and let the last calls end."""
+        self.start()
+        await anyio.sleep(warm_up)
+        measured = await self.measure(seconds)
+        self.stop()
+        return measured
+
+    def start(self) -> None:
+        """Begin to call."""
         for caller in range(self._callers):
             self._submit(self._clients[caller % len(self._clients)])
-        await anyio.sleep(warm_up)
+
+    def stop(self) -> None:
+        """Let the last calls end."""
+        self._running = False
+
+    async def measure(self, seconds: float) -> Measurement:
+        """What completes from now on, for so long; may be asked again and again."""
         self._recorder.begin()
         await anyio.sleep(seconds)
-        measured = self._recorder.end()
-        self._running = False
-        return measured
+        return self._recorder.end()
+
 
     def _submit(self, client: Submitter) -> None:
         started = time.perf_counter_ns()

@@ -37,7 +37,8 @@ WARM_UP_SECONDS = 1.0
 CALL_SECONDS = 10.0
 
 
-async def _ready(client: Client) -> None:
+async def ready(client: Client) -> None:
+    """Wait until the cluster orders operations of this client."""
     await client.wait_connected(READY_SECONDS)
     await client.call(operation(), timeout=READY_SECONDS)
 
@@ -54,7 +55,7 @@ async def connected_clients(cluster: Cluster, count: int) -> AsyncIterator[list[
             ]
             async with trio.open_nursery() as nursery:
                 for client in batch:
-                    nursery.start_soon(_ready, client)
+                    nursery.start_soon(ready, client)
             clients += batch
         yield clients
 
@@ -143,7 +144,7 @@ async def measure_outage(durability: Durability) -> dict[str, float]:
     """Longest pause between two completions when the primary is killed in the middle of the load."""
     with running_cluster(durability=durability, service=NULL) as cluster:
         async with connect(cluster.config, key=KeyPair.generate()) as client:
-            await _ready(client)
+            await ready(client)
             load = ClosedLoop(client, operation(), 50)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kill_later, cluster, 0, 3.0)
@@ -161,7 +162,7 @@ async def measure_growth(operations: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with running_cluster(durability="memory", service=NULL) as cluster:
         async with connect(cluster.config, key=KeyPair.generate()) as client:
-            await _ready(client)
+            await ready(client)
             load = ClosedLoop(client, operation(), 200)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(load.run, warm_up=0.0, seconds=3600.0))

@@ -20,6 +20,7 @@ from bft.events import (
     LoadPages,
     PagesLoaded,
     PagesRead,
+    Rejected,
     Send,
     SendManifest,
     SendPages,
@@ -34,6 +35,9 @@ from bft.wire.codec import decode_manifest
 PAGES_PACKET_BYTES = 4 * 1024 * 1024
 PAGES_ANSWER_BYTES = 4 * PAGES_PACKET_BYTES
 """One request brings about this much; who asked asks again for the rest. Else 256 large pages would fill the memory."""
+PAGES_WINDOW_NS = 100_000_000
+PAGES_WINDOW_BYTES = 8 * PAGES_ANSWER_BYTES
+"""One peer gets no more of pages per tenth of a second, whatever it asks for."""
 
 
 PAGES_NAMED_MAX = 16
@@ -52,6 +56,7 @@ class Engine:
         self._node = node
         self._executor = Executor(service)
         self._store = store
+        self._paged: dict[Peer, tuple[Nanos, int]] = {}
 
     def wants(self, peer: Peer, packet: Packet, message: Message | None, /) -> bool:
         """The node's cheap filter."""
@@ -76,7 +81,10 @@ class Engine:
                     case ExplainState():
                         inputs.append(StateExplained(self._explain(effect)))
                     case SendPages():
-                        inputs.extend(self._page_groups(effect))
+                        if self._may_ask(effect.to, now):
+                            inputs.extend(self._page_groups(effect))
+                        else:
+                            out.append(Rejected(effect.to, "asks-too-much"))
                     case SendManifest():
                         manifest = self._store.read_manifest(effect.digest)
                         if manifest is not None:
@@ -101,6 +109,14 @@ class Engine:
                 lines += explain([right[digest] for digest in ours.service], effect.pages)
         return tuple(lines)
 
+    def _may_ask(self, peer: Peer, now: Nanos) -> bool:
+        """True while a peer has had less than its bytes of the present window."""
+        since, sent = self._paged.get(peer, (now, 0))
+        if now - since >= PAGES_WINDOW_NS:
+            since, sent = now, 0
+        self._paged[peer] = (since, sent)
+        return sent < PAGES_WINDOW_BYTES
+
     def _page_groups(self, effect: SendPages) -> list[PagesRead]:
         """Group the stored pages by packets of bounded size, up to a bounded number of bytes.
 
@@ -123,6 +139,8 @@ class Engine:
             size += len(page)
         if group:
             groups.append(PagesRead(effect.to, tuple(group), tuple(group.values())))
+        since, sent = self._paged[effect.to]
+        self._paged[effect.to] = (since, sent + total)
         return groups
 
 

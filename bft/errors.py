@@ -100,7 +100,7 @@ class SessionExpired(OutcomeUnknown):
 
 
 class Overloaded(ClientError):
-    """The client holds as many unfinished operations as its window allows; nothing was sent."""
+    """The replicas or the client have too much to do; nothing of the operation was sent, and it will not execute."""
 
 
 class ClientClosed(ClientError):

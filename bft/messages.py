@@ -306,11 +306,16 @@ class SignedReply(Message, frozen=True, tag=9):
 
 
 class Refusal(Message, frozen=True, tag=5):
-    """A hint that a session's operations were not executed; believed only when `weak` replicas agree."""
+    """A hint that a session's operations were not executed; believed only when `weak` replicas agree.
+
+    Attributes:
+        time_ns: the agreed time at the sender, so that a client with a wrong clock can name its next session.
+    """
 
     session: U63
     number: U63
     reason: Annotated[str, Meta(max_length=32)]
+    time_ns: U63 = 0
 
 
 class Query(Message, frozen=True, tag=6):

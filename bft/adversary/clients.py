@@ -14,7 +14,7 @@ import msgspec
 
 from bft.errors import ConfigError
 from bft.ids import Nanos
-from bft.messages import Packet, Query, Request, SignedRequest
+from bft.messages import FetchEvents, Packet, Query, Request, SignedRequest
 from bft.ports import Signer
 from bft.wire.codec import encode
 
@@ -30,6 +30,8 @@ class Hostile:
         session: its present incarnation.
         number: the next operation's number.
         old: envelopes made before, oldest first.
+        window: the cluster's session window.
+        mint: makes another key; with open enrolment they are free. None where the cluster knows its clients.
     """
 
     client: bytes
@@ -40,6 +42,8 @@ class Hostile:
     session: int
     number: int = 1
     old: list[SignedRequest] = field(default_factory=list)
+    window: int = 64
+    mint: Callable[[], tuple[bytes, Signer]] | None = None
 
     def operation(self) -> bytes:
         """A write to keys of this client's own, so that checkers without the agreed log can leave it aside."""
@@ -158,17 +162,72 @@ def crossed_lanes(hostile: Hostile) -> Sends:
     yield from hostile.to_all(hostile.signed(request))
 
 
+TORRENT_ENVELOPES = 16
+TORRENT_OPERATIONS = 6
+
+
+def torrent(hostile: Hostile) -> Sends:
+    """More valid requests than the cluster can order, and now and then one that the first primary does not get (C06).
+
+    Nothing here is invalid: a cluster without fair shares serves nobody else, and one whose backups count every
+    request's age takes a primary that is merely busy for one that censors.
+    """
+    for place in range(TORRENT_ENVELOPES):
+        number = hostile.number
+        hostile.number += TORRENT_OPERATIONS
+        acknowledged = max(1, hostile.number - hostile.window + 1)
+        content = tuple(hostile.operation() for _ in range(TORRENT_OPERATIONS))
+        packet = hostile.signed(Request(hostile.session, number, acknowledged, content, ()))
+        for replica in range(0 if place else 1, hostile.n):
+            yield replica, packet
+
+
+def reuse_numbers(hostile: Hostile) -> Sends:
+    """Numbers again that were used before, with other operations under them and in other envelopes (C01, C02)."""
+    yield from hostile.to_all(hostile.envelope(3))
+    for back, count in ((3, 3), (2, 5), (1, 1)):
+        number = max(1, hostile.number - back)
+        content = tuple(hostile.operation() for _ in range(count))
+        yield from hostile.to_all(hostile.signed(Request(hostile.session, number, max(1, number - 32), content, ())))
+
+
+def never_reads(hostile: Hostile) -> Sends:
+    """Asks for everything again and again, replies and events, and reads nothing of it (C03)."""
+    yield from hostile.to_all(hostile.envelope(8))
+    for packet in hostile.old:
+        yield from hostile.to_all(packet)
+    for after in range(8):
+        yield from hostile.to_all(FetchEvents(hostile.session, after))
+
+
+KEYS_PER_ROUND = 8
+AHEAD_NS = 3_000_000_000_000
+
+
+def future_sessions(hostile: Hostile) -> Sends:
+    """Sessions of ever new keys, dated most of an hour ahead: to fill the table, and to push its floor (C11)."""
+    for _ in range(KEYS_PER_ROUND):
+        client, signer = hostile.mint() if hostile.mint is not None else (hostile.client, hostile.signer)
+        hostile.number += 1
+        payload = encode(Request(hostile.now + AHEAD_NS + hostile.number, 1, 1, (hostile.operation(),), ()))
+        yield from hostile.to_all(SignedRequest(client, payload, signer.sign(payload)))
+
+
 HOSTILE: dict[str, Callable[[Hostile], Sends]] = {
     "churn": churn,
     "crossed_lanes": crossed_lanes,
     "flood": flood,
+    "future_sessions": future_sessions,
     "garbage_signatures": garbage_signatures,
     "huge": huge,
     "never_acknowledge": never_acknowledge,
+    "never_reads": never_reads,
     "one_backup": one_backup,
     "query_flood": query_flood,
     "replay": replay,
+    "reuse_numbers": reuse_numbers,
     "skip_numbers": skip_numbers,
+    "torrent": torrent,
     "two_faces": two_faces,
 }
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from bft.cli.probe import Account
 from bft.config import Cluster
 
-COLUMNS = ("replica", "state", "view", "primary", "executed", "stable", "lag", "connections", "rejected")
+COLUMNS = ("replica", "state", "view", "primary", "executed", "stable", "lag", "connections", "rejected", "held back")
+LEFT = ("replica", "state", "connections", "rejected", "held back")
 CHAIN_DIGITS = 8
 
 
@@ -54,13 +55,13 @@ def render(cluster: Cluster, accounts: Sequence[Account], states: Mapping[int, s
     """
     table = Table(title=f"cluster {cluster.name}: n = {cluster.quorums.n}, f = {cluster.quorums.f}")
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in ("replica", "state", "connections", "rejected") else "right")
+        table.add_column(name, justify="left" if name in LEFT else "right")
     ahead = front(cluster, accounts)
     for account in accounts:
         known = (states or {}).get(account.replica)
         name = f"r{account.replica} {account.address}"
         if not account.answered:
-            table.add_row(name, known or f"[red]{escape(_short(account.failure))}[/]", *["-"] * 7)
+            table.add_row(name, known or f"[red]{escape(_short(account.failure))}[/]", *["-"] * 8)
             continue
         table.add_row(
             name,
@@ -71,7 +72,8 @@ def render(cluster: Cluster, accounts: Sequence[Account], states: Mapping[int, s
             str(account.number("stable")),
             str(max(0, ahead - account.number("executed"))),
             _connections(account),
-            ", ".join(f"{reason} {count}" for reason, count in sorted(account.counts("rejected").items())) or "-",
+            _counts(account, "rejected"),
+            _counts(account, "delayed", "dropped"),
         )
     return table
 
@@ -108,6 +110,11 @@ def render_service(cluster: Cluster, accounts: Sequence[Account]) -> Table:
         shown = ["-" if cell is None else escape(str(cell)) for cell in cells]
         table.add_row(f"r{account.replica}", *shown, escape(str(figures.get("reason") or "-")))
     return table
+
+
+def _counts(account: Account, *tables: str) -> str:
+    """Counters by reason, of one or more of the account's tables."""
+    return ", ".join(f"{why} {count}" for name in tables for why, count in sorted(account.counts(name).items())) or "-"
 
 
 def _state(account: Account) -> str:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Literal, TypeVar
 
 import anyio
@@ -52,6 +53,7 @@ Consistency = Literal["linearizable", "weak"]
 OnDone = Callable[[Completed | Lost], None]
 T = TypeVar("T")
 
+NAMES_APART_NS = 1_000_000
 SECONDS = 1e-9
 """Per nanosecond."""
 
@@ -116,6 +118,8 @@ class Client:
         self._stated = anyio.Event()
         self._evidence: list[EvidenceFile] = []
         self._closed = False
+        self._clock_shift = 0
+        self._dice = Random()
         self._session = self._new_session(above=0)
 
     # --- calls ----------------------------------------------------------------------------------------------------
@@ -131,7 +135,9 @@ class Client:
         Raises:
             ServiceError: the service answered with an error.
             OutcomeUnknown: the time ran out, or the session ended first: it may or may not have executed.
-            Overloaded: too many calls are waiting; it was not sent.
+            Overloaded: the replicas or this client have too much to do, now or until the time ran out; it was not
+                sent and will not execute. An operation that replicas refused once it was sent ends as OutcomeUnknown:
+                others may have accepted it.
             ClientClosed: the client is closed.
             ValueError: the operation is too long.
         """
@@ -180,21 +186,28 @@ class Client:
             raise ClientClosed("the client is closed")
         if len(operation) > OPERATION_BYTES_MAX:
             raise ValueError(f"an operation has at most {OPERATION_BYTES_MAX} bytes, found {len(operation)}")
-        if self._session.expired and not self._done:
+        if not self._ticket:
+            self._session = self._new_session(above=0)  # dated when it is first used, lest it be overtaken unused
+        elif self._session.expired and not self._done:
             self._session = self._new_session(above=self._session.incarnation)
         self._ticket += 1
         self._done[self._ticket] = on_done
         return self._ticket
 
     async def _wait(self, ticket: int, waiter: _Waiter, timeout: float | None) -> Result:
+        is_unsent = False
         try:
             with anyio.move_on_after(timeout):
                 await waiter.event.wait()
         finally:
             if waiter.outcome is None:  # out of time, or cancelled
+                is_unsent = self._session.holds_back(ticket)
                 self._done.pop(ticket, None)
                 self._do(Cancel(ticket))
         match waiter.outcome:
+            case None if is_unsent:
+                why = "the replicas are busy" if self._session.is_busy else f"{self.outstanding} calls are waiting"
+                raise Overloaded(f"not sent within {timeout:g} s: {why}: {self._reachability()}")
             case None:
                 raise OutcomeUnknown(f"no result within {timeout:g} s: {self._reachability()}")
             case Lost(reason="overloaded"):
@@ -291,10 +304,25 @@ class Client:
     def _new_session(self, *, above: int) -> Session:
         """A session that follows the one with incarnation `above`; what this client has seen stays seen."""
         seen = self._session.seq if above else 0
-        incarnation = max(time.time_ns(), above + 1)
+        incarnation = self._incarnation(above)
         session = Session(self.cluster.protocol, self._quorums, self.id, self._signer, incarnation)
         session.seq = seen
         return session
+
+    def _incarnation(self, above: int) -> int:
+        """The name of a session: by the own clock, corrected where replicas know better.
+
+        Chance keeps two processes of one key apart that were told the same time.
+        """
+        clock = time.time_ns() + self._clock_shift
+        if not above:
+            return clock
+        agreed, told = self._session.clock
+        agreed += time.monotonic_ns() - told + self._dice.randrange(NAMES_APART_NS)
+        if self._session.is_early:
+            self._clock_shift += agreed - clock
+            return agreed
+        return max(clock, agreed, above + 1)
 
     # --- the session's world --------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specifi
 - Reads (`bft.client.reads`) that find no agreement in time are ordered instead.
 - Replies of different epochs never count together. A later epoch than the session's is believed by its chain of proofs
   only (`bft.client.chain`); then everything unfinished goes to the new members, and to each exactly once as before.
+- While replicas say that they have no room, nothing new leaves (`bft.client.refusals`).
 
 Deviation: an envelope is sent to one replica first and to all after a quarter of the request timeout, well before a
 backup that knew of it would suspect the primary. Now and then one goes to all at once (`bft.client.witness`).
@@ -21,6 +22,7 @@ from __future__ import annotations
 from bft.client.chain import Chain
 from bft.client.inbox import EventVotes, Inbox
 from bft.client.reads import Answer, Read, Reads
+from bft.client.refusals import EARLY_NS, Refusals
 from bft.client.seam import Ask as Ask
 from bft.client.seam import Cancel as Cancel
 from bft.client.seam import Completed as Completed
@@ -72,6 +74,8 @@ class Session:
         seq: the highest slot known to be executed, from outcomes of ordered operations and reads.
         primary: where the next envelope goes first.
         expired: the session is over; every further operation is lost.
+        clock: (agreed time, own time) when it expired, as far as replicas said: for the name of the next session.
+        is_early: it expired since it was dated too far ahead: the next one must be dated lower.
     """
 
     def __init__(
@@ -101,9 +105,12 @@ class Session:
         self.seq = 0
         self.primary = ReplicaId(quorums.primary(0))
         self.expired = False
+        self.clock: tuple[Nanos, Nanos] = (0, 0)
+        self.is_early = False
         self._client = client
         self._quorums = quorums
         self._signer = signer
+        self._refusals = Refusals(quorums)
         self._window = Window(protocol)
         self._witness = Witness(protocol.witness_interval_ms * MILLISECOND, signer)
         self._reads_max = protocol.session_window
@@ -132,6 +139,15 @@ class Session:
     def outstanding(self) -> int:
         """Operations and reads without an outcome."""
         return len(self._window) + len(self._reads)
+
+    @property
+    def is_busy(self) -> bool:
+        """True while replicas that have no room keep new operations back."""
+        return self._refusals.until > self._now
+
+    def holds_back(self, ticket: int) -> bool:
+        """True if no byte of this operation has been sent: it is certain not to execute, unless it is sent later."""
+        return self._window.is_waiting(ticket)
 
     def wants(self, peer: Peer, packet: Packet, message: Message | None = None, /) -> bool:
         """True for the packets that a session listens to, from replicas."""
@@ -175,7 +191,7 @@ class Session:
         return is_taken
 
     def _flush(self) -> None:
-        while self._window.may_send:
+        while self._window.may_send and not self.is_busy:
             envelope, request = self._window.seal(self.incarnation, self._now)
             payload = encode(request)
             envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
@@ -279,9 +295,9 @@ class Session:
 
     def _acknowledge(self) -> None:
         """Move the window; send what waited for it."""
-        was_full = self._window.is_full
+        was_full, was_busy = self._window.is_full, self._refusals.ease()
         self._window.acknowledge()
-        if was_full:
+        if was_full or was_busy:
             self._flush()
 
     def _hurry(self) -> None:
@@ -294,26 +310,40 @@ class Session:
                     envelope.deadline = min(envelope.deadline, self._now)
 
     def _on_refusal(self, replica: int, refusal: Refusal) -> None:
-        """A hint, believed from `weak` replicas; a single one only ends its sender's say in a read."""
+        """A hint, believed from `weak` replicas or more; a single one only ends its sender's say in a read."""
         if refusal.session == 0:
             self._on_answer(self._reads.answer(replica, refusal.number, None))
             return
         envelope = self._window.envelopes.get(refusal.number)
         if refusal.session != self.incarnation or envelope is None:
             return
-        if refusal.reason not in ("session-expired", "result-unavailable"):
-            return
-        voters = envelope.refusals.setdefault(refusal.reason, set())
-        voters.add(replica)
-        if len(voters) < self._quorums.weak:
-            return
-        if refusal.reason == "session-expired":
+        match self._refusals.take(replica, refusal, envelope):
+            case "busy":
+                self._refusals.press(envelope, self._now, self._patience)
+                self._wake_at(self._refusals.until)
+            case "session-early":
+                self._on_early(envelope)
+            case "session-expired":
+                self._expire()
+            case "result-unavailable":
+                envelope.is_unavailable = True  # other results of it may still be on their way: until its deadline
+            case _ if refusal.reason == "busy" and replica == self.primary and not envelope.attempts:
+                self._refusals.wait_for(envelope)
+
+    def _on_early(self, envelope: Envelope) -> None:
+        """The session lies ahead of the agreed time, and others like it fill the room for such."""
+        ahead = self.incarnation - self._refusals.agreed_time()
+        if ahead > EARLY_NS:
+            self.is_early = True
             self._expire()
         else:
-            envelope.is_unavailable = True  # other results of it may still be on their way: until its deadline
+            envelope.refusals.clear()
+            envelope.deadline = self._now + max(ahead, self._patience)
+            self._wake_at(envelope.deadline)
 
     def _expire(self) -> None:
         self.expired = True
+        self.clock = (self._refusals.agreed_time(), self._now)
         self._out += [Lost(ticket, "session-expired") for ticket in self._window.drop_all()]
         self._ordered_reads.clear()
 
@@ -353,6 +383,7 @@ class Session:
         self._views = dict.fromkeys(quorums.members, 0)
         self.primary = ReplicaId(quorums.primary(0))
         self._tally.enter(quorums)
+        self._refusals.enter(quorums)
         self._event_votes = EventVotes(quorums)
         self._out.append(EpochEntered(configuration))
         for query in self._reads.enter(quorums):
@@ -406,6 +437,8 @@ class Session:
         if self._timer_at is None or self._now < self._timer_at:
             return  # a timer that was replaced
         self._timer_at = None
+        if self._refusals.is_over(self._now):
+            self._flush()
         self._out += self._inbox.expire(self._now)
         overdue = self._reads.overdue(self._now)
         for read in overdue:
@@ -414,7 +447,7 @@ class Session:
             self._flush()
         self._hurry()
         self._retransmit()
-        deadlines = [*self._bodiless.values()]
+        deadlines = [*self._bodiless.values(), *([self._refusals.until] if self._refusals.until else [])]
         deadlines += [envelope.deadline for envelope in self._window.envelopes.values()]
         deadlines += [at for at in (self._reads.deadline, self._inbox.deadline) if at is not None]
         if deadlines:

@@ -104,6 +104,10 @@ class Window:
         self._waiting[ticket] = (operation, lane)
         return True
 
+    def is_waiting(self, ticket: int) -> bool:
+        """True if the operation has no number yet."""
+        return ticket in self._waiting
+
     def cancel(self, ticket: int) -> bool:
         """Drop an operation that waits; False if it does not."""
         return self._waiting.pop(ticket, None) is not None

@@ -11,6 +11,7 @@ Every decision here depends on replicated state only, so it is the same on every
 from __future__ import annotations
 
 from bisect import insort
+from heapq import heapify, heappop, heappush
 
 import msgspec
 
@@ -26,8 +27,10 @@ Name = tuple[bytes, int]
 CLOCK_SLACK_NS = 3_600_000 * MILLISECOND
 """How far ahead of the agreed time a new session's incarnation may lie.
 
-Incarnations are clock readings; without a bound one hostile client could push the table's floor beyond all others.
+Incarnations are clock readings; without a bound one dated at the end of time would keep its place for ever.
 """
+AHEAD_SHARE = 4
+"""Sessions dated ahead of the agreed time may fill this part of the table, a quarter: they cannot be evicted."""
 
 
 def envelope_flaw(request: Request, payload_bytes: int, window: int) -> str | None:
@@ -57,14 +60,26 @@ _table_decoder = msgspec.msgpack.Decoder(_TablePage)
 
 
 class SessionTable:
-    """All live sessions, a bounded number per client key."""
+    """All live sessions, a bounded number per client key.
+
+    The floor never rises above the agreed time: only sessions dated at or before it are evicted, and those dated ahead,
+    of which there is room for a few, wait until it has passed them. So however many keys an adversary has, and however
+    it dates their sessions, a client whose clock is right can open one (`test_sessions_dated_ahead_lock_nobody_out`).
+    Nor does it weaken the tombstone: an evicted session lies at or below the floor that its eviction leaves, whichever
+    was chosen, so none of its operations executes again. Who is ahead follows from the incarnations and the agreed
+    time, both replicated.
+    """
 
     def __init__(self, protocol: Protocol) -> None:
         self._protocol = protocol
         self._bytes_max = part_bytes_max(protocol)
         self._sessions: dict[Name, Session] = {}
         self._incarnations: dict[bytes, list[int]] = {}
+        self._ahead_max = protocol.sessions_max // AHEAD_SHARE
+        self._ahead: dict[Name, None] = {}
+        self._future: list[tuple[int, bytes]] = []
         self._idle: list[tuple[int, Name]] = []
+        self._idle_since = 0
         self._floor = 0
         self._pages: dict[Name, bytes] = {}
 
@@ -89,6 +104,7 @@ class SessionTable:
     def select(self, requests: tuple[tuple[bytes, Request], ...], seq: int, time_ns: int) -> list[OperationCall]:
         """Which operations of a batch execute, in order: each at most once, lanes first in first out."""
         calls: list[OperationCall] = []
+        self._mature(time_ns)
         for client, request in requests:
             session = self._open(client, request.session, seq, time_ns)
             if session is None:
@@ -149,6 +165,9 @@ class SessionTable:
             return session
         if self.is_expired(client, incarnation) or incarnation > time_ns + CLOCK_SLACK_NS:
             return None
+        is_ahead = incarnation > time_ns
+        if is_ahead and len(self._ahead) >= self._ahead_max:
+            return None
         live = self._incarnations.get(client, [])
         if len(live) >= self._protocol.sessions_per_client:
             self._end((client, live[0]))
@@ -157,11 +176,27 @@ class SessionTable:
         session = Session(client, incarnation, used=seq)
         self._sessions[client, incarnation] = session
         insort(self._incarnations.setdefault(client, []), incarnation)
+        if is_ahead:
+            self._ahead[client, incarnation] = None
+            heappush(self._future, (incarnation, client))
         return session
+
+    def _mature(self, time_ns: int) -> None:
+        """Sessions that the agreed time has passed can be evicted from now on."""
+        while self._future and self._future[0][0] <= time_ns:
+            incarnation, client = heappop(self._future)
+            name = (client, incarnation)
+            if name not in self._ahead:
+                continue  # it ended before
+            del self._ahead[name]
+            used = self._sessions[name].used
+            if self._idle and used < self._idle_since:
+                heappush(self._idle, (used, name))
 
     def _end(self, name: Name) -> None:
         client, incarnation = name
         del self._sessions[name]
+        self._ahead.pop(name, None)
         self._pages.pop(name, None)
         self._incarnations[client].remove(incarnation)
         if not self._incarnations[client]:
@@ -174,20 +209,26 @@ class SessionTable:
         self._end((oldest.client, oldest.incarnation))
 
     def _oldest(self, seq: int) -> Session:
-        """The session with the lowest (slot of last use, client, incarnation), sorted once per many evictions.
+        """The session with the lowest (slot of last use, client, incarnation) of those not dated ahead.
 
-        What is not in the sorted list, or was used since, was used later than all that is in it: the first entry that
-        still holds is the minimum, however long ago it was sorted.
+        Gathered once per many evictions: what is not in the heap, or was used since, was used in slot `_idle_since` or
+        later, and all that is in it before. So the first entry that still holds is the minimum, however old the heap.
         """
         if not self._idle:
-            entries = [(session.used, name) for name, session in self._sessions.items() if session.used < seq]
-            self._idle = sorted(entries, reverse=True)
+            self._idle_since = seq
+            self._idle = [
+                (session.used, name)
+                for name, session in self._sessions.items()
+                if session.used < seq and name not in self._ahead
+            ]
+            heapify(self._idle)
         while self._idle:
-            used, name = self._idle.pop()
+            used, name = heappop(self._idle)
             session = self._sessions.get(name)
             if session is not None and session.used == used:
                 return session
-        return min(self._sessions.values(), key=lambda session: (session.used, session.client, session.incarnation))
+        candidates = (session for name, session in self._sessions.items() if name not in self._ahead)
+        return min(candidates, key=lambda session: (session.used, session.client, session.incarnation))
 
     def record(
         self,
@@ -253,9 +294,14 @@ class SessionTable:
         self._incarnations = {}
         self._idle = []
         self._pages = {}
+        self._ahead = {}
+        self._future = []
         for page in pages[1:]:
             session = Session.decoded(page)
             name = (session.client, session.incarnation)
             self._sessions[name] = session
             insort(self._incarnations.setdefault(session.client, []), session.incarnation)
+            self._ahead[name] = None  # until `_mature` knows the time
+            self._future.append((session.incarnation, session.client))
             self._pages[name] = page_digest(page)
+        heapify(self._future)

@@ -7,7 +7,7 @@ operations of a batch execute is decided here, by the exactly-once table.
 from __future__ import annotations
 
 from bft.config import MILLISECOND
-from bft.core import checkpoint, ordering, queries, reconfig
+from bft.core import budget, checkpoint, ordering, queries, reconfig
 from bft.core.state import State
 from bft.digests import NULL_DIGEST, chain_digest, seed_digest
 from bft.events import Committed, Execute, Executed, OperationCall
@@ -67,11 +67,12 @@ def on_executed(state: State, event: Executed) -> None:
     if batch is not None:
         oldest = state.now
         for client, request in batch.requests:
-            since = state.pool.remove((client, request.session, request.number))
+            since = state.pool.remove((client, request.session, request.number), state.now)
             if since and since < oldest:
                 oldest = since
             if state.sessions.get(client, request.session) is None:
-                refuse(state, client, request.session, request.number)
+                expired = state.sessions.is_expired(client, request.session)
+                refuse(state, client, request.session, request.number, EXPIRED if expired else EARLY)
         if state.active and _is_of_this_view(state, event.seq):
             state.monitor.note_executed(oldest if oldest < state.now else 0, len(effect.calls), state.now)
     if effect.checkpoint:
@@ -109,15 +110,25 @@ def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, b
     state.send(client, SignedReply(reply, statement.signature))
 
 
-def refuse(state: State, client: bytes, session: int, number: int) -> None:
-    """Tell a client that this session is over; a hint that it believes from a weak quorum only."""
-    state.send(client, Refusal(session, number, "session-expired"))
+EXPIRED = "session-expired"
+EARLY = "session-early"
+BUSY = "busy"
+
+
+def refuse(state: State, client: bytes, session: int, number: int, reason: str = EXPIRED) -> None:
+    """Tell a client that operations were not executed, and the agreed time; hints, believed from a weak quorum only.
+
+    Args:
+        reason: `EXPIRED`: the session is over; `EARLY`: it is dated ahead of the agreed time, and there is no room for
+            more of those; `BUSY`: nothing is wrong with the envelope, but there was no room for it here.
+    """
+    state.send(client, Refusal(session, number, reason, state.time_ns))
 
 
 def send_events(state: State, client: bytes, message: FetchEvents) -> None:
     """Send a client the events that it missed."""
     session = state.sessions.get(client, message.session)
-    if session is not None and state.serves:
+    if session is not None and state.serves and budget.may_answer(state, client, session.event_bytes):
         state.send(client, session.events_after(message.after))
 
 
@@ -131,6 +142,8 @@ def resend(state: State, client: bytes, session_number: int, first: int, count: 
         kept = session.kept.get(seq)
         if kept is None:
             continue
+        if not budget.may_answer(state, client, len(kept.bundle)):
+            return
         if kept.bundle:
             _reply(state, client, session_number, seq, kept.digest, kept.bundle)
         else:

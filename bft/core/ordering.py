@@ -15,7 +15,7 @@ would disagree, and slots proposed again after a view change would be refused. D
 from __future__ import annotations
 
 from bft.config import MILLISECOND
-from bft.core import execution, reconfig, viewchange
+from bft.core import budget, execution, reconfig, viewchange
 from bft.core.log import Slot
 from bft.core.proofs import commit_certificate_flaw, prepared_certificate_flaw
 from bft.core.state import State
@@ -49,7 +49,7 @@ def propose(state: State) -> None:
         return
     protocol = state.protocol
     while (
-        (state.pool.has_unproposed or reconfig.must_fill(state))
+        (state.pool.is_due or reconfig.must_fill(state))
         and state.next_seq - 1 - state.executed < protocol.pipeline
         and state.log.within(state.next_seq)
     ):
@@ -115,7 +115,7 @@ def on_proposal(state: State, peer: Peer, signed: Signed, message: PrePrepare, b
     if accepted is None and again is None and not _time_is_acceptable(state, peer, batch):
         return
     state.log.keep_batch(batch, message.seq)
-    _mark_proposed(state, batch, message.seq)
+    state.pool.charge(message.seq, batch.requests)
     if accepted is None and again is None:
         _observe(state, batch)
     if accepted is None:
@@ -136,11 +136,6 @@ def _time_is_acceptable(state: State, peer: Peer, batch: OpenedBatch) -> bool:
     if batch.time_ns < state.now - state.protocol.time_behind_max_ms * MILLISECOND:
         viewchange.suspect(state, "time-behind")
     return True
-
-
-def _mark_proposed(state: State, batch: OpenedBatch, seq: int) -> None:
-    for client, request in batch.requests:
-        state.pool.mark_proposed((client, request.session, request.number), seq)
 
 
 def _observe(state: State, batch: OpenedBatch) -> None:
@@ -166,9 +161,10 @@ def _observe(state: State, batch: OpenedBatch) -> None:
     has_room = (
         2 * operations <= state.protocol.batch_operations_max and 2 * len(batch.body) <= state.protocol.batch_bytes_max
     )
-    if monitor.probe is not None and has_room:
+    # Clients beyond their share wait by the rules of the fair pool, which a correct primary follows.
+    if monitor.probe is not None and has_room and not state.pool.is_beyond_share(monitor.probe):
         monitor.note_left_out()
-    if monitor.watched is None:
+    if monitor.watched is None or state.pool.is_beyond_share(monitor.watched):
         return
     held = [state.pool.get((client, request.session, request.number)) for client, request in batch.requests]
     newest = max((pending.since for pending in held if pending is not None), default=0)
@@ -393,7 +389,7 @@ def want_batch(state: State, digest: bytes, seq: int, likely: int) -> None:
 def on_fetch_batch(state: State, peer: Peer, message: FetchBatch) -> None:
     """Serve a batch that is in the log."""
     batch = state.log.batch(message.digest)
-    if batch is not None:
+    if batch is not None and budget.may_answer(state, peer, len(batch.body)):
         state.send(peer, BatchBody(batch.body))
 
 

@@ -19,7 +19,11 @@ from bft.messages import Query, QueryReply, Refusal
 WAITING_MAX = 8192
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 CLIENT_SHARE = 2
-"""A client may fill this part of the queue, half or less of it: a hostile one leaves room for the others."""
+"""A client may fill this part of the queue, half or less of it: a hostile one leaves room for the others.
+
+Beyond that the queue is shared by need: when it is full, the newest query of whoever holds most gives its place to a
+client that holds less, so that any number of hostile keys leaves an honest client its share.
+"""
 
 
 def on_query(state: State, peer: Peer, message: Query) -> None:
@@ -30,18 +34,55 @@ def on_query(state: State, peer: Peer, message: Query) -> None:
         return
     count, size = state.waiting_load.get(peer, (0, 0))
     size += len(message.operation)
-    everything = sum(bytes_ for _, bytes_ in state.waiting_load.values()) + len(message.operation)
     if (
-        len(state.waiting_queries) >= WAITING_MAX
-        or count >= WAITING_MAX // CLIENT_SHARE
-        or everything > WAITING_BYTES_MAX
+        count >= WAITING_MAX // CLIENT_SHARE
         or size > WAITING_BYTES_MAX // CLIENT_SHARE
         or needed > state.executed + state.log.window
+        or not _make_room(state, count, size, len(message.operation))
     ):
-        state.send(peer, Refusal(0, message.nonce, "busy"))
+        state.send(peer, Refusal(0, message.nonce, "busy", state.time_ns))
         return
     state.waiting_load[peer] = (count + 1, size)
+    state.waiting_bytes += len(message.operation)
     state.waiting_queries.append((needed, AnswerQuery(peer, message.nonce, 0, message.operation)))
+
+
+def _make_room(state: State, count: int, size: int, needed: int) -> bool:
+    """Evict the newest queries of whoever waits with most, while the queue is full and that is more than the asker."""
+    while len(state.waiting_queries) >= WAITING_MAX or state.waiting_bytes + needed > WAITING_BYTES_MAX:
+        by_count = len(state.waiting_queries) >= WAITING_MAX
+        largest = max(state.waiting_load, key=lambda peer: state.waiting_load[peer][0 if by_count else 1], default=None)
+        if largest is None:
+            return False
+        theirs = state.waiting_load[largest]
+        if theirs[0 if by_count else 1] <= (count + 1 if by_count else size):
+            return False
+        _evict(state, largest, theirs[0] // 2 + 1)
+    return True
+
+
+def _evict(state: State, peer: Peer, count: int) -> None:
+    """Refuse the newest `count` waiting queries of a client; in bulk, since each takes a look at all."""
+    kept = []
+    for needed, query in reversed(state.waiting_queries):
+        if count and query.client == peer:
+            count -= 1
+            state.send(peer, Refusal(0, query.nonce, "busy", state.time_ns))
+        else:
+            kept.append((needed, query))
+    kept.reverse()
+    _replace(state, kept)
+
+
+def _replace(state: State, kept: list[tuple[int, AnswerQuery]]) -> None:
+    """These queries wait from now on, and nothing else."""
+    load: dict[Peer, tuple[int, int]] = {}
+    for _, query in kept:
+        count, size = load.get(query.client, (0, 0))
+        load[query.client] = (count + 1, size + len(query.operation))
+    state.waiting_queries = kept
+    state.waiting_load = load
+    state.waiting_bytes = sum(size for _, size in load.values())
 
 
 def _stands_still(state: State) -> bool:
@@ -54,16 +95,12 @@ def serve_waiting(state: State) -> None:
     if not state.waiting_queries or not _stands_still(state):
         return
     later = []
-    load: dict[Peer, tuple[int, int]] = {}
     for needed, query in state.waiting_queries:
         if needed > state.executed:
             later.append((needed, query))
-            count, size = load.get(query.client, (0, 0))
-            load[query.client] = (count + 1, size + len(query.operation))
             continue
         state.out.append(AnswerQuery(query.client, query.nonce, state.executed, query.operation))
-    state.waiting_queries = later
-    state.waiting_load = load
+    _replace(state, later)
 
 
 def on_query_answered(state: State, event: QueryAnswered) -> None:

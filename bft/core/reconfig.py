@@ -167,6 +167,7 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.time_ns, fresh.lease_ns = state.time_ns, state.lease_ns
     fresh.max_commit_sent = state.max_commit_sent
     fresh.waiting_queries, fresh.waiting_load = state.waiting_queries, state.waiting_load
+    fresh.waiting_bytes, fresh.served = state.waiting_bytes, state.served
     fresh.pool = _carried(state.pool)
     fresh.fetching = state.fetching
     fresh.transfer_rate, fresh.last_transfer = state.transfer_rate, state.last_transfer

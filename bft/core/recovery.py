@@ -13,7 +13,7 @@ from bft.core import reconfig
 from bft.core.clients import SessionTable
 from bft.core.log import Log
 from bft.core.monitor import Monitor
-from bft.core.pool import Pool
+from bft.core.pool import ENVELOPE_WORK, TURNS_PER_BATCH, Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import Signers, State
 from bft.core.viewchange import install_proposals
@@ -67,7 +67,7 @@ def blank(
         verifier=verifier,
         log=Log(protocol.window),
         sessions=sessions,
-        pool=Pool(),
+        pool=Pool(quantum=protocol.batch_operations_max // TURNS_PER_BATCH + ENVELOPE_WORK),
         monitor=Monitor(protocol, configuration.quorums.weak),
         signs_replies=signs_replies,
     )

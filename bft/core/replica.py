@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from bft.config import MILLISECOND, Cluster
 from bft.core import (
     amnesia,
+    budget,
     checkpoint,
     execution,
     ordering,
@@ -159,6 +160,7 @@ class Replica:
 
     def _tick(self) -> None:
         state = self._state
+        budget.renew(state)
         requests.spread(state)
         viewchange.on_tick(state)
         repair.on_tick(state)
@@ -175,7 +177,7 @@ class Replica:
         if not isinstance(peer, int):
             match packet:
                 case SignedRequest():
-                    return isinstance(message, Request) and requests.wants_request(state, packet, message)
+                    return isinstance(message, Request) and requests.wants_request(state, peer, packet, message)
                 case _:
                     return isinstance(packet, Query | FetchEvents | FetchEpochs)
         match packet:
@@ -184,7 +186,7 @@ class Replica:
                     return not amnesia.is_known(state, message)
                 return self._wants_signed(packet, message)
             case SignedRequest():
-                return isinstance(message, Request) and requests.wants_request(state, packet, message)
+                return isinstance(message, Request) and requests.wants_request(state, peer, packet, message)
             case Proposal():
                 return (
                     isinstance(message, PrePrepare)
@@ -293,9 +295,11 @@ class Replica:
             case FetchBatch():
                 ordering.on_fetch_batch(state, peer, packet)
             case FetchManifest():
-                state.out.append(SendManifest(peer, packet.digest))
+                if budget.may_answer(state, peer):
+                    state.out.append(SendManifest(peer, packet.digest))
             case FetchPages():
-                state.out.append(SendPages(peer, packet.digests))
+                if budget.may_answer(state, peer):
+                    state.out.append(SendPages(peer, packet.digests))
             case ManifestBody():
                 transfer.on_manifest(state, peer, packet)
             case PageBodies():

@@ -1,8 +1,8 @@
 """Client requests on their way to the primary, and the grievances of those that wait too long [CL99 4.1, 4.4].
 
-A request has a deadline of its own, the oldest first: one timer that any progress restarts would let a primary starve
-a client for ever. A backup passes a waiting request on to the primary, then to everybody, so that a weak quorum of
-correct replicas shares the grievance.
+Every client's oldest request has a deadline: one timer that any progress restarts would let a primary starve a client
+for ever, and one per request would let a client that floods depose primaries that are merely fair. A backup passes a
+waiting request on to the primary, then to everybody, so that a weak quorum of correct replicas shares the grievance.
 """
 
 from __future__ import annotations
@@ -16,20 +16,24 @@ from bft.messages import Request, SignedRequest
 
 REQUEST_LATE = "request-timeout"
 SLOT_LATE = "slot-timeout"
-SPREAD_MAX = 256
-"""Envelopes of one client that a tick looks at: a flood in the pool must not slow down every tick. The oldest decide
-about grievances, and the others move up as those are executed."""
+SPREAD_MAX = 2
+"""Envelopes of one client that a tick looks at, and that are on their way to a primary that may not have them. The
+oldest decides about grievances, and the others move up as those before them are executed. Passing on a whole flood
+would put it between the primary and the one envelope that a backup waits for (`C06-torrent-at-full-speed`)."""
 
 
-def wants_request(state: State, packet: SignedRequest, request: Request) -> bool:
-    """True if the envelope is new here, or was executed and its replies can be sent again."""
+def wants_request(state: State, peer: Peer, packet: SignedRequest, request: Request) -> bool:
+    """True if the envelope is new here, was executed and can be answered again, or a backup waits for it."""
     key = (packet.client, request.session, request.number)
-    return key not in state.pool
+    return key not in state.pool or (isinstance(peer, int) and state.is_primary)
 
 
 def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request) -> None:
     """Take an authentic envelope in; answer it from the table if it was executed before."""
-    if not wants_request(state, packet, request):
+    key = (packet.client, request.session, request.number)
+    if key in state.pool:
+        if isinstance(peer, int):
+            state.pool.promote(key, peer)
         return
     if state.sessions.is_expired(packet.client, request.session):
         execution.refuse(state, packet.client, request.session, request.number)
@@ -42,13 +46,36 @@ def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request
     pending = Pending(packet, request, state.now)
     if not state.pool.add(pending):
         state.reject(peer, "pool-full")
+        if peer == packet.client:
+            execution.refuse(state, packet.client, request.session, request.number, execution.BUSY)
         return
-    if state.monitor.wants_probe(state.now) and state.active and state.primary != state.me:
-        state.monitor.begin_probe(pending, state.now)
-        pending.stage = 1
-        pending.forwarded = state.now
-        state.send(state.primary, packet)
+    if isinstance(peer, int):
+        state.pool.promote(key, peer)
+    if state.pool.evicted:
+        _refuse_evicted(state)
+    _probe(state, pending)
     ordering.propose(state)
+
+
+def _probe(state: State, pending: Pending) -> None:
+    """Now and then pass a request on at once, and see how soon it is proposed; not one that a fair pool lets wait."""
+    if not state.monitor.wants_probe(state.now) or not state.active or state.primary == state.me:
+        return
+    if state.pool.is_beyond_share(pending):
+        return
+    state.monitor.begin_probe(pending, state.now)
+    pending.stage = 1
+    pending.forwarded = state.now
+    state.send(state.primary, pending.signed)
+
+
+def _refuse_evicted(state: State) -> None:
+    """Tell those who held most of a full pool that they sent too much; their clients send it again later."""
+    evicted, state.pool.evicted = state.pool.evicted, []
+    for pending in evicted:
+        client, session, number = pending.key
+        state.reject(client, "pool-evicted")
+        execution.refuse(state, client, session, number, execution.BUSY)
 
 
 def is_finished(state: State, client: bytes, request: Request) -> bool:
@@ -67,7 +94,6 @@ def spread(state: State) -> None:
     monitor = state.monitor
     patience = min(timeout // 4, monitor.forward_ns) if monitor.is_on else timeout // 4
     watched: Pending | None = None
-    late = False
     stale = []
     for pending in state.pool.oldest(SPREAD_MAX):
         waited = state.now - max(pending.since, state.timing.active_since)
@@ -83,14 +109,15 @@ def spread(state: State) -> None:
         elif pending.stage == 1 and waited >= timeout // 2:
             pending.stage = 2
             state.broadcast(pending.signed)
-        late = late or (waited >= timeout and pending.key not in stale)
-        if pending.forwarded and not pending.proposed and (watched is None or pending.since < watched.since):
+        if not pending.forwarded or pending.proposed or (watched is not None and pending.since >= watched.since):
+            continue
+        if monitor.is_on and not state.pool.is_beyond_share(pending):
             watched = pending
     for key in stale:
-        state.pool.remove(key)
+        state.pool.remove(key, state.now)
     monitor.watch(watched)
     _judge(state)
-    if late:
+    if _has_late_head(state, timeout):
         viewchange.suspect(state, REQUEST_LATE)
     elif _has_late_slot(state, timeout):
         viewchange.suspect(state, SLOT_LATE)
@@ -110,6 +137,20 @@ def _judge(state: State) -> None:
         viewchange.suspect(state, verdict)
     elif state.timing.grievance in PERFORMANCE:
         state.timing.grievance = ""
+
+
+def _has_late_head(state: State, timeout: int) -> bool:
+    """True if some client's oldest envelope has been the oldest for too long.
+
+    The clock of an envelope starts when those before it are done: a client that sends faster than its fair share is
+    ordered would else depose one correct primary after another. A primary that leaves one envelope aside while it
+    orders later ones of that client is seen all the same, since the one left aside stays the oldest.
+    """
+    for queue, pending in state.pool.heads():
+        waited = state.now - max(pending.since, queue.head_since, state.timing.active_since)
+        if waited >= timeout and not is_finished(state, pending.signed.client, pending.request):
+            return True
+    return False
 
 
 def _has_late_slot(state: State, timeout: int) -> bool:

@@ -171,12 +171,13 @@ class State:
         suspects: per sender, the view it suspects, and when it last said so.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
+        waiting_load: per client, how many of those queries are its own, and their bytes; `waiting_bytes` of all.
+        served: what peers were sent on request since the last tick (`bft.core.budget`).
         transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
         rotten: pages that the own store has lost to bit rot -> when they were last asked for.
         repaired: how many came back.
         last_transfer: what the last state transfer came to, for people.
         forgotten: why this replica must not vote any more; empty if it may (`bft.core.amnesia`).
-        waiting_load: per client, how many of those queries are its own, and their bytes.
     """
 
     me: int
@@ -229,6 +230,8 @@ class State:
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
+    waiting_bytes: int = 0
+    served: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     transfer_rate: int = 0
     rotten: dict[bytes, Nanos] = field(default_factory=dict)
     repaired: int = 0

@@ -1,9 +1,10 @@
 """The driver: feeds a node with frames and ticks, and carries its effects out in order.
 
-The poller hands over all frames of a read; the node steps through them at once, and its effects queue up. When every
-connection that was ready has been read, `flush` takes the whole queue: it writes the records of *all* queued effects in
-one transaction, then sends everything queued before it took them, each peer's packets in one go. A write that waits for
-a disk runs in a thread; meanwhile further input is stepped and queues behind it: group commit.
+Readers hand over all frames of a read; the node steps through them at once, and its effects queue up. When every
+connection that was ready has been read (`flush` after a round of the poller, `flush_soon` for clients, each of which
+is read by a task of its own), the whole queue is taken: the records of *all* queued effects are written in one
+transaction, then everything queued before is sent, each peer's packets in one go. A write that waits for a disk runs in
+a thread; meanwhile further input is stepped and queues behind it: group commit.
 
 Safety: nothing that stands after a `Persist` leaves before the record is durable; a failed write stops everything, and
 nothing further is sent (`PROTOCOL.md` 18).
@@ -46,6 +47,10 @@ from bft.runtime.stats import NANOS_PER_SECOND, Reporter, Stats
 from bft.wire.codec import encode
 
 QUEUE_EFFECTS_MAX = 100_000
+CLIENT_EFFECTS_MAX = QUEUE_EFFECTS_MAX // 2
+"""Beyond it only replicas are listened to: what clients cause may not fill the queue that agreement needs."""
+BLAMED = frozenset(("malformed", "bad-signature", "bad-client-signature", "digest-mismatch"))
+"""Reasons of rejection that no correct sender gives."""
 Wants = Callable[[Peer, Packet, Message | None], bool]
 Outgoing = Persist | Send | Broadcast
 
@@ -128,24 +133,30 @@ class Driver:
             nursery.start_soon(self._write_forever)
             nursery.start_soon(self._tick_forever)
 
-    def receive(self, peer: Peer, frames: Sequence[bytes]) -> None:
-        """Take what a read from `peer` brought; `flush` must follow before the caller waits for anything."""
+    def receive(self, peer: Peer, frames: Sequence[bytes]) -> int:
+        """Take what a read from `peer` brought; returns how many frames no correct peer can have sent.
+
+        `flush` must follow before the caller waits for anything, or `flush_soon`.
+        """
         self._stats.frames_in += len(frames)
-        if len(self._queue) >= QUEUE_EFFECTS_MAX:
+        if len(self._queue) >= (QUEUE_EFFECTS_MAX if isinstance(peer, int) else CLIENT_EFFECTS_MAX):
             self._stats.dropped["overloaded"] += len(frames)
-            return
+            return 0
         now = self._clock.now()
         admit, step, wants = self._admission.admit, self._machine.step, self._wants
+        bad = 0
         for frame in frames:
             event = admit(frame, peer, wants)
             if event is None:
                 continue
             if isinstance(event, Rejected):
                 self._reporter.take(event, now)
+                bad += event.reason in BLAMED
             elif isinstance(event.packet, Probe):
                 self._queue.append(Send(peer, ProbeReply(event.packet.nonce, self._describe())))
             else:
                 self._take(step(event, now), now)
+        return bad
 
     # --- stepping ---
 
@@ -197,15 +208,21 @@ class Driver:
             self._write(records)
             self._send(queue[first:])
 
+    def flush_soon(self) -> None:
+        """Flush when all tasks that are ready have run: once for all clients that are read in one pass of the loop."""
+        if self._queue:
+            self._writer.unpark()
+
     async def _write_forever(self) -> None:
-        """Do the slow writes in a thread, one at a time."""
+        """Do the slow writes in a thread, one at a time, and flush when somebody wants it soon."""
         while True:
             if not self._writing:
                 await self._writer.park()
-            records = [effect.record for effect in self._writing if isinstance(effect, Persist)]
-            await trio.to_thread.run_sync(self._write, records)
-            written, self._writing = self._writing, []
-            self._send(written)
+            if self._writing:
+                records = [effect.record for effect in self._writing if isinstance(effect, Persist)]
+                await trio.to_thread.run_sync(self._write, records)
+                written, self._writing = self._writing, []
+                self._send(written)
             self.flush()
 
     def _write(self, records: list[Record]) -> None:

@@ -7,6 +7,7 @@ All numbers of connections are bounded, and an excess evicts the oldest of the s
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from bft.ids import Peer, ReplicaId
@@ -23,11 +24,13 @@ class LinkLimits:
         clients_max: connections of clients.
         per_client_max: connections of one client key.
         per_replica_max: incoming connections of one replica.
+        unread_seconds_max: a client's connection whose send buffer is full is closed when it took nothing for so long.
     """
 
     clients_max: int = 512
     per_client_max: int = 8
     per_replica_max: int = 2
+    unread_seconds_max: float = 2.0
 
 
 class Links:
@@ -69,6 +72,19 @@ class Links:
             channel.send(short)
             if channel.dropped > before:
                 self._stats.dropped["send-buffer-full"] += channel.dropped - before
+                self._give_up(peer, channel)
+
+    def _give_up(self, peer: Peer, channel: Channel) -> None:
+        """Close a client's connection whose buffer is full and of which nothing was read for a while.
+
+        It frees the memory; a client that was only slow connects again and asks for what it lacks. Replicas are never
+        disconnected: a correct one may look like this after a pause of its machine.
+        """
+        if isinstance(peer, int) or channel.closed is not None:
+            return
+        if time.monotonic() - channel.progressed_at >= self._limits.unread_seconds_max:
+            self._stats.dropped["unread-connection"] += 1
+            channel.close("the other side does not read what it is sent")
 
     def _dialed_to(self, peer: int) -> list[Channel]:
         channel = self._dialed.get(peer)

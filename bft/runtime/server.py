@@ -24,16 +24,21 @@ from bft.runtime.archive import Archive
 from bft.runtime.assembly import Assembly, Credentials, NodeWrapper, assemble, load_credentials, open_store
 from bft.runtime.driver import Driver
 from bft.runtime.evidence import EvidenceKeeper
+from bft.runtime.lane import ClientLane, turn_of
 from bft.runtime.links import LinkLimits, Links
+from bft.runtime.quota import Quota, Quotas
 from bft.runtime.scrub import scrub_forever
-from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
+from bft.runtime.stats import NANOS_PER_SECOND, Collector, Reporter, Stats, account, start_metrics
 from bft.signing.client import FollowedStore
-from bft.transport.channel import Channel
+from bft.transport.channel import Channel, ChannelClosed, SendBudget
 from bft.transport.dial import FRAME_BYTES_MAX, dial
 from bft.transport.frames import ReceiveBudget
 from bft.transport.handshake import HANDSHAKE_SECONDS, Host, Identity, Prover, refuse, welcome
 from bft.transport.listener import STRANGERS_MAX, Listener, listen
 from bft.transport.poller import Poller
+
+PAUSE_SECONDS_MAX = 0.25
+"""A held-back client's connection is looked at this often, so that one that has ended does not linger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class ServerLimits:
         client_frame_bytes_max: longest frame of a client.
         replica_frame_bytes_max: longest frame of a replica.
         client_buffer_bytes_max: bytes that wait for a slow connection that somebody else opened.
+        client_buffers_bytes_max: bytes that wait for all of those together.
         receive_bytes_max: incomplete frames of all connections together.
         redial_seconds_min: first pause before dialing a replica again.
         redial_seconds_max: cap of that pause, which doubles.
@@ -58,6 +64,7 @@ class ServerLimits:
     client_frame_bytes_max: int = ENVELOPE_BYTES_MAX + 4096
     replica_frame_bytes_max: int = FRAME_BYTES_MAX
     client_buffer_bytes_max: int = 16 * 1024 * 1024
+    client_buffers_bytes_max: int = 256 * 1024 * 1024
     receive_bytes_max: int = 256 * 1024 * 1024
     redial_seconds_min: float = 0.05
     redial_seconds_max: float = 2.0
@@ -115,6 +122,8 @@ class ReplicaServer:
         self._listener: Listener | None = None
         self.stats = Stats()
         self._links = Links(self.stats, self._limits.links)
+        self._quotas = Quotas(local.client_limits)
+        self._lane = ClientLane()
 
     def stop(self) -> None:
         """Make `run` return; may be called before it runs, and more than once."""
@@ -195,6 +204,7 @@ class ReplicaServer:
             strangers_max=self._limits.strangers_max,
             handshake_seconds=self._limits.handshake_seconds,
             buffer_bytes_max=self._limits.client_buffer_bytes_max,
+            send_budget=SendBudget(self._limits.client_buffers_bytes_max),
         )
         port = self._local.metrics_port
         stop_metrics = start_metrics(port, Collector(parts.summary, self.stats)) if port else None
@@ -202,6 +212,7 @@ class ReplicaServer:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(driver.run)
+                    nursery.start_soon(self._lane.run)
                     nursery.start_soon(poller.run)
                     if self._local.scrub_pages_per_second and self._local.durability != "memory":
                         rate = self._local.scrub_pages_per_second
@@ -247,9 +258,43 @@ class ReplicaServer:
         limits = self._limits
         welcome(channel, limits.client_frame_bytes_max if isinstance(peer, bytes) else limits.replica_frame_bytes_max)
         try:
-            await _read(driver, poller, channel, peer)
+            if isinstance(peer, bytes):
+                await self._read_client(driver, channel, peer)
+            else:
+                await _read(driver, poller, channel, peer)
         finally:
             self._links.leave(peer, channel)
+
+    async def _read_client(self, driver: Driver, channel: Channel, client: bytes) -> None:
+        """Hand what a client sends to the driver as its quota and its turn allow; the rest stays in its socket."""
+        quota = self._quotas.of(client, time.monotonic_ns())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.run_writer)
+            try:
+                while True:
+                    await self._take_turns(driver, channel, client, quota, await channel.receive())
+            except ChannelClosed:
+                nursery.cancel_scope.cancel()
+
+    async def _take_turns(
+        self, driver: Driver, channel: Channel, client: bytes, quota: Quota, frames: list[bytes]
+    ) -> None:
+        start = 0
+        while start < len(frames) and channel.closed is None:
+            pause, why = quota.pause_ns(time.monotonic_ns())
+            if pause:
+                self.stats.delayed[why] += 1
+                await trio.sleep(min(pause / NANOS_PER_SECOND, PAUSE_SECONDS_MAX))
+                continue
+            stop, work = turn_of(frames, start)
+            await self._lane.turn(work)
+            part = frames[start:stop]
+            quota.spend(part, time.monotonic_ns())
+            bad = driver.receive(client, part)
+            driver.flush_soon()
+            if bad:
+                quota.blame(bad, time.monotonic_ns())
+            start = stop
 
     async def _keep_dialed(self, driver: Driver, poller: Poller, keys: Prover, peer: ReplicaId) -> None:
         """Hold a connection to another replica, for as long as this one lives."""

@@ -36,6 +36,8 @@ class Stats:
     Attributes:
         rejected: packets that admission or the protocol refused, by reason.
         dropped: frames not sent or not read, by cause (all are repaired by the protocol).
+        delayed: how often a client was made to wait, by what it had used up: envelopes, messages, bytes, or our
+            patience with bad signatures (`bft.runtime.quota`).
         frames_in: frames read.
         packets_out: packets encoded for sending.
         writes: transactions of the store.
@@ -46,6 +48,7 @@ class Stats:
 
     rejected: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    delayed: Counter[str] = field(default_factory=Counter)
     frames_in: int = 0
     packets_out: int = 0
     writes: int = 0
@@ -124,6 +127,7 @@ def account(summary: dict[str, object], stats: Stats, extra: dict[str, object]) 
         **extra,
         "rejected": dict(stats.rejected),
         "dropped": dict(stats.dropped),
+        "delayed": dict(stats.delayed),
         "frames_in": stats.frames_in,
         "packets_out": stats.packets_out,
         "writes": stats.writes,
@@ -151,6 +155,7 @@ class Collector:
         stats = self._stats
         yield _labelled("bft_rejected", "packets refused", "reason", dict(stats.rejected))
         yield _labelled("bft_dropped", "frames dropped", "cause", dict(stats.dropped))
+        yield _labelled("bft_delayed", "times a client had to wait", "cause", dict(stats.delayed))
         for name, value in (
             ("frames_in", stats.frames_in),
             ("packets_out", stats.packets_out),

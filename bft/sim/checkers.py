@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bft.core.evidence import hides
-from bft.core.monitor import PERFORMANCE
 from bft.core.proofs import opened
 from bft.epochs import Configuration
 from bft.ids import peer_name
-from bft.membership import Quorums
 from bft.messages import (
     Checkpoint,
     Commit,
@@ -26,6 +24,7 @@ from bft.messages import (
     Suspect,
     ViewChange,
 )
+from bft.sim.grievances import fairness, no_framing, no_groundless_suspicion
 from bft.sim.history import History
 from bft.sim.linearizability import check_against_log, check_register_history
 from bft.wire.codec import decode_replica_message, decode_request
@@ -46,10 +45,6 @@ class Violation:
 
 TIME_AHEAD_NS = 10_000_000_000
 """The protocol's bound of one second, and clocks that a scenario shifts by a few."""
-CALM_NS = 500_000_000
-"""After the stabilisation time, until what was delayed before it is measured no more."""
-FLOOR_NS = 20_000_000
-"""A tenth of the default `slow_floor_ms`: unfairness and waste show long before requests are slow."""
 
 Checker = Callable[[History], Iterator[str]]
 
@@ -348,40 +343,6 @@ def epochs(history: History) -> Iterator[str]:
             yield f"r{replica} holds a certificate of epoch {certificate.epoch} for slot {certificate.seq}"
 
 
-def no_framing(history: History) -> Iterator[str]:
-    """A correct primary that serves within bounds keeps its place, whatever f liars complain of.
-
-    Looks at views that are deposed after the network has been calm for a while, by complaints about performance alone:
-    some call of a correct client must have been open for longer than any theta allows, the least of which is a floor.
-    """
-    if any(configuration.epoch for _, configuration in history.epochs):
-        return  # views begin again with every epoch, and the timeline does not say of which it speaks
-    quorums = Quorums.of(history.n)
-    calm = history.gst + CALM_NS
-    entered: dict[int, int] = {0: 0}
-    reasons: dict[int, set[str]] = {}
-    for replica, at, progress in history.timeline:
-        if progress.what == "new-view":
-            entered.setdefault(progress.view, at)
-        elif progress.what == "suspect":
-            reasons.setdefault(progress.view, set()).add(progress.detail)
-        elif progress.what == "view-change":
-            left = progress.view - 1
-            since = entered.pop(left, None)
-            if since is None or since < calm or quorums.primary(left) not in history.correct:
-                continue
-            if reasons.get(left, set()) <= set(PERFORMANCE) and _longest_call(history, since, at) < FLOOR_NS:
-                yield f"r{replica} deposed r{quorums.primary(left)} in view {left}, which was within bounds"
-
-
-def _longest_call(history: History, since: int, until: int) -> int:
-    """How long a correct client's call was open at most, counting only what lies between the two times."""
-    spans = (
-        min(operation.completed or until, until) - max(operation.invoked, since) for operation in history.operations
-    )
-    return max(spans, default=0)
-
-
 def no_false_accusation(history: History) -> Iterator[str]:
     """Evidence names only corrupted replicas."""
     for replica, evidence in history.accusations:
@@ -464,6 +425,8 @@ CHECKERS: dict[str, Checker] = {
     "no-takeover": no_takeover,
     "epochs": epochs,
     "no-framing": no_framing,
+    "fairness": fairness,
+    "no-groundless-suspicion": no_groundless_suspicion,
     "no-false-accusation": no_false_accusation,
     "evidence-convinces": evidence_convinces,
     "no-honest-rejection": no_honest_rejection,

@@ -128,6 +128,7 @@ def catalogue() -> dict[str, Scenario]:
     found["B13-asked-for-pages"] = _lagging(2, {"1": "bad_pages()"})
     for name in HOSTILE:
         found[f"C-{name}"] = _scenario({}, hostile_clients={"mallory": name})
+    found.update(_overload())
     hunts = _hunts()
     found.update(hunts)
     for seed in (2, 3, 4):
@@ -199,6 +200,33 @@ def _lagging(replica: int, corrupted: dict[str, str]) -> Scenario:
         workload=workload,
         hostile_clients={"mallory": "never_acknowledge"},
     )
+
+
+def _overload() -> dict[str, Scenario]:
+    """Hostile clients at full speed beside correct ones, without any other fault: shares, grievances, room."""
+    # Patience of some dozens of slots, as in life: a client's fair share may be one slot of several.
+    wide = {**QUICK, "session_window": 4096, "request_timeout_ms": 200}
+    found = {
+        f"C06-{name}-at-full-speed": _scenario(
+            {}, hostile_clients={"mallory": name}, gst_ms=0, workload=LONG, protocol=wide
+        )
+        for name in ("torrent", "reuse_numbers", "never_reads", "garbage_signatures", "two_faces")
+    }
+    found["C06-two-torrents"] = _scenario(
+        {}, hostile_clients={"mallory": "torrent", "trudy": "torrent"}, gst_ms=0, workload=LONG, protocol=wide
+    )
+    # Ever new keys fill the session table with sessions from the future; correct clients come one after the other.
+    found["C11-future-sessions"] = _scenario(
+        {},
+        hostile_clients={"mallory": "future_sessions"},
+        gst_ms=0,
+        workload=Workload(clients=6, operations=8, outstanding=2, keys=2, stagger_ms=100),
+    )
+    # A liar adds its refusals to what correct replicas say.
+    found["C06-torrent-and-refusals"] = _scenario(
+        {"3": "refuse_clients()"}, hostile_clients={"mallory": "torrent"}, gst_ms=0, workload=LONG, protocol=wide
+    )
+    return found
 
 
 def _hunts() -> dict[str, Scenario]:

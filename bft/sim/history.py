@@ -68,6 +68,8 @@ class History:
         boundaries: per replica, what stood at each boundary between effects; only in runs that go one by one.
         struck: (replica, boundary, what stood there) of the crash points that were reached.
         summaries: largest value of every size in the replicas' summaries.
+        fair_share: in a run without lies, faults and losses, how many operations of hostile clients may execute
+            while one of a correct client waits (`fairness`); 0 where nothing can be said.
     """
 
     n: int
@@ -102,6 +104,7 @@ class History:
     trace_digest: str = ""
     boundaries: dict[int, list[str]] = field(default_factory=dict)
     struck: list[tuple[int, int, str]] = field(default_factory=list)
+    fair_share: int = 0
 
     @property
     def members(self) -> tuple[int, ...]:

@@ -102,7 +102,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the correct clients do: each keeps `outstanding` calls open until it has made `operations`.
 
-    With `pause_ms` load comes in bursts: all of the calls at once, then silence when the last of them is answered.
+    Each comes `stagger_ms` after the one before it. With `pause_ms` load comes in bursts: all of the calls at once,
+    then silence when the last of them is answered.
     """
 
     clients: Annotated[int, Meta(ge=1, le=64)] = 2
@@ -111,6 +112,7 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys: Annotated[int, Meta(ge=1)] = 4
     query_permille: Annotated[int, Meta(ge=0, le=1000)] = 250
     lanes: bool = False
+    stagger_ms: Annotated[int, Meta(ge=0)] = 0
     pause_ms: Annotated[int, Meta(ge=0)] = 0
 
 

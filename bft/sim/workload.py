@@ -46,10 +46,11 @@ class ClientHost:
         self._ticket = 0
         self._has_written = False
         self._open: dict[int, Operation] = {}
+        self._begins = world.now + index * world.scenario.workload.stagger_ms * MILLISECOND
         signer = world.vault.client_signer(self.client)
         self._index = index
         self._chain = Chain(genesis(world.cluster), world.vault)
-        self._session = make_session(world, self.client, signer, world.now + index, self._chain)
+        self._session = make_session(world, self.client, signer, self._begins + index, self._chain)
         self.receipts = Receipts(world.cluster, world.vault.verifier(world.scenario.n), self.client, self._chain)
 
     @property
@@ -58,7 +59,10 @@ class ClientHost:
         return not self._left and not self._open
 
     def start(self) -> None:
-        """Make the first calls, of the run or of a burst."""
+        """Make the first calls, of the run or of a burst; now or when it is this client's time to come."""
+        if self._begins > self._world.now:
+            self._world.at(self._begins, self.start)
+            return
         for _ in range(self._world.scenario.workload.outstanding):
             self._call()
         self._do(Flush())
@@ -145,6 +149,8 @@ HOSTILE_PAUSE_MS = 25
 HOSTILE_ROUNDS = 24
 HOSTILE_INDEX = 1000
 """Keys of hostile clients are numbered from here, those of correct ones from 0."""
+MINTED_INDEX = 10_000
+"""Further keys of a hostile client are numbered from a multiple of this."""
 
 
 class HostileClientHost:
@@ -164,8 +170,18 @@ class HostileClientHost:
         self._behaviour = hostile_behaviour(behaviour)
         signer = world.vault.client_signer(self.client)
         stream = world.stream(f"hostile/{name}")
-        self._hostile = Hostile(self.client, signer, world.scenario.n, stream, world.now, world.now)
+        window = world.cluster.protocol.session_window
+        self._hostile = Hostile(
+            self.client, signer, world.scenario.n, stream, world.now, world.now, window=window, mint=self._mint
+        )
+        self._minted = MINTED_INDEX * (1 + index)
         self._rounds = 0
+
+    def _mint(self) -> tuple[bytes, Signer]:
+        """A key that nobody has seen before."""
+        self._minted += 1
+        key = self._world.vault.client_key(self._minted)
+        return key, self._world.vault.client_signer(key)
 
     def start(self) -> None:
         """Do it once, and again later."""

@@ -93,6 +93,7 @@ class World:
         corrupted = scenario.corrupted_ids()
         machines = range(scenario.n + scenario.spares)
         self.history = History(n=len(machines), correct=tuple(index for index in machines if index not in corrupted))
+        self.history.fair_share = _fair_share(scenario, self.cluster.protocol)
         self.coalition = Coalition({replica: self.vault.replica_signer(replica) for replica in corrupted})
         self.admin_keys = [self.vault.client_key(index) for index in ADMINS]
         self.replicas = [ReplicaHost(self, index) for index in machines]
@@ -227,6 +228,25 @@ class World:
             self.clients[target].deliver(source, frame)
         if self._on_event is not None:
             self._on_event(self.now, "deliver", source, target, frame)
+
+
+FAIR_DELAY_US = 5000
+"""The slowest network on which a request is at the primary before its share could be said to be due."""
+
+
+def _fair_share(scenario: Scenario, protocol: Protocol) -> int:
+    """See `History.fair_share`: what is in flight, and then a turn for each of the correct client's own envelopes.
+
+    Doubled, since a client's envelopes may come a moment after the batch that had room for them.
+    """
+    network = scenario.network
+    is_calm = not (network.loss_permille or network.slow_permille or network.regions or network.bandwidth_mbit)
+    if scenario.corrupted or scenario.faults or scenario.rules or not is_calm or network.delay_us[1] > FAIR_DELAY_US:
+        return 0
+    if scenario.changes:
+        return 0  # who leaves or joins may be missed as one that is at fault
+    turns = protocol.pipeline + 1 + scenario.workload.outstanding
+    return 2 * turns * protocol.batch_operations_max * max(1, len(scenario.hostile_clients))
 
 
 def _label(peer: Peer) -> int:

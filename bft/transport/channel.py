@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import anyio
 
@@ -25,6 +27,19 @@ WRITE_BYTES = 256 * 1024
 SEND_BUFFER_BYTES_MAX = 64 * 1024 * 1024
 
 
+@dataclass(slots=True)
+class SendBudget:
+    """Bytes that may wait for the sockets of many connections together.
+
+    Attributes:
+        bytes_max: the bound.
+        used: what waits now.
+    """
+
+    bytes_max: int
+    used: int = 0
+
+
 class ChannelClosed(TransportError):
     """The connection has ended; the text says who ended it and why."""
 
@@ -37,6 +52,7 @@ class Channel:
     Attributes:
         dropped: frames that `send` did not take, since the buffer was full or the channel closed.
         closed: why the channel is closed; None while it is open.
+        progressed_at: when the socket last took something while more waited (`time.monotonic`).
         on_close: called once, just before the socket is closed.
         address: the peer's address, for people.
     """
@@ -50,6 +66,7 @@ class Channel:
         frame_bytes_max: int,
         buffer_bytes_max: int = SEND_BUFFER_BYTES_MAX,
         budget: ReceiveBudget | None = None,
+        send_budget: SendBudget | None = None,
     ) -> None:
         """Take over a connected, non-blocking socket; `handshake` must be awaited before anything else."""
         self._socket = sock
@@ -64,6 +81,9 @@ class Channel:
         self._buffer_bytes_max = buffer_bytes_max
         self._stalled: anyio.Event | None = None
         self._is_stalled = False
+        self._send_budget = send_budget
+        self._counted = 0
+        self.progressed_at = 0.0
         self.dropped = 0
         self.closed: str | None = None
         self.on_close: Callable[[], None] | None = None
@@ -149,6 +169,8 @@ class Channel:
         self._queued_bytes += len(data)
         if not self._is_stalled and not self._flush():
             self._stall()
+        if self._is_stalled:
+            self._count()
 
     async def run_writer(self) -> None:
         """Write what `send` could not, until the channel closes."""
@@ -161,6 +183,8 @@ class Channel:
             if not await self._writable():
                 return
             self._is_stalled = not self._flush()
+            self.progressed_at = time.monotonic()
+            self._count()
 
     def close(self, reason: str = "closed here") -> None:
         """End the connection at once; unsent frames are lost. The second call does nothing."""
@@ -170,6 +194,8 @@ class Channel:
         self._reader.close()
         self._queue.clear()
         self._queued_bytes = 0
+        self._sealed = b""
+        self._count()
         if self._stalled is not None:
             self._stalled.set()
         if self.on_close is not None:
@@ -182,6 +208,8 @@ class Channel:
     def _within_bound(self, frames: Sequence[bytes]) -> list[bytes]:
         """The frames that still fit into the buffer; the others are dropped and counted."""
         room = self._buffer_bytes_max - self.buffered_bytes
+        if self._send_budget is not None:
+            room = min(room, self._send_budget.bytes_max - self._send_budget.used)
         taken = []
         for frame in frames:
             room -= HEADER_BYTES + len(frame)
@@ -191,8 +219,15 @@ class Channel:
         self.dropped += len(frames) - len(taken)
         return taken
 
+    def _count(self) -> None:
+        """Tell the shared budget what waits here."""
+        if self._send_budget is not None:
+            self._send_budget.used += self.buffered_bytes - self._counted
+            self._counted = self.buffered_bytes
+
     def _stall(self) -> None:
         self._is_stalled = True
+        self.progressed_at = time.monotonic()
         if self._stalled is not None:
             self._stalled.set()
 

@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 
 from bft.errors import TransportError
 from bft.ids import Peer
-from bft.transport.channel import SEND_BUFFER_BYTES_MAX, Channel
+from bft.transport.channel import SEND_BUFFER_BYTES_MAX, Channel, SendBudget
 from bft.transport.dial import tune
 from bft.transport.frames import ReceiveBudget
 from bft.transport.handshake import GREETING_BYTES_MAX, HANDSHAKE_SECONDS, Host, interview
@@ -70,6 +70,7 @@ class Listener:
         strangers_max: int = STRANGERS_MAX,
         handshake_seconds: float = HANDSHAKE_SECONDS,
         buffer_bytes_max: int = SEND_BUFFER_BYTES_MAX,
+        send_budget: SendBudget | None = None,
     ) -> None:
         """Serve on listening sockets, which are closed at the end of `run`."""
         self._sockets = sockets
@@ -78,6 +79,7 @@ class Listener:
         self._strangers_max = strangers_max
         self._handshake_seconds = handshake_seconds
         self._buffer_bytes_max = buffer_bytes_max
+        self._send_budget = send_budget
         self._scopes: OrderedDict[int, anyio.CancelScope] = OrderedDict()
         self._serial = 0
         self.refused: Counter[str] = Counter()
@@ -138,6 +140,7 @@ class Listener:
             frame_bytes_max=GREETING_BYTES_MAX,
             buffer_bytes_max=self._buffer_bytes_max,
             budget=self._budget,
+            send_budget=self._send_budget,
         )
         try:
             peer = await self._identify(serial, channel)

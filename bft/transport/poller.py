@@ -18,7 +18,7 @@ from bft.transport.channel import Channel, ChannelClosed
 ROUNDS_PER_TURN = 8
 """Rounds in a row before the other tasks get their turn."""
 
-Take = Callable[[list[bytes]], None]
+Take = Callable[[list[bytes]], object]
 
 
 class Poller:

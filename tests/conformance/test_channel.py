@@ -11,7 +11,7 @@ import pytest
 
 from bft.errors import TransportError
 from bft.ids import ClientId, Peer, ReplicaId
-from bft.transport.channel import Channel, ChannelClosed
+from bft.transport.channel import Channel, ChannelClosed, SendBudget
 from bft.transport.handshake import Host, refuse, welcome
 from tests.unit.transport import rig
 
@@ -235,5 +235,29 @@ def test_server_can_refuse_after_the_interview(run, host) -> None:
         async with rig.open_rig(host, full) as it:
             with pytest.raises(TransportError, match="too many clients"):
                 await it.dial_alice()
+
+    run(scenario)
+
+
+def test_buffers_of_all_connections_together_are_bounded(run, host) -> None:
+    """Many that never read cannot each fill a buffer; closing one gives its part back."""
+
+    async def scenario() -> None:
+        budget = SendBudget(1 << 20)
+        async with rig.open_rig(host, send_budget=budget) as it:
+            for _ in range(3):
+                channel = await it.dial_alice()
+                channel.send([bytes([65])])
+                await channel.receive()
+            served = [channel for _, channel in it.channels]
+            for channel in served:
+                for _ in range(200):
+                    channel.send([bytes(100_000)])
+            assert budget.used == sum(channel.buffered_bytes for channel in served)
+            assert sum(channel.dropped for channel in served) > 300
+            assert budget.used <= budget.bytes_max + len(served) * 512 * 1024
+            for channel in served:
+                channel.close()
+            assert budget.used == 0
 
     run(scenario)

@@ -109,7 +109,7 @@ class _Refuse(Strategy):
         packet = event.packet
         if isinstance(packet, SignedRequest):
             request = decode_request(packet.payload)
-            for reason in ("session-expired", "result-unavailable", "busy"):
+            for reason in ("session-expired", "session-early", "result-unavailable", "busy"):
                 context.send(packet.client, Refusal(request.session, request.number, reason))
         elif isinstance(packet, Query) and isinstance(event.peer, bytes):
             context.send(event.peer, Refusal(0, packet.nonce, "busy"))

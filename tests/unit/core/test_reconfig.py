@@ -20,10 +20,7 @@ from bft.engine import Engine
 from bft.epochs import approved, change_bytes, genesis, system_operation, verify_chain
 from bft.events import (
     Broadcast,
-<<<<<<< HEAD
-=======
     Deliver,
->>>>>>> mergee
     Effect,
     Epoch,
     EpochEntered,
@@ -32,10 +29,7 @@ from bft.events import (
     Recovered,
     Rejected,
     Retired,
-<<<<<<< HEAD
     Stable,
-=======
->>>>>>> mergee
     Start,
 )
 from bft.headers import Member, Ready

@@ -5,11 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from bft.config import Protocol
-from bft.core.clients import CLOCK_SLACK_NS, SessionTable, envelope_flaw
+from bft.core.clients import AHEAD_SHARE, CLOCK_SLACK_NS, SessionTable, envelope_flaw
 from bft.messages import Request
 from bft.wire.codec import decode_bundle
 
 NOW = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+"""Of agreed time, which each slot of a test takes."""
 A = b"a" * 32
 B = b"b" * 32
 
@@ -23,7 +25,7 @@ def _request(number: int, *operations: bytes, session: int = NOW, acknowledged: 
 
 
 def _run(table: SessionTable, seq: int, *requests: tuple[bytes, Request]) -> list[tuple[int, bytes]]:
-    calls = table.select(requests, seq, NOW)
+    calls = table.select(requests, seq, NOW + seq * SECOND)
     table.record(seq, calls, [(0, call.operation) for call in calls], [])
     return [(call.number, call.operation) for call in calls]
 
@@ -82,7 +84,7 @@ def test_ended_session_does_not_come_back_when_others_are_evicted():
 
 def test_incarnation_from_the_far_future_is_refused():
     """Else one client could push the tombstone floor beyond all others' clocks."""
-    assert _run(_table(), 1, (A, _request(1, session=NOW + CLOCK_SLACK_NS + 1))) == []
+    assert _run(_table(), 1, (A, _request(1, session=NOW + SECOND + CLOCK_SLACK_NS + 1))) == []
 
 
 def test_lane_keeps_order_across_slots():
@@ -164,3 +166,62 @@ def test_static_flaws():
     assert envelope_flaw(_request(1, after=(0, 0)), 10, 64) == "bad-lanes"
     assert envelope_flaw(_request(5, after=(5,)), 10, 64) == "bad-lanes"
     assert envelope_flaw(_request(1), 1 << 30, 64) == "envelope-too-large"
+
+
+# --- sessions dated ahead of the agreed time ----------------------------------------------------------------------
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def test_sessions_dated_ahead_lock_nobody_out():
+    """Any number of keys dated an hour ahead take a part of the table; who comes with the right time gets in."""
+    table = _table(sessions_max=16)
+    ahead = NOW + CLOCK_SLACK_NS
+    _run(table, 1, *((_key(number), _request(1, session=ahead)) for number in range(40)))
+    assert len(table) == 16 // AHEAD_SHARE
+    for seq in range(2, 60):
+        assert _run(table, seq, (_key(100 + seq), _request(1, session=NOW + seq * SECOND))) != []
+    assert len(table) == 16
+
+
+def test_floor_never_passes_the_agreed_time():
+    """Eviction leaves those dated ahead alone until their time has come; then they go like all others, for good."""
+    table = _table(sessions_max=4)
+    early = NOW + 10 * SECOND
+    assert _run(table, 1, (A, _request(1, session=early))) != []
+    for seq in range(2, 9):
+        assert _run(table, seq, (_key(seq), _request(1, session=NOW + seq * SECOND))) != []
+        assert table.get(A, early) is not None
+    for seq in range(11, 16):
+        _run(table, seq, (_key(seq), _request(1, session=NOW + seq * SECOND)))
+    assert table.get(A, early) is None and table.is_expired(A, early)
+    assert _run(table, 20, (A, _request(2, session=early))) == []
+
+
+def test_refusal_for_being_early_is_not_for_ever():
+    """No room for more that are dated ahead: the same envelope executes once its time has come, and once only."""
+    table = _table(sessions_max=8)
+    early = NOW + 5 * SECOND
+    _run(table, 1, *((_key(number), _request(1, session=early)) for number in range(2)))
+    assert _run(table, 2, (A, _request(1, session=early))) == []
+    assert not table.is_expired(A, early)
+    assert _run(table, 5, (A, _request(1, session=early))) == [(1, b"op")]
+    assert _run(table, 6, (A, _request(1, session=early))) == []
+
+
+def test_restored_table_knows_who_is_ahead():
+    """Who cannot be evicted follows from the incarnations and the agreed time, not from this process's memory."""
+    table = _table(sessions_max=8)
+    for seq in range(1, 12):
+        shift = 6 if seq % 4 == 0 else 0
+        _run(table, seq, (_key(seq), _request(1, session=NOW + (seq + shift) * SECOND)))
+    digests, pages = table.checkpoint()
+    other = _table(sessions_max=8)
+    other.restore([pages[digest] for digest in digests])
+    for seq in range(12, 40):
+        shift = seq % 5 * (seq % 3)
+        request = (_key(seq), _request(1, session=NOW + (seq + shift) * SECOND))
+        assert _run(table, seq, request) == _run(other, seq, request)
+        assert table.checkpoint()[0] == other.checkpoint()[0]

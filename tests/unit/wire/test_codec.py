@@ -100,7 +100,7 @@ EXAMPLES: dict[str, Message] = {
     "signed_request": SignedRequest(D, b"payload", S),
     "proposal": Proposal(SIGNED, b"batch"),
     "reply": Reply(7, 2, 0, 1, D, b"bundle"),
-    "refusal": Refusal(7, 1, "session-expired"),
+    "refusal": Refusal(7, 1, "session-expired", 1_700_000_000_000_000_000),
     "query": Query(9, 2, True, b"operation"),
     "query_reply": QueryReply(9, 2, 0, 0, b"value"),
     "status": Status(0, 1, True, 128, 130, (0, 2), D),

@@ -1,0 +1,120 @@
+"""A replica under load: refusals that say so, grievances that floods do not cause, answers within a budget."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bft.core import budget
+from bft.core.execution import BUSY, EARLY
+from bft.core.pool import CLIENT_ENVELOPES_MAX
+from bft.core.queries import CLIENT_SHARE, WAITING_MAX
+from bft.digests import batch_digest
+from bft.events import Effect
+from bft.messages import BatchBody, FetchBatch, FetchPages, Query, Refusal, Reply, Suspect
+from bft.sim.world import EPOCH_NS
+from tests.conftest import CLIENT
+
+HOUR_NS = 3_600_000_000_000
+GET = msgspec.msgpack.encode(["get", "k1"])
+
+
+def _fill(bench) -> None:
+    for number in range(1, 1 + CLIENT_ENVELOPES_MAX):
+        bench.deliver(CLIENT, bench.request(number, acknowledged=number))
+
+
+def test_client_that_sends_too_much_is_told_so(bench):
+    """BUSY goes to the client itself, never to who passes its envelopes on."""
+    _fill(bench)
+    more = bench.request(9999, acknowledged=9999)
+    bench.deliver(CLIENT, more)
+    assert [(refusal.number, refusal.reason) for refusal in bench.sent(Refusal)] == [(9999, BUSY)]
+    assert bench.rejections() == ["pool-full"]
+    bench.deliver(2, more)
+    assert not bench.sent(Refusal)
+
+
+def test_early_session_is_told_the_agreed_time(bench):
+    """The client learns by how much its clock is wrong."""
+    ahead = bench.request(1, session=EPOCH_NS + 2 * HOUR_NS)
+    said: list[Effect] = []
+    step = bench.step
+    bench.step = lambda event: said.extend(step(event))
+    bench.order(1, bench.batch(ahead))
+    (refusal,) = bench.sent(Refusal, said)
+    assert refusal.reason == EARLY
+    assert 0 < refusal.time_ns < EPOCH_NS + HOUR_NS
+
+
+def test_flood_of_one_client_is_no_grievance_while_its_turn_comes(make_bench):
+    """A primary that orders one envelope of many per half timeout is fair to a client that sent too many at once."""
+    bench = make_bench(protocol={"batch_operations_max": 8})
+    requests = [bench.request(number, acknowledged=number) for number in range(1, 8)]
+    for request in requests:
+        bench.deliver(CLIENT, request)
+    complaints = []
+    for seq, request in enumerate(requests, 1):
+        complaints += bench.sent(Suspect, bench.wait(200))
+        bench.order(seq, bench.batch(request))
+    assert complaints == []
+
+
+def test_envelope_left_aside_is_a_grievance_though_later_ones_are_ordered(make_bench):
+    """It stays the oldest: a primary cannot censor one operation of a client by serving its others."""
+    bench = make_bench()
+    requests = [bench.request(number, acknowledged=1) for number in range(1, 8)]
+    for request in requests:
+        bench.deliver(CLIENT, request)
+    complaints = []
+    for seq, request in enumerate(requests[1:], 1):
+        complaints += bench.sent(Suspect, bench.wait(100))
+        bench.order(seq, bench.batch(request))
+    assert [complaint.reason for complaint in complaints[:1]] == ["request-timeout"]
+
+
+def test_primary_takes_first_what_a_backup_waits_for(make_bench):
+    """An envelope that is here already, behind a thousand others of its client, is proposed next."""
+    bench = make_bench(me=0, protocol={"batch_operations_max": 4, "pipeline": 1})
+    for number in range(1, 40):
+        bench.deliver(CLIENT, bench.request(number, acknowledged=1))
+    bench.deliver(2, bench.request(39, acknowledged=1))
+    proposed = bench.replica._state.pool.take(9, 2, 1 << 20)
+    assert 39 in [pending.request.number for pending in proposed]
+
+
+def test_retransmissions_are_answered_within_a_budget(bench):
+    """An envelope that was executed brings its replies again, but not without end."""
+    request = bench.request(1)
+    bench.order(1, bench.batch(request))
+    replies = sum(len(bench.sent(Reply, bench.deliver(CLIENT, request))) for _ in range(2 * budget.ANSWERS_PER_TICK))
+    assert replies == budget.ANSWERS_PER_TICK
+    assert bench.rejections() == ["asks-too-much"]
+    bench.wait(20)
+    assert bench.sent(Reply, bench.deliver(CLIENT, request))
+
+
+def test_fetches_are_answered_within_a_budget(bench):
+    """A replica that asks for one batch for ever gets it a bounded number of times per tick, and others as often."""
+    body = bench.batch()
+    bench.order(1, body)
+    fetch = FetchBatch(batch_digest(body))
+    for _ in range(budget.ANSWERS_PER_TICK):
+        assert bench.sent(BatchBody, bench.deliver(2, fetch))
+    assert not bench.sent(BatchBody, bench.deliver(2, fetch))
+    assert bench.rejections() == ["asks-too-much"]
+    bench.deliver(2, FetchPages((bytes(32),)))
+    assert bench.rejections() == ["asks-too-much"]
+    assert bench.sent(BatchBody, bench.deliver(3, fetch))
+
+
+def test_queries_of_many_hostile_keys_leave_an_honest_client_its_share(bench):
+    """The queue is full of three keys' queries: a fourth client's are taken, and the largest gives way."""
+    for key in (7, 8, 9):
+        for nonce in range(1, 1 + WAITING_MAX // CLIENT_SHARE):
+            bench.deliver(bytes([key]) * 32, Query(nonce, 5, True, b""))
+    assert WAITING_MAX - 3 < bench.replica.summary()["waiting_queries"] <= WAITING_MAX
+    for nonce in range(1, 100):
+        assert CLIENT not in [effect.to for effect in bench.deliver(CLIENT, Query(nonce, 5, True, GET))]
+    load = bench.replica._state.waiting_load
+    assert load[CLIENT][0] == 99
+    assert bench.replica.summary()["waiting_queries"] <= WAITING_MAX

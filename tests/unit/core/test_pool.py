@@ -1,0 +1,232 @@
+"""The pool is fair: deficit round robin between clients, and who holds most makes room for others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bft.core.pool import (
+    CLIENT_ENVELOPES_MAX,
+    ENVELOPE_WORK,
+    QUANTUM,
+    RECENT_SLOTS,
+    RIDE_SHARE,
+    SLOT_WORK,
+    URGENT_MAX,
+    Pending,
+    Pool,
+)
+from bft.messages import Request, SignedRequest
+
+BATCH_OPERATIONS = 2048
+BATCH_BYTES = 1 << 20
+
+
+def _pending(client: int, number: int, operations: int = 1, payload: int = 0) -> Pending:
+    packet = SignedRequest(bytes([client]) * 32, bytes(payload), bytes(64))
+    return Pending(packet, Request(1, number, 1, (b"",) * operations, ()), 0)
+
+
+def _fill(pool: Pool, client: int, envelopes: int, operations: int = 1, payload: int = 0) -> None:
+    for number in range(envelopes):
+        assert pool.add(_pending(client, 1 + number * operations, operations, payload))
+
+
+def _batches(pool: Pool, count: int, operations_max: int = BATCH_OPERATIONS) -> list[list[Pending]]:
+    return [pool.take(seq, operations_max, BATCH_BYTES) for seq in range(1, count + 1)]
+
+
+def _shares(batches: list[list[Pending]]) -> Counter[int]:
+    shares: Counter[int] = Counter()
+    for batch in batches:
+        for pending in batch:
+            shares[pending.signed.client[0]] += pending.work
+    return shares
+
+
+# --- shares -------------------------------------------------------------------------------------------------------
+
+
+def test_clients_that_wait_share_alike_whatever_the_size_of_their_envelopes() -> None:
+    """One sends single operations, one eights, one 200 at a time, one the largest envelopes there are."""
+    pool = Pool()
+    _fill(pool, 1, 4000)
+    _fill(pool, 2, 4000, operations=8)
+    _fill(pool, 3, 200, operations=200)
+    _fill(pool, 4, 20, operations=4096)
+    shares = _shares(_batches(pool, 16))
+    mean = sum(shares.values()) / 4
+    assert all(abs(share - mean) <= 4096 + QUANTUM + ENVELOPE_WORK for share in shares.values()), shares
+    assert min(shares.values()) > 0.5 * mean
+
+
+def test_large_payloads_count_too() -> None:
+    """Bytes cost as operations do: a client of 32 KiB envelopes gets no more than one of small ones."""
+    pool = Pool()
+    _fill(pool, 1, 4000)
+    _fill(pool, 2, 400, payload=32 * 1024)
+    shares = _shares(_batches(pool, 12))
+    assert shares[2] <= 1.1 * shares[1] + QUANTUM
+
+
+def test_small_client_is_in_the_next_batch_however_much_another_waits() -> None:
+    """A flood of thousands delays an honest envelope by one turn, not by the flood."""
+    pool = Pool()
+    _fill(pool, 9, CLIENT_ENVELOPES_MAX, operations=4)
+    _batches(pool, 2)
+    pool.add(_pending(1, 1))
+    assert any(pending.signed.client[0] == 1 for pending in _batches(pool, 1)[0])
+
+
+def test_a_lone_client_gets_everything() -> None:
+    """Fairness costs nothing where nobody else waits: the batch is full, in order."""
+    pool = Pool()
+    _fill(pool, 1, 100, operations=64)
+    (batch,) = _batches(pool, 1)
+    assert sum(len(pending.request.operations) for pending in batch) == BATCH_OPERATIONS
+    assert [pending.request.number for pending in batch] == [1 + 64 * place for place in range(32)]
+
+
+def test_turn_that_a_full_batch_cut_short_goes_on_in_the_next() -> None:
+    """Nobody loses its turn to the end of a batch, and nobody gains another by it."""
+    pool = Pool()
+    for client in (1, 2, 3):
+        _fill(pool, client, 64, operations=100)
+    shares = _shares(_batches(pool, 9, operations_max=300))
+    assert max(shares.values()) - min(shares.values()) <= QUANTUM
+
+
+def test_idle_client_saves_nothing_up() -> None:
+    """Turns that a client did not need do not add up to a burst later."""
+    pool = Pool()
+    _fill(pool, 2, 2000, operations=8)
+    for seq in range(1, 20):
+        pool.add(_pending(1, seq))
+        pool.take(seq, 64, BATCH_BYTES)
+    _fill(pool, 1, 400, operations=8)
+    shares = _shares(_batches(pool, 4))
+    assert shares[1] <= shares[2] + 2 * QUANTUM + SLOT_WORK
+
+
+def test_client_without_end_gets_no_more_than_the_others_use() -> None:
+    """Three callers with one envelope open each, and a flood: what they leave while they wait is not the flood's.
+
+    A slot executes per step; up to four are in flight.
+    """
+    pool = Pool()
+    _fill(pool, 9, 4000, operations=8)
+    flying: list[list[Pending]] = []
+    calls = dict.fromkeys((1, 2, 3), 0)
+    shares: Counter[int] = Counter()
+    waiting = [1, 2, 3]
+    alone = 0
+    for seq in range(1, 400):
+        for client in waiting:
+            calls[client] += 1
+            pool.add(_pending(client, 40 * calls[client], operations=40))
+        waiting = []
+        if len(flying) < 4 and pool.is_due:
+            batch = pool.take(seq, BATCH_OPERATIONS, BATCH_BYTES)
+            assert batch, "a due pool has something"
+            flying.append(batch)
+        if len(flying) > 1 or not pool.is_due:
+            done = flying.pop(0)
+            shares.update(_shares([done]))
+            alone += {pending.signed.client[0] for pending in done} == {9}
+            for pending in done:
+                pool.remove(pending.key, 0)
+                if pending.signed.client[0] != 9:
+                    waiting.append(pending.signed.client[0])
+    assert min(calls.values()) > 300, "they come back as if nobody else were there"
+    assert alone < 100, "a slot of its own now and then"
+    assert shares[9] <= sum(calls.values()) // 3 * (QUANTUM // RIDE_SHARE) + 100 * QUANTUM
+    assert shares[9] >= 0.3 * min(shares[client] for client in calls), "it has its share"
+
+
+def test_flood_gets_everything_when_nobody_else_comes() -> None:
+    """Others that were served lately are forgotten after some slots, and until then it is served when all is idle."""
+    pool = Pool()
+    _fill(pool, 1, 1)
+    _fill(pool, 9, 4000)
+    slots = 0
+    while pool.is_due:
+        slots += 1
+        for pending in pool.take(slots, BATCH_OPERATIONS, BATCH_BYTES):
+            pool.remove(pending.key, 0)
+    assert len(pool) == 0
+    assert slots <= RECENT_SLOTS + 4
+
+
+def test_busy_client_beside_idle_ones_rides_in_their_slots() -> None:
+    """A bulk load next to a few single calls is not held to their average: it adds to every slot."""
+    pool = Pool()
+    for number in range(400):
+        pool.add(_pending(9, 1 + 100 * number, operations=100))
+    carried = 0
+    for seq in range(1, 100):
+        pool.add(_pending(1 + seq % 3, seq))
+        batch = pool.take(seq, BATCH_OPERATIONS, BATCH_BYTES)
+        carried += sum(len(pending.request.operations) for pending in batch if pending.signed.client[0] == 9)
+        if seq > 2:
+            for pending in batch:
+                pool.remove(pending.key, 0)
+    assert carried >= 90 * (QUANTUM // RIDE_SHARE - ENVELOPE_WORK - 20)
+
+
+def test_envelope_larger_than_a_batch_goes_alone() -> None:
+    """Else it would wait for ever."""
+    pool = Pool()
+    _fill(pool, 1, 2, operations=4096)
+    assert [len(batch) for batch in _batches(pool, 3)] == [1, 1, 0]
+    assert not pool.is_due
+
+
+def test_new_view_proposes_everything_again() -> None:
+    """What a slot of the old view held waits again, oldest first."""
+    pool = Pool()
+    _fill(pool, 1, 5)
+    pool.take(1, 3, BATCH_BYTES)
+    pool.mark_proposed((bytes([1]) * 32, 1, 4), 2)
+    pool.reset()
+    assert [pending.request.number for pending in pool.take(1, 99, BATCH_BYTES)] == [1, 2, 3, 4, 5]
+
+
+# --- room ---------------------------------------------------------------------------------------------------------
+
+
+def test_full_pool_makes_room_at_the_expense_of_whoever_holds_most() -> None:
+    """A small client gets in; the newest of the largest go; the largest itself is refused."""
+    pool = Pool(bytes_max=200 * 1024)
+    _fill(pool, 9, 200)
+    assert not pool.add(_pending(9, 999))
+    assert pool.add(_pending(1, 1))
+    assert {pending.signed.client[0] for pending in pool.evicted} == {9}
+    assert max(pending.request.number for pending in pool if pending.signed.client[0] == 9) < 200
+    assert len(pool) <= 200
+
+
+def test_eviction_stops_where_all_hold_alike() -> None:
+    """Clients of equal size do not push each other out in turns."""
+    pool = Pool(bytes_max=100 * 1024)
+    _fill(pool, 1, 50)
+    _fill(pool, 2, 50)
+    assert not pool.add(_pending(1, 999))
+    assert not pool.evicted
+
+
+def test_what_a_slot_holds_is_not_evicted() -> None:
+    """It must be there if the view fails, to be proposed again."""
+    pool = Pool(bytes_max=100 * 1024)
+    _fill(pool, 9, 100)
+    pool.take(1, 100, BATCH_BYTES)
+    assert not pool.add(_pending(1, 1))
+    assert len(pool) == 100
+
+
+def test_what_a_backup_waits_for_goes_first_but_little_of_it() -> None:
+    """A client that shows a backup first what it shows the primary last does not make the primary look slow."""
+    pool = Pool()
+    _fill(pool, 9, 1000)
+    for number in range(1000, 1000 - 2 * URGENT_MAX, -1):
+        pool.promote((bytes([9]) * 32, 1, number), 2)
+    first = [pending.request.number for pending in pool.take(1, 10, BATCH_BYTES)]
+    assert first == [1000, 1, 999, 2, 3, 4, 5, 6, 7, 8], "every other one: neither order starves"
