@@ -168,7 +168,7 @@ class Pool:
         self._queues: dict[bytes, Queue] = {}
         self._ring: dict[bytes, None] = {}
         self._recent: dict[bytes, tuple[int, int]] = {}
-        self._virtual = 0
+        self._virtual = self._remainder = 0
         self._slack = 2 * quantum + SLOT_WORK
         self._proposed = 0
         self._bytes = 0
@@ -376,11 +376,11 @@ class Pool:
         if all(self._is_ahead(client) for client in self._ring):
             self._virtual = min(self._recent[client][1] for client in self._ring) - self._slack
 
-    def _account(self, seq: int, spent: dict[bytes, int]) -> None:
+    def _account(self, seq: int, spent: dict[bytes, int], slot: int = SLOT_WORK) -> None:
         """Charge a batch to the clients in it, and let virtual time pass for all that are active."""
         if not spent:
             return
-        slot_work = SLOT_WORK // len(spent)
+        slot_work = slot // len(spent)
         for client, work in spent.items():
             _, tag = self._recent.pop(client, (0, 0))
             self._recent[client] = (
@@ -390,7 +390,8 @@ class Pool:
         for client, (last, tag) in list(islice(self._recent.items(), LOOKED_AT)):
             if seq - last > RECENT_SLOTS and tag <= self._virtual:
                 del self._recent[client]  # who is ahead is remembered until it has paid
-        self._virtual += (sum(spent.values()) + SLOT_WORK) // len(self._recent)
+        passed, self._remainder = divmod(sum(spent.values()) + slot + self._remainder, len(self._recent))
+        self._virtual += passed
 
     def mark_proposed(self, key: Key, seq: int) -> int:
         """Note that a slot of this view holds the envelope; returns its work, 0 if it is not here."""
@@ -407,12 +408,16 @@ class Pool:
         return pending.work
 
     def charge(self, seq: int, requests: Sequence[tuple[bytes, Request]]) -> None:
-        """Another replica's batch for this view: note that its envelopes are proposed, and charge it to its clients."""
+        """Another replica's batch for this view: note that its envelopes are proposed, and charge it to its clients.
+
+        The slot itself is not charged: how many there are is the primary's choice, and one that makes a slot of every
+        envelope could call all of its clients greedy.
+        """
         spent: dict[bytes, int] = {}
         for client, request in requests:
             work = self.mark_proposed((client, request.session, request.number), seq)
             spent[client] = spent.get(client, 0) + (work or len(request.operations) + ENVELOPE_WORK)
-        self._account(seq, spent)
+        self._account(seq, spent, slot=0)
 
     def reset(self) -> None:
         """A new view: nothing is proposed yet, and everything must be spread again."""
@@ -426,4 +431,4 @@ class Pool:
             self._rest(client, queue)
         self._ring = dict.fromkeys(self._queues)
         self._recent.clear()
-        self._virtual = self._proposed = 0
+        self._virtual = self._remainder = self._proposed = 0
