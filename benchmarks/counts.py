@@ -48,7 +48,8 @@ class Count:
         self.operations = operations
         self.frames: Counter[str] = Counter()
         self.size: Counter[str] = Counter()
-        case = VirtualCase(n=n, callers=callers, operations=operations)
+        # Without the witnesses of `bft.client.witness`, which come by the clock and not by the operation.
+        case = VirtualCase(n=n, callers=callers, operations=operations, protocol={"witness_interval_ms": 0})
         world = VirtualWorld(case, load_costs(), self._note)
         world.start()
         end = world.now
