@@ -100,11 +100,12 @@ class Client:
         self.on_events_missed: Callable[[EventsMissed], None] = lambda event: None
         self._quorums = cluster.quorums
         self._signer = Ed25519Signer(cluster.id, ClientId(keys.public), keys.seed)
-        self._links = Links(cluster, keys, self._on_frames, self._on_change)
+        self._links = Links(cluster, keys, self._on_frames, self._on_change, self._send)
         self._connected = anyio.Event()
         self._done: dict[int, OnDone] = {}
         self._ticket = 0
         self._flush = anyio.Event()
+        self._in_round = False
         self._wake_at: int | None = None
         self._timer = anyio.Event()
         self._probes = Probes()
@@ -149,7 +150,7 @@ class Client:
         waiter = _Waiter()
         ticket = self._register(operation, waiter)
         self._do(Ask(ticket, operation, 0, consistency == "linearizable"))
-        self._flush.set()
+        self._send_soon()
         return await self._wait(ticket, waiter, timeout)
 
     def submit(self, operation: bytes, on_done: OnDone, *, lane: int = 0) -> None:
@@ -162,7 +163,7 @@ class Client:
             ValueError: the operation is too long.
         """
         self._do(Submit(self._register(operation, on_done), operation, lane))
-        self._flush.set()
+        self._send_soon()
 
     def service(self, service: type[T]) -> ServiceProxy[T]:
         """A typed view of the cluster's service: its commands and queries as async methods."""
@@ -287,6 +288,7 @@ class Client:
                     self.on_events_missed(effect)
 
     def _on_frames(self, replica: int, frames: list[bytes]) -> None:
+        self._in_round = True
         for frame in frames:
             try:
                 packet = decode_packet(frame)
@@ -296,28 +298,34 @@ class Client:
                 self._probes.on_reply(replica, packet)
             else:
                 self._do(Deliver(ReplicaId(replica), packet))
-        self._flush.set()
 
     def _on_change(self, replica: int) -> None:
         self._connected.set()
         self._do(Unreachable(replica))
-        self._flush.set()
+        self._send_soon()
 
     async def run(self) -> None:
         """Keep connections, send and tick, until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_flusher)
             tasks.start_soon(self._run_timer)
-            for replica in range(self._quorums.n):
-                tasks.start_soon(self._links.run, replica)
+            tasks.start_soon(self._links.run)
 
     async def _run_flusher(self) -> None:
         """Send what the calls of this turn of the event loop have put together."""
         while True:
             await self._flush.wait()
             self._flush = anyio.Event()
-            self._do(Flush())
-            self._links.flush()
+            self._send()
+
+    def _send_soon(self) -> None:
+        if not self._in_round:  # whose end sends
+            self._flush.set()
+
+    def _send(self) -> None:
+        self._in_round = False
+        self._do(Flush())
+        self._links.flush()
 
     async def _run_timer(self) -> None:
         """Tick the session when it asked for it; its latest wish counts."""
@@ -329,7 +337,7 @@ class Client:
             if scope.cancelled_caught and self._wake_at is not None and self._wake_at <= time.monotonic_ns():
                 self._wake_at = None
                 self._do(Tick())
-                self._flush.set()
+                self._send_soon()
 
     def close(self) -> None:
         """Refuse further calls, and end every waiting one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import anyio
@@ -15,6 +16,7 @@ from bft.messages import Packet
 from bft.transport.channel import Channel
 from bft.transport.dial import dial
 from bft.transport.handshake import Identity
+from bft.transport.poller import Poller
 from bft.wire.codec import encode
 
 PAUSE_SECONDS = 0.05
@@ -35,12 +37,17 @@ class Links:
         keys: KeyPair,
         on_frames: Callable[[int, list[bytes]], None],
         on_change: Callable[[int], None],
+        after_round: Callable[[], None],
     ) -> None:
-        """`on_frames` gets what a replica sent; `on_change` is called when a connection begins or ends."""
+        """`on_frames` gets what a replica sent; `on_change` is called when a connection begins or ends.
+
+        `after_round` is called when everything that has come from all replicas has been handed over.
+        """
         self._cluster = cluster
         self._identity = Identity(cluster.id, ClientId(keys.public), keys)
         self._on_frames = on_frames
         self._on_change = on_change
+        self._poller = Poller(after_round)
         self._jitter = Random()
         self._outbox: dict[int, list[bytes]] = {}
         self._encoded: tuple[Packet | None, bytes] = (None, b"")
@@ -61,8 +68,14 @@ class Links:
                 channel.send(frames)
         self._outbox.clear()
 
-    async def run(self, replica: int) -> None:
-        """Keep a connection to one replica, for ever."""
+    async def run(self) -> None:
+        """Keep a connection to every replica, and read them, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._poller.run)
+            for replica in range(len(self._cluster.replica)):
+                tasks.start_soon(self._keep, replica)
+
+    async def _keep(self, replica: int) -> None:
         pause = PAUSE_SECONDS
         while True:
             try:
@@ -92,18 +105,10 @@ class Links:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(channel.run_writer)
-                await self._read(replica, channel)
+                await self._poller.serve(channel, partial(self._on_frames, replica))
                 tasks.cancel_scope.cancel()
         finally:
             del self.channels[replica]
             self.failures[replica] = channel.closed or "closed here"
             channel.close()
         self._on_change(replica)
-
-    async def _read(self, replica: int, channel: Channel) -> None:
-        while True:
-            try:
-                frames = await channel.receive()
-            except TransportError:
-                return
-            self._on_frames(replica, frames)

@@ -1,9 +1,9 @@
 """The driver: feeds a node with frames and ticks, and carries its effects out in order.
 
-Readers hand over all frames of a read; the node steps through them at once, and its effects queue up. One flusher,
-which runs after all readers that were ready, takes the whole queue: it writes the records of *all* queued effects in
-one transaction, then sends everything queued before it took them, each peer's packets in one go. While a write runs in
-its thread, further input is stepped and queues behind it: group commit.
+The poller hands over all frames of a read; the node steps through them at once, and its effects queue up. When every
+connection that was ready has been read, `flush` takes the whole queue: it writes the records of *all* queued effects in
+one transaction, then sends everything queued before it took them, each peer's packets in one go. A write that waits for
+a disk runs in a thread; meanwhile further input is stepped and queues behind it: group commit.
 
 Safety: nothing that stands after a `Persist` leaves before the record is durable; a failed write stops everything, and
 nothing further is sent (`PROTOCOL.md` 18).
@@ -109,7 +109,8 @@ class Driver:
         self._durability = durability
         self._clock = clock or Clock()
         self._queue: list[Outgoing] = []
-        self._flusher = trio.lowlevel.ParkingLot()
+        self._writing: list[Outgoing] = []
+        self._writer = trio.lowlevel.ParkingLot()
         self._timer_at: Nanos | None = None
         self._timer_moved = trio.Event()
         self._sleeping_until: Nanos = 0
@@ -123,11 +124,11 @@ class Driver:
         """
         async with trio.open_nursery() as nursery:
             self._step(Start())
-            nursery.start_soon(self._flush_forever)
+            nursery.start_soon(self._write_forever)
             nursery.start_soon(self._tick_forever)
 
     def receive(self, peer: Peer, frames: Sequence[bytes]) -> None:
-        """Take what a read from `peer` brought."""
+        """Take what a read from `peer` brought; `flush` must follow before the caller waits for anything."""
         self._stats.frames_in += len(frames)
         if len(self._queue) >= QUEUE_EFFECTS_MAX:
             self._stats.dropped["overloaded"] += len(frames)
@@ -144,8 +145,6 @@ class Driver:
                 self._queue.append(Send(peer, ProbeReply(event.packet.nonce, self._describe())))
             else:
                 self._take(step(event, now), now)
-        if self._queue:
-            self._flusher.unpark()
 
     # --- stepping ---
 
@@ -155,8 +154,7 @@ class Driver:
     def _step(self, event: Input) -> None:
         now = self._clock.now()
         self._take(self._machine.step(event, now), now)
-        if self._queue:
-            self._flusher.unpark()
+        self.flush()
 
     def _take(self, effects: list[Effect], now: Nanos) -> None:
         """Queue what must keep its order; do the rest at once."""
@@ -173,27 +171,41 @@ class Driver:
 
     # --- carrying out ---
 
-    async def _flush_forever(self) -> None:
-        while True:
-            if self._queue:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._flusher.park()
+    def flush(self) -> None:
+        """Carry out what is queued; what stands behind a slow write waits for it.
+
+        Raises:
+            StorageError: a write failed; nothing after it was sent.
+        """
+        while self._queue and not self._writing:
             queue, self._queue = self._queue, []
             first = next((index for index, effect in enumerate(queue) if isinstance(effect, Persist)), None)
             if first is None:
                 self._send(queue)
                 continue
             self._send(queue[:first])
-            await self._write([effect.record for effect in queue[first:] if isinstance(effect, Persist)])
+            records = [effect.record for effect in queue[first:] if isinstance(effect, Persist)]
+            if self._is_slow(records):
+                self._writing = queue[first:]
+                self._writer.unpark()
+                return
+            self._write(records)
             self._send(queue[first:])
 
-    async def _write(self, records: list[Record]) -> None:
+    async def _write_forever(self) -> None:
+        """Do the slow writes in a thread, one at a time."""
+        while True:
+            if not self._writing:
+                await self._writer.park()
+            records = [effect.record for effect in self._writing if isinstance(effect, Persist)]
+            await trio.to_thread.run_sync(self._write, records)
+            written, self._writing = self._writing, []
+            self._send(written)
+            self.flush()
+
+    def _write(self, records: list[Record]) -> None:
         started = time.perf_counter_ns()
-        if self._is_slow(records):
-            await trio.to_thread.run_sync(self._store.write, records)
-        else:
-            self._store.write(records)
+        self._store.write(records)
         self._stats.write_ns += time.perf_counter_ns() - started
         self._stats.writes += 1
         self._stats.records += len(records)

@@ -27,11 +27,12 @@ from bft.runtime.driver import Driver
 from bft.runtime.evidence import EvidenceKeeper
 from bft.runtime.links import LinkLimits, Links
 from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
-from bft.transport.channel import Channel, ChannelClosed
+from bft.transport.channel import Channel
 from bft.transport.dial import FRAME_BYTES_MAX, dial
 from bft.transport.frames import ReceiveBudget
 from bft.transport.handshake import HANDSHAKE_SECONDS, Host, Identity, refuse, welcome
 from bft.transport.listener import STRANGERS_MAX, Listener, listen
+from bft.transport.poller import Poller
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class ReplicaServer:
     ) -> None:
         self._summary = parts.summary
         driver = self._make_driver(parts, store)
+        poller = Poller(driver.flush)
         self._listener = Listener(
             sockets,
             host,
@@ -189,10 +191,11 @@ class ReplicaServer:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(driver.run)
-                    nursery.start_soon(self._listener.run, partial(self._answer, driver))
+                    nursery.start_soon(poller.run)
+                    nursery.start_soon(self._listener.run, partial(self._answer, driver, poller))
                     for peer in range(len(self._cluster.replica)):
                         if peer != self._me:
-                            nursery.start_soon(self._keep_dialed, driver, keys, ReplicaId(peer))
+                            nursery.start_soon(self._keep_dialed, driver, poller, keys, ReplicaId(peer))
                     self._log.info("serves with durability %s", self._local.durability)
                     task_status.started()
         except BaseExceptionGroup as group:
@@ -220,7 +223,7 @@ class ReplicaServer:
 
     # --- connections ---
 
-    async def _answer(self, driver: Driver, channel: Channel, peer: Peer) -> None:
+    async def _answer(self, driver: Driver, poller: Poller, channel: Channel, peer: Peer) -> None:
         """Serve a connection that somebody opened, to its end."""
         no_room = self._links.enter(peer, channel)
         if no_room is not None:
@@ -229,11 +232,11 @@ class ReplicaServer:
         limits = self._limits
         welcome(channel, limits.client_frame_bytes_max if isinstance(peer, bytes) else limits.replica_frame_bytes_max)
         try:
-            await _read(driver, channel, peer)
+            await _read(driver, poller, channel, peer)
         finally:
             self._links.leave(peer, channel)
 
-    async def _keep_dialed(self, driver: Driver, keys: KeyPair, peer: ReplicaId) -> None:
+    async def _keep_dialed(self, driver: Driver, poller: Poller, keys: KeyPair, peer: ReplicaId) -> None:
         """Hold a connection to another replica, for as long as this one lives."""
         identity = Identity(self._cluster.id, self._me, keys)
         entry = self._cluster.replica[peer]
@@ -249,15 +252,15 @@ class ReplicaServer:
                     self._log.info("no connection to r%d: %s", peer, failure)
             else:
                 pause, failure = self._limits.redial_seconds_min, ""
-                await self._use_dialed(driver, channel, peer)
+                await self._use_dialed(driver, poller, channel, peer)
             await trio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, self._limits.redial_seconds_max)
 
-    async def _use_dialed(self, driver: Driver, channel: Channel, peer: ReplicaId) -> None:
+    async def _use_dialed(self, driver: Driver, poller: Poller, channel: Channel, peer: ReplicaId) -> None:
         self._log.info("connected to r%d", peer)
         self._links.attach(peer, channel)
         try:
-            await _read(driver, channel, peer)
+            await _read(driver, poller, channel, peer)
         finally:
             self._links.detach(peer)
             channel.close()
@@ -292,15 +295,12 @@ async def _stop_on(signals: AsyncIterator[int], server: ReplicaServer) -> None:
         server.stop()
 
 
-async def _read(driver: Driver, channel: Channel, peer: Peer) -> None:
+async def _read(driver: Driver, poller: Poller, channel: Channel, peer: Peer) -> None:
     """Hand everything that comes over a channel to the driver, until it ends."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.run_writer)
-        try:
-            while True:
-                driver.receive(peer, await channel.receive())
-        except ChannelClosed:
-            nursery.cancel_scope.cancel()
+        await poller.serve(channel, partial(driver.receive, peer))
+        nursery.cancel_scope.cancel()
 
 
 def _load_service(path: str) -> StateMachine:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import anyio
 
 from bft.errors import TransportError
 from bft.transport.frames import HEADER_BYTES, FrameReader, FrameViolation, ReceiveBudget, pack
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
+"""Taken from the socket at once; a longer buffer is mapped and unmapped for every read, at ten times the price."""
+RECORD_BYTES = 16 * 1024
+"""The longest record of TLS, and so what one read can bring."""
 WRITE_BYTES = 256 * 1024
 SEND_BUFFER_BYTES_MAX = 64 * 1024 * 1024
 
@@ -34,6 +37,7 @@ class Channel:
     Attributes:
         dropped: frames that `send` did not take, since the buffer was full or the channel closed.
         closed: why the channel is closed; None while it is open.
+        on_close: called once, just before the socket is closed.
         address: the peer's address, for people.
     """
 
@@ -55,13 +59,14 @@ class Channel:
         self._reader = FrameReader(frame_bytes_max, budget)
         self._ready: list[bytes] = []
         self._sealed = b""
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | memoryview] = deque()
         self._queued_bytes = 0
         self._buffer_bytes_max = buffer_bytes_max
         self._stalled: anyio.Event | None = None
         self._is_stalled = False
         self.dropped = 0
         self.closed: str | None = None
+        self.on_close: Callable[[], None] | None = None
         self.address = _address(sock)
 
     @property
@@ -106,8 +111,26 @@ class Channel:
         while not self._ready:
             await self._pull()
             self._decrypt()
+        return self.take_early()
+
+    def read_ready(self) -> list[bytes]:
+        """All whole frames that one read brings, perhaps none; never waits. Not while a task is in `receive`.
+
+        Raises:
+            ChannelClosed: as `receive`.
+        """
+        if self._take_in():
+            self._decrypt()
+        return self.take_early()
+
+    def take_early(self) -> list[bytes]:
+        """Frames that have been read and not handed over."""
         frames, self._ready = self._ready, []
         return frames
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
 
     async def receive_one(self) -> bytes:
         """The next frame alone; what came with it is kept. Raises as `receive` does."""
@@ -149,6 +172,8 @@ class Channel:
         self._queued_bytes = 0
         if self._stalled is not None:
             self._stalled.set()
+        if self.on_close is not None:
+            self.on_close()
         anyio.notify_closing(self._socket)
         self._socket.close()
 
@@ -175,9 +200,9 @@ class Channel:
         """Encrypt and write until the queue is empty (True) or the socket takes no more (False)."""
         while self.closed is None:
             if not self._sealed:
-                self._seal()
-                if not self._sealed:
+                if not self._queue and not self._outgoing.pending:
                     return True
+                self._seal()
             try:
                 sent = self._socket.send(self._sealed)
             except (BlockingIOError, InterruptedError):
@@ -193,15 +218,11 @@ class Channel:
         room = WRITE_BYTES
         while self._queue and room > 0:
             data = self._queue.popleft()
-            view = memoryview(data)
-            done = 0
-            while done < len(data) and room > 0:
-                wrote = self._tls.write(view[done:])
-                done += wrote
-                room -= wrote
-            if done < len(data):
-                self._queue.appendleft(data[done:])
-            self._queued_bytes -= done
+            wrote = self._tls.write(data)  # one record at most
+            room -= wrote
+            self._queued_bytes -= wrote
+            if wrote < len(data):
+                self._queue.appendleft(memoryview(data)[wrote:])
         self._sealed = self._outgoing.read()
 
     async def _push(self) -> None:
@@ -223,34 +244,43 @@ class Channel:
     async def _pull(self) -> None:
         """Take what the socket has; waits until it has something."""
         try:
-            data = None
-            while data is None and self.closed is None:
+            while True:
                 await anyio.wait_readable(self._socket)
-                data = self._receive_ready()
+                if self._take_in():
+                    return
         except anyio.ClosedResourceError:
             raise ChannelClosed(self.closed or "closed here") from None
+        except OSError as error:
+            raise self._closing(f"connection lost: {error.strerror or error}") from error
+
+    def _take_in(self) -> bool:
+        """Take what the socket has; False if it has nothing."""
+        if self.closed is not None:
+            raise ChannelClosed(self.closed)
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
         except OSError as error:
             raise self._closing(f"connection lost: {error.strerror or error}") from error
         if not data:
             raise self._closing("the other side closed the connection")
         self._incoming.write(data)
-
-    def _receive_ready(self) -> bytes | None:
-        try:
-            return self._socket.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return None
+        return True
 
     def _decrypt(self) -> None:
-        """Turn received bytes into frames."""
+        """Turn received bytes into frames.
+
+        Asking TLS for more than it has costs an exception, more than the reading itself: so it is asked whether it has.
+        """
         parts: list[bytes] = []
         try:
-            while True:
-                parts.append(self._tls.read(READ_BYTES))
+            while self._incoming.pending or self._tls.pending():
+                parts.append(self._tls.read(RECORD_BYTES))
                 if not parts[-1]:
                     raise ssl.SSLZeroReturnError
         except ssl.SSLWantReadError:
-            pass
+            pass  # half a record, or one of TLS's own
         except ssl.SSLZeroReturnError:
             if len(parts) < 2:
                 raise self._closing("the other side closed the connection") from None

@@ -124,6 +124,11 @@ class Bench:
         )
 
     def give(self, nonce: int, *effects: Effect) -> None:
+        """A read that is alone in its round."""
+        self.read(nonce, *effects)
+        self.driver.flush()
+
+    def read(self, nonce: int, *effects: Effect) -> None:
         self.script.effects[nonce] = list(effects)
         self.driver.receive(ReplicaId(1), [encode(note(nonce))])
 
@@ -167,13 +172,14 @@ async def test_input_during_a_write_is_committed_as_one_group_after_it(nursery: 
 
 
 async def test_outputs_of_several_readers_leave_together(nursery: trio.Nursery) -> None:
-    """What several reads bring before the flusher runs goes out in one send per peer, in order."""
+    """What the reads of one round bring goes out in one send per peer, in order."""
     bench = Bench("memory")
     nursery.start_soon(bench.driver.run)
     await settle()
-    bench.give(1, Broadcast(note(1)), Send(ReplicaId(2), note(2)))
-    bench.give(2, Broadcast(note(3)))
-    await settle()
+    bench.read(1, Broadcast(note(1)), Send(ReplicaId(2), note(2)))
+    bench.read(2, Broadcast(note(3)))
+    assert bench.links.calls == []
+    bench.driver.flush()
     assert bench.links.calls == [(1, [1, 3]), (2, [1, 2, 3]), (3, [1, 3])]
 
 
@@ -209,7 +215,7 @@ async def test_probe_is_answered_by_the_driver(nursery: trio.Nursery) -> None:
     nursery.start_soon(bench.driver.run)
     await settle()
     bench.driver.receive(ALICE, [encode(Probe(9))])
-    await settle()
+    bench.driver.flush()
     assert bench.links.calls == [(ALICE, [9])]
     assert bench.script.seen == [Start()]
 
