@@ -46,7 +46,7 @@ class Configuration:
     Attributes:
         members: ascending by id.
         base: the slot after which the epoch begins; 0 for the first.
-        next_id: replicas that join must have this id or a higher one: ids are never used again.
+        former: ids of all that were members before and are no more: they are never used again.
         admins: public keys of those who may change the membership; empty if nobody may.
         threshold: how many of them must sign a change.
         quorums: the membership's thresholds.
@@ -55,7 +55,7 @@ class Configuration:
     epoch: int
     members: tuple[Member, ...]
     base: int
-    next_id: int
+    former: frozenset[int]
     admins: frozenset[bytes]
     threshold: int
     quorums: Quorums = field(init=False)
@@ -73,6 +73,11 @@ class Configuration:
         """32-byte digest of epoch, ids and keys; addresses may move, and cluster files may differ in them."""
         return members_digest(encode((self.epoch, [(member.id, member.key) for member in self.members])))
 
+    @property
+    def next_id(self) -> int:
+        """The lowest id above all that were ever used: a good one for whoever joins."""
+        return max((*self.quorums.members, *self.former)) + 1
+
     def member(self, replica: int) -> Member | None:
         """The member of this id, if it is one."""
         return next((member for member in self.members if member.id == replica), None)
@@ -81,7 +86,7 @@ class Configuration:
 def genesis(cluster: Cluster) -> Configuration:
     """The first epoch: the replicas of the cluster file."""
     members = tuple(Member(entry.id, bytes.fromhex(entry.key), entry.host, entry.port) for entry in cluster.replica)
-    return Configuration(0, members, 0, len(members), cluster.admin_keys, cluster.admin_threshold)
+    return Configuration(0, members, 0, frozenset(), cluster.admin_keys, cluster.admin_threshold)
 
 
 def activation(seq: int, protocol: Protocol) -> int:
@@ -146,7 +151,7 @@ def _members_flaw(configuration: Configuration, members: Sequence[Member], proto
         return "address-twice"
     if not all(member.host.isascii() and member.host.isprintable() for member in members):
         return "bad-address"
-    if any(member.id < configuration.next_id and member.id not in configuration.quorums.ids for member in members):
+    if any(member.id in configuration.former for member in members):
         return "id-used-before"
     if tuple(members) == configuration.members:
         return "nothing-changes"
@@ -220,9 +225,9 @@ def successor(configuration: Configuration, header: Header) -> Configuration | N
     if header.epoch != configuration.epoch or pending is None or pending.activation != header.seq:
         return None
     members = decode_change(pending.operation.change).members
-    next_id = max(configuration.next_id, members[-1].id + 1)
+    former = (configuration.former | configuration.quorums.ids) - {member.id for member in members}
     return Configuration(
-        configuration.epoch + 1, members, header.seq, next_id, configuration.admins, configuration.threshold
+        configuration.epoch + 1, members, header.seq, former, configuration.admins, configuration.threshold
     )
 
 

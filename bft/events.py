@@ -10,6 +10,7 @@ What is made once per message or operation is a msgspec Struct and no dataclass:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,12 +18,16 @@ from bft.ids import Nanos, Peer
 from bft.messages import (
     CheckpointCertificate,
     CommitCertificate,
+    EpochLink,
     Message,
     Packet,
     PreparedCertificate,
     Request,
     Signed,
 )
+
+if TYPE_CHECKING:
+    from bft.epochs import Configuration
 
 # --- records on stable storage ------------------------------------------------------------------------------------
 
@@ -92,7 +97,14 @@ class Pages:
     pages: dict[bytes, bytes]
 
 
-Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """An epoch has ended: the replica is in the next one. Views, votes and proposals of the old one are void."""
+
+    link: EpochLink
+
+
+Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages | Epoch
 
 
 @dataclass(slots=True)
@@ -103,6 +115,7 @@ class Recovered:
         snapshot: the newest snapshot at or below which a stable certificate or an own vote exists.
         pages: all pages of `snapshot`, by digest.
         votes: own signed CHECKPOINTs above the stable one, ascending by sequence number.
+        epochs: the links from genesis to the present epoch, in order.
     """
 
     view: ViewRecord | None = None
@@ -111,6 +124,7 @@ class Recovered:
     votes: list[Signed] = field(default_factory=list)
     accepted: list[Accepted] = field(default_factory=list)
     prepared: list[Prepared] = field(default_factory=list)
+    epochs: list[EpochLink] = field(default_factory=list)
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------
@@ -327,6 +341,23 @@ class Progress:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class EpochEntered:
+    """The node is in another epoch: from here on `Broadcast` means its members, and its rules and keys admit.
+
+    Stands in the order of effects: what was sent before is of the epoch before.
+    """
+
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """The node was removed from the cluster and is needed no longer: stop, and say why."""
+
+    reason: str
+
+
 Report = Rejected | Evidence | Committed | Progress
 Effect = (
     Persist
@@ -343,4 +374,6 @@ Effect = (
     | Evidence
     | Committed
     | Progress
+    | EpochEntered
+    | Retired
 )

@@ -158,7 +158,7 @@ class ViewChange(Message, frozen=True, tag=15):
     """The sender has left every view below `view` [CL99 4.4].
 
     Attributes:
-        stable: the sender's last stable checkpoint's proof C, None only for the genesis checkpoint at 0.
+        stable: the sender's last stable checkpoint's proof C, None only for the one from which the epoch begins.
         prepared: P, ascending by sequence number, at most one per slot: the certificate of the highest view.
     """
 

@@ -46,17 +46,17 @@ class _Puppet(Strategy):
 def _message(context: Context, kind: str, view: int, seq: int, value: int) -> ReplicaMessage:
     match kind:
         case "prepare":
-            return Prepare(0, view, seq, _digest(context, view, seq, value))
+            return Prepare(context.epoch, view, seq, _digest(context, view, seq, value))
         case "commit":
-            return Commit(0, view, seq, _digest(context, view, seq, value))
+            return Commit(context.epoch, view, seq, _digest(context, view, seq, value))
         case "pre-prepare":
-            return PrePrepare(0, view, seq, _digest(context, view, seq, value))
+            return PrePrepare(context.epoch, view, seq, _digest(context, view, seq, value))
         case "checkpoint":
-            return Checkpoint(0, seq, _digest(context, view, seq, value))
+            return Checkpoint(context.epoch, seq, _digest(context, view, seq, value))
         case "suspect":
-            return Suspect(0, view, "request-timeout")
+            return Suspect(context.epoch, view, "request-timeout")
         case _:
-            return ViewChange(0, view, None, ())
+            return ViewChange(context.epoch, view, None, ())
 
 
 def _digest(context: Context, view: int, seq: int, value: int) -> bytes:

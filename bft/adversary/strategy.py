@@ -15,7 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from bft.config import MILLISECOND
-from bft.events import Broadcast, Deliver, Effect, Input, Send
+from bft.events import Broadcast, Deliver, Effect, EpochEntered, Input, Send
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
 from bft.messages import Message, Packet, Proposal, ReplicaMessage, Signed, SignedRequest
@@ -103,7 +103,7 @@ class Context:
 
     def others(self) -> list[int]:
         """All other replicas, ascending."""
-        return [replica for replica in range(self.quorums.n) if replica != self.me]
+        return [replica for replica in self.quorums.members if replica != self.me]
 
 
 class Strategy:
@@ -267,6 +267,11 @@ class Corrupted:
                 targets: list[Peer] = [effect.to]
             case Broadcast():
                 targets = list(context.others())
+            case EpochEntered():
+                context.quorums, context.epoch = effect.configuration.quorums, effect.configuration.epoch
+                context.view = 0
+                out.append(effect)
+                return
             case _:
                 out.append(effect)
                 return

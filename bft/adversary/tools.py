@@ -71,8 +71,8 @@ def votes(context: Context, view: int, seq: int, digest: bytes) -> list[Signed]:
     cast = []
     for member in sorted(context.coalition.signers):
         if member != primary:
-            cast.append(context.sign(Prepare(0, view, seq, digest), member))
-        cast.append(context.sign(Commit(0, view, seq, digest), member))
+            cast.append(context.sign(Prepare(context.epoch, view, seq, digest), member))
+        cast.append(context.sign(Commit(context.epoch, view, seq, digest), member))
     return cast
 
 
@@ -118,12 +118,12 @@ class Gathered:
             primary = context.quorums.primary(view)
             for member in sorted(context.coalition.signers):
                 if member != primary:
-                    held[member] = context.sign(Prepare(0, view, seq, digest), member).signature
+                    held[member] = context.sign(Prepare(context.epoch, view, seq, digest), member).signature
             held.pop(primary, None)
             if len(held) >= context.quorums.prepares:
                 chosen = sorted(held)[: context.quorums.prepares]
                 endorsements = tuple(Endorsement(replica, held[replica]) for replica in chosen)
-                header = PrePrepare(0, view, seq, digest)
+                header = PrePrepare(context.epoch, view, seq, digest)
                 found.append((header, PreparedCertificate(signed, endorsements)))
         return sorted(found, key=lambda item: (item[0].seq, item[0].view, item[0].digest))
 

@@ -318,8 +318,14 @@ class Session:
     # --- epochs ---------------------------------------------------------------------------------------------------
 
     @property
+    def configuration(self) -> Configuration:
+        """The epoch whose members are asked and believed; for sessions that follow a chain."""
+        assert self._chain is not None, "the session stays in the epoch that it began in"
+        return self._chain.configuration
+
+    @property
     def epoch(self) -> int:
-        """The epoch whose members are asked and believed."""
+        """The number of that epoch."""
         return self._chain.configuration.epoch if self._chain is not None else 0
 
     def _is_of_this_epoch(self, replica: int, epoch: int) -> bool:

@@ -10,7 +10,7 @@ it. It is the digest of a small header, so that a certificate and a header prove
 
 from __future__ import annotations
 
-from bft.core import ordering, transfer, viewchange
+from bft.core import ordering, reconfig, transfer, viewchange
 from bft.core.proofs import checkpoint_certificate_flaw
 from bft.core.state import State
 from bft.digests import pages_digest, state_digest
@@ -37,10 +37,12 @@ def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, byte
     )
     manifest = encode(Manifest(header, service_pages, sessions))
     digest = state_digest(header)
+    if state.pending is not None and state.pending.activation == state.executed:
+        state.boundary = header
     before = state.own_checkpoints.get(state.executed)
     has_voted_otherwise = before is not None and before[0] != digest
     message = Checkpoint(state.epoch, state.executed, digest)
-    vote = before[1] if before is not None else state.sign(message)
+    vote = before[1] if before is not None else state.sign(message) if state.is_member else None
     state.persist(Snapshot(state.executed, digest, manifest, {**fresh, **fresh_sessions}, vote))
     state.own_checkpoints[state.executed] = (digest, vote)
     if has_voted_otherwise:
@@ -48,7 +50,7 @@ def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, byte
         # second one would be evidence against us, and strong many others vote without this replica
         # (`test_repaired_replica_goes_on_without_voting_twice`).
         state.progress("diverged", state.executed, "executing again gave another state")
-    else:
+    elif vote is not None:
         state.broadcast(vote)
         count(state, vote, message)
     if state.target is not None and state.target.seq <= state.executed:
@@ -134,7 +136,8 @@ def make_stable(state: State, certificate: CheckpointCertificate) -> None:
     """Advance the low watermark to a checkpoint whose state is here and durable; drop what it covers."""
     seq = certificate.seq
     state.persist(Stable(seq, certificate))
-    state.stable = certificate
+    # The base of an epoch needs no proof in it, and the epoch before has no say.
+    state.stable = certificate if certificate.epoch == state.epoch else None
     state.log.truncate(seq)
     state.checkpoints = {at: votes for at, votes in state.checkpoints.items() if at > seq}
     state.own_checkpoints = {at: own for at, own in state.own_checkpoints.items() if at > seq}
@@ -148,5 +151,6 @@ def make_stable(state: State, certificate: CheckpointCertificate) -> None:
     state.timing.backoff = max(0, state.timing.backoff - 1)
     state.next_seq = max(state.next_seq, seq + 1)
     state.progress("stable", seq)
+    reconfig.on_stable(state, certificate)
     viewchange.vote_for_proposals(state)
     ordering.propose(state)

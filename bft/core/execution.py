@@ -7,10 +7,10 @@ operations of a batch execute is decided here, by the exactly-once table.
 from __future__ import annotations
 
 from bft.config import MILLISECOND
-from bft.core import checkpoint, ordering, queries
+from bft.core import checkpoint, ordering, queries, reconfig
 from bft.core.state import State
 from bft.digests import NULL_DIGEST, chain_digest, seed_digest
-from bft.events import Committed, Execute, Executed
+from bft.events import Committed, Execute, Executed, OperationCall
 from bft.messages import FetchEvents, Refusal, Reply
 
 REPLY_BYTES_FROM_ALL = 8192
@@ -31,7 +31,10 @@ def execute_ready(state: State) -> None:
         step_ns = max(batch.time_ns - state.time_ns, 1)
         state.time_ns += step_ns
         state.lease_ns += min(step_ns, state.protocol.lease_step_max_ms * MILLISECOND)
-    calls = state.sessions.select(batch.requests, seq, state.time_ns) if batch is not None else []
+    calls: list[OperationCall] = []
+    if batch is not None:
+        selected = state.sessions.select(batch.requests, seq, state.time_ns)
+        calls, state.system_calls = reconfig.split(state, batch.requests, selected)
     effect = Execute(
         seq=seq,
         time_ns=state.time_ns,
@@ -55,8 +58,11 @@ def on_executed(state: State, event: Executed) -> None:
     state.executed = event.seq
     state.chain = chain_digest(state.chain, event.seq, digest)
     state.timing.progressed = state.now
-    for session, bundle_digest, bundle in state.sessions.record(event.seq, effect.calls, event.results, event.events):
-        due = len(bundle) <= REPLY_BYTES_FROM_ALL or event.seq % state.quorums.n == state.me
+    calls, results = effect.calls, event.results
+    if state.system_calls:
+        calls, results = _with_system_calls(state, effect, event)
+    for session, bundle_digest, bundle in state.sessions.record(event.seq, calls, results, event.events):
+        due = len(bundle) <= REPLY_BYTES_FROM_ALL or state.quorums.primary(event.seq) == state.me
         _reply(state, session.client, session.incarnation, event.seq, bundle_digest, bundle if due else b"")
     if batch is not None:
         for client, request in batch.requests:
@@ -69,6 +75,17 @@ def on_executed(state: State, event: Executed) -> None:
     queries.serve_waiting(state)
     execute_ready(state)
     ordering.propose(state)
+
+
+def _with_system_calls(
+    state: State, effect: Execute, event: Executed
+) -> tuple[list[OperationCall], list[tuple[int, bytes]]]:
+    """The slot's calls and results, those that are not for the service in their places."""
+    outcomes = [(call, reconfig.execute(state, call, event.seq)) for call in state.system_calls]
+    outcomes += zip(effect.calls, event.results, strict=True)
+    state.system_calls = []
+    outcomes.sort(key=lambda outcome: outcome[0].index)
+    return [call for call, _ in outcomes], [result for _, result in outcomes]
 
 
 def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, bundle: bytes) -> None:

@@ -46,18 +46,30 @@ class Log:
     def __init__(self, window: int) -> None:
         self.low = 0
         self.window = window
+        self.high = window
+        """High watermark: the last sequence number that may be used; never beyond the last slot of the epoch."""
+        self._end: int | None = None
         self.slots: dict[int, Slot] = {}
         self._batches: dict[bytes, OpenedBatch] = {}
         self._needed_until: dict[bytes, int] = {}
 
-    @property
-    def high(self) -> int:
-        """High watermark: the last sequence number that may be used."""
-        return self.low + self.window
+    def end(self, seq: int | None) -> None:
+        """Set the last slot of the epoch; None if it has none yet."""
+        self._end = seq
+        self._move(self.low)
+
+    def _move(self, low: int) -> None:
+        self.low = low
+        self.high = low + self.window if self._end is None else min(low + self.window, self._end)
 
     def within(self, seq: int) -> bool:
         """True if `seq` lies between the watermarks."""
-        return self.low < seq <= self.low + self.window
+        return self.low < seq <= self.high
+
+    def begin(self, low: int) -> None:
+        """Stand at a checkpoint from the start: the log is new, or restored."""
+        assert not self.slots, "a log begins empty"
+        self._move(low)
 
     def slot(self, seq: int) -> Slot:
         """The slot, made if new; `seq` must lie between the watermarks."""
@@ -89,7 +101,7 @@ class Log:
     def truncate(self, low: int) -> None:
         """Advance the low watermark: everything at or below `low` is covered by a stable checkpoint."""
         assert low >= self.low, f"low watermark cannot fall from {self.low} to {low}"
-        self.low = low
+        self._move(low)
         self.slots = {seq: slot for seq, slot in self.slots.items() if seq > low}
         for digest in [digest for digest, until in self._needed_until.items() if until <= low]:
             del self._batches[digest]

@@ -18,7 +18,7 @@ class Selection:
     """Result of `select`.
 
     Attributes:
-        stable: proof of the highest stable checkpoint in V (min-s); None for the genesis checkpoint.
+        stable: proof of the highest stable checkpoint in V (min-s); None for the checkpoint at the epoch's base.
         proposals: (seq, digest) for every slot from min-s + 1 to max-s, without gaps.
     """
 
@@ -26,7 +26,7 @@ class Selection:
     proposals: tuple[tuple[int, bytes], ...]
 
 
-def select(view_changes: Sequence[ViewChange]) -> Selection:
+def select(view_changes: Sequence[ViewChange], base: int = 0) -> Selection:
     """Choose, per slot, the digest of the certificate with the *highest view*, or null where there is none.
 
     Why the highest: if (v, seq, d) committed, strong many replicas held a prepared certificate for it in view v; every
@@ -37,7 +37,7 @@ def select(view_changes: Sequence[ViewChange]) -> Selection:
     for view_change in view_changes:
         if view_change.stable is not None and (stable is None or view_change.stable.seq > stable.seq):
             stable = view_change.stable
-    low = stable.seq if stable is not None else 0
+    low = stable.seq if stable is not None else base
     best: dict[int, PrePrepare] = {}
     for view_change in view_changes:
         for certificate in view_change.prepared:

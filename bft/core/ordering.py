@@ -15,7 +15,7 @@ would disagree, and slots proposed again after a view change would be refused. D
 from __future__ import annotations
 
 from bft.config import MILLISECOND
-from bft.core import execution, viewchange
+from bft.core import execution, reconfig, viewchange
 from bft.core.log import Slot
 from bft.core.proofs import commit_certificate_flaw, prepared_certificate_flaw
 from bft.core.state import State
@@ -41,12 +41,15 @@ from bft.wire.codec import encode
 
 
 def propose(state: State) -> None:
-    """Propose everything that waits while the pipeline and the window have room: batches grow under load."""
+    """Propose everything that waits while the pipeline and the window have room: batches grow under load.
+
+    On the way to an epoch's last slot, empty batches are proposed where nothing waits.
+    """
     if not state.is_primary:
         return
     protocol = state.protocol
     while (
-        state.pool.has_unproposed
+        (state.pool.has_unproposed or reconfig.must_fill(state))
         and state.next_seq - 1 - state.executed < protocol.pipeline
         and state.log.within(state.next_seq)
     ):

@@ -41,6 +41,8 @@ class Rules:
     epoch: int
     checkpoint_interval: int
     window: int
+    base: int = 0
+    """The slot after which the epoch begins: in it, no checkpoint at or below counts, and none is needed there."""
 
 
 def flaw(message: ReplicaMessage, sender: int, rules: Rules) -> str | None:
@@ -120,7 +122,7 @@ def prepared_header(certificate: PreparedCertificate) -> PrePrepare:
 
 
 def _checkpoint_flaw(seq: int, rules: Rules) -> str | None:
-    return None if seq > 0 and seq % rules.checkpoint_interval == 0 else "not-a-checkpoint"
+    return None if seq > rules.base and seq % rules.checkpoint_interval == 0 else "not-a-checkpoint"
 
 
 def _signers_flaw(endorsements: Endorsements, count: int, rules: Rules) -> str | None:
@@ -144,7 +146,7 @@ def _view_change_flaw(message: ViewChange, rules: Rules) -> str | None:
         found = checkpoint_certificate_flaw(message.stable, rules)
         if found is not None:
             return found
-    low = message.stable.seq if message.stable is not None else 0
+    low = message.stable.seq if message.stable is not None else rules.base
     previous = low
     for certificate in message.prepared:
         found = prepared_certificate_flaw(certificate, rules)
@@ -180,7 +182,7 @@ def _new_view_flaw(message: NewView, sender: int, rules: Rules) -> str | None:
         if found is not None:
             return found
         view_changes.append(view_change)
-    expected = select(view_changes).proposals
+    expected = select(view_changes, rules.base).proposals
     if len(expected) != len(message.pre_prepares):
         return "wrong-proposals"
     for (seq, digest), signed in zip(expected, message.pre_prepares, strict=True):

@@ -10,6 +10,7 @@ Weak reads skip the wait; both honour a floor, so that one client's reads never 
 
 from __future__ import annotations
 
+from bft.core import reconfig
 from bft.core.state import State
 from bft.events import AnswerQuery, QueryAnswered
 from bft.ids import Peer
@@ -44,8 +45,8 @@ def on_query(state: State, peer: Peer, message: Query) -> None:
 
 
 def _stands_still(state: State) -> bool:
-    """False while the service is between two states."""
-    return state.executing is None and state.fetching is None
+    """False while the service is between two states, or the epoch between two memberships."""
+    return state.executing is None and state.fetching is None and not reconfig.is_over(state)
 
 
 def serve_waiting(state: State) -> None:

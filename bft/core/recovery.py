@@ -6,45 +6,90 @@ from one that was slow. Signatures are deterministic: votes made again are the v
 
 from __future__ import annotations
 
-from bft.config import Cluster
+from bft.config import Cluster, Protocol
+from bft.core import reconfig
 from bft.core.clients import SessionTable
 from bft.core.log import Log
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
 from bft.core.state import State
 from bft.core.viewchange import install_proposals
-from bft.epochs import genesis
+from bft.epochs import Configuration, follow, genesis
 from bft.events import Accepted, InstallState, OpenedBatch, Recovered
-from bft.messages import Checkpoint, Commit, NewView, Prepare, ViewChange
-from bft.ports import Signer
+from bft.messages import Checkpoint, Commit, EpochLink, NewView, Prepare, ViewChange
+from bft.ports import KeyVerifier, Signer
 from bft.wire.codec import decode_batch, decode_request, open_manifest
 
 
-def rules_of(cluster: Cluster) -> Rules:
-    """The structural rules of the cluster's first epoch."""
+def rules_of(cluster: Cluster, configuration: Configuration | None = None) -> Rules:
+    """The structural rules of an epoch, of the cluster's first by default."""
     protocol = cluster.protocol
-    return Rules(cluster.quorums, 0, protocol.checkpoint_interval, protocol.window)
+    return rules_in(protocol, configuration or genesis(cluster))
 
 
-def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> State:
-    """The state after everything that is on stable storage."""
-    protocol = cluster.protocol
-    configuration = genesis(cluster)
+def rules_in(protocol: Protocol, configuration: Configuration) -> Rules:
+    """The structural rules of an epoch."""
+    return Rules(
+        configuration.quorums,
+        configuration.epoch,
+        protocol.checkpoint_interval,
+        protocol.window,
+        configuration.base,
+    )
+
+
+def blank(
+    protocol: Protocol,
+    me: int,
+    signer: Signer,
+    verifier: KeyVerifier | None,
+    configuration: Configuration,
+    links: list[EpochLink],
+    sessions: SessionTable,
+) -> State:
+    """A replica at the beginning of an epoch: view 0, nothing voted for, the base its low watermark."""
     state = State(
         me=me,
         protocol=protocol,
         configuration=configuration,
         quorums=configuration.quorums,
-        rules=rules_of(cluster),
+        rules=rules_in(protocol, configuration),
         signer=signer,
+        verifier=verifier,
         log=Log(protocol.window),
-        sessions=SessionTable(protocol),
+        sessions=sessions,
         pool=Pool(),
     )
+    state.epoch = configuration.epoch
+    state.links = links
+    state.log.begin(configuration.base)
+    state.view_floor = configuration.base
+    state.next_seq = configuration.base + 1
+    state.active = state.is_member
+    return state
+
+
+def rebuild(
+    cluster: Cluster, me: int, signer: Signer, recovered: Recovered, verifier: KeyVerifier | None = None
+) -> State:
+    """The state after everything that is on stable storage.
+
+    Where the process died between the end of an epoch being stable and the next one being recorded, the switch is made
+    now: the certificate and the header under it are the record (`reconfig.on_stable`, mutant R05).
+    """
+    assert verifier is not None or not cluster.admin, "a cluster that can change needs its signatures checked"
+    configuration = genesis(cluster)
+    was_member = False
+    for link in recovered.epochs:
+        was_member = was_member or me in configuration.quorums.ids
+        configuration = follow(configuration, link)
+    sessions = SessionTable(cluster.protocol)
+    state = blank(cluster.protocol, me, signer, verifier, configuration, list(recovered.epochs), sessions)
+    state.was_member = was_member
     _rebuild_snapshot(state, recovered)
-    if recovered.stable is not None:
+    if recovered.stable is not None and recovered.stable.epoch == state.epoch:
         state.stable = recovered.stable
-        state.log.low = recovered.stable.seq
+        state.log.begin(recovered.stable.seq)
     _rebuild_view(state, recovered)
     _rebuild_slots(state, recovered)
     _rebuild_checkpoints(state, recovered)
@@ -52,11 +97,15 @@ def rebuild(cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> 
 
 
 def install(state: State, recovered: Recovered) -> None:
-    """Give the service its pages back; the first effect of a restarted replica."""
+    """Give the service its pages back; the first effect of a restarted replica. Then redo a switch of epochs."""
     if recovered.snapshot is not None:
         manifest = open_manifest(recovered.snapshot.manifest)
         pages = tuple(recovered.snapshot.pages[digest] for digest in manifest.service)
         state.out.append(InstallState(manifest.header.seq, pages))
+    if state.stable is not None and state.pending is not None and state.stable.seq == state.pending.activation:
+        reconfig.on_stable(state, state.stable)
+    elif state.epoch:
+        reconfig.begin(state)
 
 
 def _rebuild_snapshot(state: State, recovered: Recovered) -> None:
@@ -65,13 +114,16 @@ def _rebuild_snapshot(state: State, recovered: Recovered) -> None:
         return
     manifest = open_manifest(snapshot.manifest)
     state.take_header(manifest.header)
+    if manifest.header.epoch == state.epoch:
+        reconfig.set_pending(state, manifest.header.pending)
+        state.boundary = manifest.header_bytes
     state.sessions.restore([snapshot.pages[digest] for digest in manifest.sessions])
 
 
 def _rebuild_view(state: State, recovered: Recovered) -> None:
     """Same view, same mode: a replica that had left a view does not come back into it (mutant M17)."""
     record = recovered.view
-    if record is None:
+    if record is None or not state.is_member:
         return
     state.view = record.view
     state.active = record.active
@@ -129,7 +181,7 @@ def _rebuild_checkpoints(state: State, recovered: Recovered) -> None:
     for signed in recovered.votes:
         vote = opened(signed)
         assert isinstance(vote, Checkpoint), "the store gives back what was persisted"
-        if vote.seq > state.log.low:
+        if vote.seq > state.log.low and vote.epoch == state.epoch:
             digest = snapshot.digest if snapshot is not None and snapshot.seq == vote.seq else vote.digest
             state.own_checkpoints[vote.seq] = (digest, signed)
             state.checkpoints.setdefault(vote.seq, {})[state.me] = (vote.digest, signed.signature)

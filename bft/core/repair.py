@@ -7,7 +7,7 @@ signed or self-certifying. STATUS decides nothing: it only triggers sends, bound
 
 from __future__ import annotations
 
-from bft.core import transfer
+from bft.core import reconfig, transfer
 from bft.core.log import Slot
 from bft.core.state import State
 from bft.messages import Commit, FetchBatch, Prepare, Proposal, Signed, Status
@@ -17,6 +17,7 @@ SLOTS_PER_ANSWER = 32
 BYTES_PER_ANSWER = 4 * 1024 * 1024
 FETCHES_PER_TICK = 16
 IDLE_FACTOR = 10
+STRANGERS_MAX = 256
 
 
 def on_tick(state: State) -> None:
@@ -47,6 +48,7 @@ def send_status(state: State) -> None:
 def _is_incomplete(state: State) -> bool:
     return (
         not state.active
+        or state.pending is not None
         or len(state.pool) > 0
         or state.target is not None
         or state.fetching is not None
@@ -59,18 +61,31 @@ def _is_incomplete(state: State) -> bool:
 
 def on_status(state: State, peer: int, message: Status) -> None:
     """Send one peer what it lacks, oldest first, within a budget."""
-    if message.epoch != state.epoch or state.now - state.timing.answered.get(peer, -(1 << 62)) < (
+    if message.epoch > state.epoch or state.now - state.timing.answered.get(peer, -(1 << 62)) < (
         state.status_interval_ns // 2
     ):
         return
+    if peer not in state.quorums.ids:
+        _forget_strangers(state)
     state.timing.answered[peer] = state.now
+    if message.epoch < state.epoch:
+        reconfig.send_links(state, peer, message.epoch)
+        return
     if state.stable is not None and message.stable < state.log.low:
         state.send(peer, state.stable)
     for seq, (_, vote) in state.own_checkpoints.items():
-        if seq > message.stable:
+        if seq > message.stable and vote is not None:
             state.send(peer, vote)
-    _answer_view(state, peer, message)
+    if peer in state.quorums.ids:
+        _answer_view(state, peer, message)
     _answer_slots(state, peer, message)
+
+
+def _forget_strangers(state: State) -> None:
+    """Replicas that are to join, and those removed, are helped too; there is no bound on their names but this."""
+    if len(state.timing.answered) > STRANGERS_MAX:
+        answered = state.timing.answered
+        state.timing.answered = {peer: at for peer, at in answered.items() if peer in state.quorums.ids}
 
 
 def _answer_view(state: State, peer: int, message: Status) -> None:

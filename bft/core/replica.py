@@ -2,7 +2,8 @@
 
 Where to find a rule: the normal case is `ordering`, execution and replies `execution`, requests and their deadlines
 `requests`, the exactly-once table `clients`, checkpoints `checkpoint`, view changes `viewchange` and `newview`,
-validity of every message and certificate `proofs`, lost messages `repair`, catching up `transfer`, reads `queries`.
+validity of every message and certificate `proofs`, lost messages `repair`, catching up `transfer`, reads `queries`,
+changes of membership `reconfig`.
 
 Time enters as `now`, bytes as authentic messages, the disk as `Recovered`; signatures come from a deterministic
 `Signer`. Equal inputs give equal effects, in any process.
@@ -13,7 +14,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bft.config import MILLISECOND, Cluster
-from bft.core import checkpoint, execution, ordering, queries, recovery, repair, requests, transfer, viewchange
+from bft.core import (
+    checkpoint,
+    execution,
+    ordering,
+    queries,
+    reconfig,
+    recovery,
+    repair,
+    requests,
+    transfer,
+    viewchange,
+)
+from bft.epochs import Configuration
 from bft.events import (
     Deliver,
     Effect,
@@ -35,7 +48,9 @@ from bft.messages import (
     CheckpointCertificate,
     Commit,
     CommitCertificate,
+    EpochProof,
     FetchBatch,
+    FetchEpochs,
     FetchEvents,
     FetchManifest,
     FetchPages,
@@ -48,6 +63,7 @@ from bft.messages import (
     PrePrepare,
     Proposal,
     Query,
+    ReplicaMessage,
     Request,
     Signed,
     SignedRequest,
@@ -55,7 +71,7 @@ from bft.messages import (
     Suspect,
     ViewChange,
 )
-from bft.ports import Signer
+from bft.ports import KeyVerifier, Signer
 
 TICKS_PER_TIMEOUT = 20
 """Deadlines are looked at this often per request timeout.
@@ -73,10 +89,13 @@ class Replica:
         me: this replica's id.
         signer: signs for this replica.
         recovered: what its stable storage holds; empty for a new replica.
+        verifier: checks administrators' signatures and those of other epochs; required if the cluster can change.
     """
 
-    def __init__(self, cluster: Cluster, me: int, signer: Signer, recovered: Recovered) -> None:
-        self._state = recovery.rebuild(cluster, me, signer, recovered)
+    def __init__(
+        self, cluster: Cluster, me: int, signer: Signer, recovered: Recovered, verifier: KeyVerifier | None = None
+    ) -> None:
+        self._state = recovery.rebuild(cluster, me, signer, recovered, verifier)
         self._recovered: Recovered | None = recovered
         timeout = min(cluster.protocol.request_timeout_ms, cluster.protocol.view_change_timeout_ms)
         self._tick_ns = max(timeout * MILLISECOND // TICKS_PER_TIMEOUT, MILLISECOND)
@@ -105,9 +124,9 @@ class Replica:
     def _start(self) -> None:
         state = self._state
         assert self._recovered is not None, "a replica starts once"
+        state.timing.active_since = state.timing.progressed = state.timing.opened = state.now
         recovery.install(state, self._recovered)
         self._recovered = None
-        state.timing.active_since = state.timing.progressed = state.timing.opened = state.now
         repair.send_status(state)
         viewchange.vote_for_proposals(state)
         execution.execute_ready(state)
@@ -119,6 +138,7 @@ class Replica:
         viewchange.on_tick(state)
         repair.on_tick(state)
         transfer.ask(state)
+        reconfig.on_tick(state)
         state.out.append(SetTimer(state.now + self._tick_ns))
 
     # --- what comes in --------------------------------------------------------------------------------------------
@@ -131,18 +151,24 @@ class Replica:
                 case SignedRequest():
                     return isinstance(message, Request) and requests.wants_request(state, packet, message)
                 case _:
-                    return isinstance(packet, Query | FetchEvents)
+                    return isinstance(packet, Query | FetchEvents | FetchEpochs)
         match packet:
             case Signed():
                 return packet.sender != state.me and self._wants_signed(packet.sender, message)
             case SignedRequest():
                 return isinstance(message, Request) and requests.wants_request(state, packet, message)
             case Proposal():
-                return isinstance(message, PrePrepare) and ordering.wants_pre_prepare(state, message)
+                return (
+                    isinstance(message, PrePrepare)
+                    and message.epoch == state.epoch
+                    and ordering.wants_pre_prepare(state, message)
+                )
             case CommitCertificate():
-                return ordering.wants_commit_certificate(state, packet)
+                return packet.epoch == state.epoch and ordering.wants_commit_certificate(state, packet)
             case CheckpointCertificate():
-                return checkpoint.wants_certificate(state, packet)
+                return packet.epoch == state.epoch and checkpoint.wants_certificate(state, packet)
+            case EpochProof():
+                return reconfig.wants_proof(state, packet)
             case BatchBody():
                 return ordering.wants_batch_body(state, packet)
             case FetchEvents():
@@ -151,7 +177,10 @@ class Replica:
                 return True
 
     def _wants_signed(self, sender: int, message: Message | None) -> bool:
+        """What is of another epoch can no longer, or not yet, matter (mutant R03)."""
         state = self._state
+        if not isinstance(message, ReplicaMessage) or message.epoch != state.epoch:
+            return False
         match message:
             case Prepare():
                 return ordering.wants_prepare(state, sender, message)
@@ -197,6 +226,8 @@ class Replica:
                 queries.on_query(state, peer, packet)
             case FetchEvents() if isinstance(peer, bytes):
                 execution.send_events(state, peer, packet)
+            case FetchEpochs():
+                reconfig.on_fetch_epochs(state, peer, packet)
             case _ if isinstance(peer, int):
                 self._deliver_repair(peer, packet)
             case _:
@@ -235,10 +266,21 @@ class Replica:
                 transfer.on_manifest(state, peer, packet)
             case PageBodies():
                 transfer.on_pages(state, peer, packet)
+            case EpochProof():
+                reconfig.on_epoch_proof(state, peer, packet)
             case _:
                 state.reject(peer, "unexpected")
 
     # --- for people and checkers ----------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """The present epoch; changes with `EpochEntered`."""
+        return self._state.configuration
+
+    def ready(self, key: bytes) -> Signed | None:
+        """The signed word that this replica can join with its public `key`; None for members, and while it lags."""
+        return reconfig.ready(self._state, key)
 
     def summary(self) -> dict[str, object]:
         """Where the replica stands, and the size of every table: for `status`, and for the bounded-state checker."""
@@ -246,6 +288,9 @@ class Replica:
         return {
             "replica": state.me,
             "epoch": state.epoch,
+            "members": list(state.quorums.members),
+            "member": state.is_member,
+            "epoch_ends": state.pending.activation if state.pending is not None else None,
             "view": state.view,
             "active": state.active,
             "primary": state.primary,

@@ -7,7 +7,7 @@ correct replicas shares the grievance.
 
 from __future__ import annotations
 
-from bft.core import execution, ordering, viewchange
+from bft.core import execution, ordering, reconfig, viewchange
 from bft.core.pool import Pending
 from bft.core.state import State
 from bft.ids import Peer
@@ -79,7 +79,9 @@ def spread(state: State) -> None:
         viewchange.suspect(state, REQUEST_LATE)
     elif _has_late_slot(state, timeout):
         viewchange.suspect(state, SLOT_LATE)
-    elif state.timing.grievance in (REQUEST_LATE, SLOT_LATE):
+    elif reconfig.must_fill(state) and state.now - max(state.timing.progressed, state.timing.active_since) >= timeout:
+        viewchange.suspect(state, reconfig.FILL_LATE)
+    elif state.timing.grievance in (REQUEST_LATE, SLOT_LATE, reconfig.FILL_LATE):
         # Settled: stop repeating it, so that a slow moment of the past cannot depose a primary later.
         state.timing.grievance = ""
 

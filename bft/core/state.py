@@ -22,6 +22,7 @@ from bft.events import (
     Evidence,
     Execute,
     OpenedBatch,
+    OperationCall,
     Persist,
     Progress,
     Record,
@@ -32,8 +33,8 @@ from bft.events import (
 from bft.headers import Header, Pending
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
-from bft.messages import CheckpointCertificate, Packet, ReplicaMessage, Signed, ViewChange
-from bft.ports import Signer
+from bft.messages import CheckpointCertificate, EpochLink, Packet, ReplicaMessage, Signed, ViewChange
+from bft.ports import KeyVerifier, Signer
 from bft.wire.codec import Opened, encode
 
 
@@ -111,10 +112,17 @@ class State:
         next_seq: the next slot that this replica, as primary, will propose.
         max_commit_sent: highest slot for which it sent COMMIT; reads wait for it.
         executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
+        verifier: checks administrators and members of other epochs; None in a cluster that cannot change.
         pending: the change of membership that ends this epoch, once one has executed.
+        boundary: the encoded header of the epoch's last checkpoint, once that was taken or fetched.
+        links: the way from genesis to this epoch.
+        was_member: this replica has voted in an earlier epoch.
+        retire_at: when a removed replica stops serving others at the latest; `retired` once it has said so.
+        system_calls: operations of the slot being executed that are not for the service.
         executing: the `Execute` that has no `Executed` yet, and its batch's digest.
         checkpoints: per slot and replica, the vote (digest, signature) for a checkpoint there.
-        own_checkpoints: slot -> (digest of the own state, vote that was sent) of checkpoints taken and not yet stable.
+        own_checkpoints: slot -> (digest of the own state, vote that was sent) of checkpoints taken and not yet stable;
+            no vote unless a member.
         stable: proof of the low watermark; None at the genesis checkpoint.
         target: a certificate ahead of `executed` that the ordinary repair has not reached yet.
         view_changes: per sender, view -> VIEW-CHANGE: at most the one for the present view and the highest.
@@ -130,6 +138,7 @@ class State:
     quorums: Quorums
     rules: Rules
     signer: Signer
+    verifier: KeyVerifier | None
     log: Log
     sessions: SessionTable
     pool: Pool
@@ -148,9 +157,15 @@ class State:
     time_ns: int = 0
     lease_ns: int = 0
     pending: Pending | None = None
+    boundary: bytes = b""
+    links: list[EpochLink] = field(default_factory=list)
+    was_member: bool = False
+    retire_at: Nanos = 0
+    retired: bool = False
+    system_calls: list[OperationCall] = field(default_factory=list)
     executing: tuple[Execute, bytes, OpenedBatch | None] | None = None
     checkpoints: dict[int, dict[int, tuple[bytes, bytes]]] = field(default_factory=dict)
-    own_checkpoints: dict[int, tuple[bytes, Signed]] = field(default_factory=dict)
+    own_checkpoints: dict[int, tuple[bytes, Signed | None]] = field(default_factory=dict)
     stable: CheckpointCertificate | None = None
     target: CheckpointCertificate | None = None
     target_since: Nanos = 0
@@ -174,6 +189,11 @@ class State:
     def is_primary(self) -> bool:
         """True if this replica orders now."""
         return self.active and self.quorums.primary(self.view) == self.me
+
+    @property
+    def is_member(self) -> bool:
+        """True if this replica votes in the present epoch."""
+        return self.me in self.quorums.ids
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ wrong replies. Any peer may lie or be silent: it is passed over on the next turn
 
 from __future__ import annotations
 
-from bft.core import checkpoint, execution, ordering, queries
+from bft.core import checkpoint, execution, ordering, queries, reconfig
 from bft.core.state import Fetching, State
 from bft.digests import page_digest, state_digest
 from bft.events import InstallState, LoadPages, Pages, PagesLoaded, Snapshot
@@ -81,6 +81,9 @@ def ask(state: State) -> None:
 def _next_peer(state: State, fetching: Fetching) -> int:
     """The next of those who vouch for the checkpoint: the correct ones among them have it."""
     signers = [item.replica for item in fetching.certificate.checkpoints if item.replica != state.me]
+    if fetching.certificate.epoch != state.epoch:
+        # Certified by the members of an epoch that is over: some may be gone, and those of this one have it as well.
+        signers += [replica for replica in state.quorums.members if replica != state.me and replica not in signers]
     fetching.turn += 1
     return signers[(fetching.turn + state.me) % len(signers)]
 
@@ -161,6 +164,9 @@ def _install(state: State, fetching: Fetching, manifest: Opened) -> None:
     state.persist(Snapshot(header.seq, certificate.digest, fetching.manifest_bytes, needed, None))
     state.sessions.restore([needed[digest] for digest in manifest.sessions])
     state.take_header(header)
+    if header.epoch == state.epoch:
+        reconfig.set_pending(state, header.pending)
+        state.boundary = manifest.header_bytes
     state.timing.progressed = state.now
     state.fetching = None
     state.out.append(InstallState(header.seq, tuple(needed[digest] for digest in manifest.service)))

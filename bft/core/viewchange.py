@@ -28,7 +28,7 @@ SUSPECT_REPEATS = 4
 
 def suspect(state: State, reason: str) -> None:
     """Complain about the present primary, once per view (and again on ticks while the view lasts)."""
-    if not state.active or state.timing.grievance:
+    if not state.active or state.timing.grievance or not state.is_member:
         return
     state.timing.grievance = reason
     state.progress("suspect", state.executed, reason)
@@ -45,7 +45,8 @@ def _send_suspect(state: State) -> None:
 def wants_suspect(state: State, sender: int, message: Suspect) -> bool:
     """True if the complaint is about this or a later view and its sender has not made it lately."""
     view, at = state.suspects.get(sender, (-1, 0))
-    return message.view >= state.view and (message.view > view or state.now - at >= state.repeat_ns // 2)
+    is_news = message.view > view or state.now - at >= state.repeat_ns // 2
+    return state.is_member and message.view >= state.view and is_news
 
 
 def on_suspect(state: State, signed: Signed, message: Suspect) -> None:
@@ -96,7 +97,7 @@ def start(state: State, view: int) -> None:
 
 def wants_view_change(state: State, sender: int, message: ViewChange) -> bool:
     """True if the message is for the pending view or a later one, and not held yet."""
-    if message.view < state.view or (message.view == state.view and state.active):
+    if message.view < state.view or (message.view == state.view and state.active) or not state.is_member:
         return False
     return message.view not in state.view_changes.get(sender, ())
 
@@ -167,7 +168,7 @@ def _make_new_view(state: State) -> None:
         return
     others = [sender for sender in entries if sender != state.me][: state.quorums.strong - 1]
     chosen = [entries[sender] for sender in sorted([state.me, *others])]
-    selection = select([message for _, message in chosen])
+    selection = select([message for _, message in chosen], state.rules.base)
     proposals = tuple(
         state.sign(PrePrepare(state.epoch, state.view, seq, digest)) for seq, digest in selection.proposals
     )
@@ -177,8 +178,8 @@ def _make_new_view(state: State) -> None:
 
 
 def wants_new_view(state: State, message: NewView) -> bool:
-    """True for a later view, or for the pending one."""
-    return message.view > state.view or (message.view == state.view and not state.active)
+    """True for a later view, or for the pending one; whoever takes no part needs to know of none."""
+    return state.is_member and (message.view > state.view or (message.view == state.view and not state.active))
 
 
 def on_new_view(state: State, signed: Signed, message: NewView) -> None:
@@ -228,7 +229,7 @@ def _apply(state: State, message: NewView) -> None:
 def install_proposals(state: State, message: NewView) -> None:
     """Note what the view proposes again, without voting; also used when a replica restarts inside the view."""
     stable = _stable_of(message)
-    state.view_floor = stable.seq if stable is not None else 0
+    state.view_floor = stable.seq if stable is not None else state.rules.base
     state.proposed_again = {}
     for signed in message.pre_prepares:
         header = opened_pre_prepare(signed)
@@ -283,6 +284,8 @@ def on_tick(state: State) -> None:
     """Repeat what may have been lost, and give up on a new primary that does not come."""
     pause = state.repeat_ns
     timing = state.timing
+    if not state.is_member:
+        return
     if state.active:
         if timing.grievance and state.now - timing.suspected >= pause:
             _send_suspect(state)

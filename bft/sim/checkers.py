@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from bft.core.proofs import opened
+from bft.epochs import Configuration
 from bft.ids import peer_name
-from bft.membership import Quorums
 from bft.messages import Checkpoint, Commit, Message, Prepare, PrePrepare, Suspect, ViewChange
 from bft.sim.history import History
 from bft.sim.linearizability import check_against_log, check_register_history
@@ -176,13 +176,13 @@ def prepared_once(history: History) -> Iterator[str]:
 
     Two prepared certificates of one view and slot would share a correct replica that voted twice.
     """
-    first: dict[tuple[int, int], tuple[bytes, int]] = {}
+    first: dict[tuple[int, int, int], tuple[bytes, int]] = {}
     for replica in history.correct:
         for signed in history.signed.get(replica, []):
             message = opened(signed)
             if not isinstance(message, Commit):
                 continue
-            known = first.setdefault((message.view, message.seq), (message.digest, replica))
+            known = first.setdefault((message.epoch, message.view, message.seq), (message.digest, replica))
             if known[0] != message.digest:
                 yield f"slot {message.seq}: r{known[1]} and r{replica} prepared two digests in view {message.view}"
 
@@ -192,20 +192,20 @@ def decided_binds(history: History) -> Iterator[str]:
 
     The heart of the view change: the decided digest is what every later NEW-VIEW must propose again.
     """
-    decided_in: dict[int, tuple[int, bytes]] = {}
+    decided_in: dict[int, tuple[tuple[int, int], bytes]] = {}
     for _, committed in history.committed:
         certificate = committed.certificate
         known = decided_in.get(certificate.seq)
-        if known is None or certificate.view < known[0]:
-            decided_in[certificate.seq] = (certificate.view, certificate.digest)
+        if known is None or (certificate.epoch, certificate.view) < known[0]:
+            decided_in[certificate.seq] = ((certificate.epoch, certificate.view), certificate.digest)
     for replica in history.correct:
         for signed in history.signed.get(replica, []):
             message = opened(signed)
             if isinstance(message, Prepare | Commit) and message.seq in decided_in:
                 view, digest = decided_in[message.seq]
-                if message.view > view and message.digest != digest:
+                if (message.epoch, message.view) > view and message.digest != digest:
                     yield (
-                        f"slot {message.seq} was decided in view {view}, r{replica} votes for another digest "
+                        f"slot {message.seq} was decided in view {view[1]}, r{replica} votes for another digest "
                         f"in view {message.view}"
                     )
 
@@ -223,9 +223,7 @@ def stable_is_held(history: History) -> Iterator[str]:
 
     A strong quorum signed; the corrupted among them may lie.
     """
-    strong = Quorums.of(history.n).strong
-    needed = strong - (history.n - len(history.correct))
-    for replica, seq, holders in history.stable:
+    for replica, seq, holders, needed in history.stable:
         if holders < needed:
             yield f"r{replica} dropped its log up to {seq}, whose state {holders} correct replicas hold, not {needed}"
 
@@ -236,29 +234,29 @@ def no_contradiction(history: History) -> Iterator[str]:
     Turns a persistence bug from a fork many views later into a two-message failure.
     """
     for replica in history.correct:
-        said: dict[tuple[str, int, int], bytes] = {}
-        left = -1
+        said: dict[tuple[str, int, int, int], bytes] = {}
+        left = (-1, -1)
         for signed in history.signed.get(replica, []):
             message = opened(signed)
             assert message is not None, "a correct replica signs readable messages"
             if isinstance(message, ViewChange):
-                left = max(left, message.view)
-            elif isinstance(message, PrePrepare | Prepare | Commit) and message.view < left:
-                key = (type(message).__name__, message.view, message.seq)
+                left = max(left, (message.epoch, message.view))
+            elif isinstance(message, PrePrepare | Prepare | Commit) and (message.epoch, message.view) < left:
+                key = (type(message).__name__, message.epoch, message.view, message.seq)
                 if said.get(key) != message.digest:
-                    yield f"r{replica} signed {key[0]} in view {message.view} after leaving for view {left}"
+                    yield f"r{replica} signed {key[0]} in view {message.view} after leaving for view {left[1]}"
             statement, content = _statement(message)
             if statement is not None and said.setdefault(statement, content) != content:
-                yield f"r{replica} signed two different {statement[0]} in view {statement[1]}, slot {statement[2]}"
+                yield f"r{replica} signed two different {statement[0]} in view {statement[2]}, slot {statement[3]}"
 
 
-def _statement(message: Message) -> tuple[tuple[str, int, int] | None, bytes]:
+def _statement(message: Message) -> tuple[tuple[str, int, int, int] | None, bytes]:
     """(what a correct replica says at most once, what it said)."""
     match message:
         case PrePrepare() | Prepare() | Commit():
-            return (type(message).__name__, message.view, message.seq), message.digest
+            return (type(message).__name__, message.epoch, message.view, message.seq), message.digest
         case Checkpoint():
-            return ("Checkpoint", 0, message.seq), message.digest
+            return ("Checkpoint", message.epoch, 0, message.seq), message.digest
         case _:
             return None, b""
 
@@ -268,18 +266,52 @@ def no_takeover(history: History) -> Iterator[str]:
 
     Whoever is first in the highest view got there by a weak quorum of SUSPECTs, or by giving up the view before.
     """
-    left: set[int] = set()
-    complained: set[int] = set()
+    left: dict[int, set[int]] = {}
+    complained: dict[int, set[int]] = {}
     for replica in history.correct:
         for signed in history.signed.get(replica, []):
             message = opened(signed)
             if isinstance(message, ViewChange):
-                left.add(message.view)
+                left.setdefault(message.epoch, set()).add(message.view)
             elif isinstance(message, Suspect):
-                complained.add(message.view)
-    highest = max(left, default=0)
-    if highest and highest - 1 not in left and highest - 1 not in complained:
-        yield f"correct replicas left for view {highest}, of whose predecessor none of them complained"
+                complained.setdefault(message.epoch, set()).add(message.view)
+    for epoch, views in left.items():
+        highest = max(views)
+        if highest - 1 not in views and highest - 1 not in complained.get(epoch, ()):
+            yield f"correct replicas left for view {highest}, of whose predecessor none of them complained"
+
+
+def epochs(history: History) -> Iterator[str]:
+    """One membership per epoch; its slots are decided by its members, and by nobody else (`PROTOCOL.md` G13).
+
+    Whatever a correct replica signs is of an epoch that it belongs to, beyond the slot where that epoch begins and not
+    beyond the one where it ends.
+    """
+    if not history.epochs:
+        return  # whoever drove this run has not said
+    known: dict[int, Configuration] = {}
+    for replica, configuration in history.epochs:
+        first = known.setdefault(configuration.epoch, configuration)
+        if (first.digest, first.base) != (configuration.digest, configuration.base):
+            yield f"r{replica} is in another epoch {configuration.epoch} than others"
+    for replica in history.correct:
+        for signed in history.signed.get(replica, []):
+            message = opened(signed)
+            if message is None:
+                continue
+            epoch = known.get(message.epoch)
+            if epoch is None or replica not in epoch.quorums.ids:
+                yield f"r{replica} signed {type(message).__name__} in epoch {message.epoch}, which is not its own"
+            elif isinstance(message, PrePrepare | Prepare | Commit | Checkpoint):
+                after = known.get(message.epoch + 1)
+                if message.seq <= epoch.base or (after is not None and message.seq > after.base):
+                    yield f"r{replica} signed {type(message).__name__} for slot {message.seq} in epoch {message.epoch}"
+    for replica, committed in history.committed:
+        certificate = committed.certificate
+        epoch, after = known.get(certificate.epoch), known.get(certificate.epoch + 1)
+        beyond = after is not None and certificate.seq > after.base
+        if epoch is None or certificate.seq <= epoch.base or beyond:
+            yield f"r{replica} holds a certificate of epoch {certificate.epoch} for slot {certificate.seq}"
 
 
 def no_false_accusation(history: History) -> Iterator[str]:
@@ -324,7 +356,7 @@ def liveness(history: History) -> Iterator[str]:
         first = waiting[0]
         yield f"{len(waiting)} calls never completed; the first is {first.ticket} of {first.client.hex()[:8]}"
     executed = {
-        replica: history.final[replica].get("executed") for replica in history.correct if replica not in history.halted
+        replica: history.final[replica].get("executed") for replica in history.members if replica not in history.halted
     }
     if len(set(executed.values())) > 1:
         yield f"correct replicas stand at different slots at the end: {executed}"
@@ -347,6 +379,7 @@ CHECKERS: dict[str, Checker] = {
     "agreed-time": agreed_time,
     "no-contradiction": no_contradiction,
     "no-takeover": no_takeover,
+    "epochs": epochs,
     "no-false-accusation": no_false_accusation,
     "no-honest-rejection": no_honest_rejection,
     "no-crash": no_crash,

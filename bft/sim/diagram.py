@@ -74,7 +74,7 @@ def diagram(trace: Trace, *, title: str, run: int, hops_max: int = HOPS_MAX) -> 
 
 
 def _lanes(trace: Trace) -> dict[Peer, int]:
-    peers: list[Peer] = [*trace.clients, *range(trace.scenario.n)]
+    peers: list[Peer] = [*trace.clients, *range(trace.scenario.n + trace.scenario.spares)]
     return {peer: lane for lane, peer in enumerate(peers)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bft.epochs import Configuration
 from bft.events import Committed, Evidence, Execute, OpenedBatch, Rejected
 from bft.ids import Nanos
 from bft.messages import Signed
@@ -52,13 +53,18 @@ class History:
         committed: certificates reported by correct replicas.
         signed: every message that a correct replica signed and let out, arrived or not: the soundness log.
         batches: batches proposed by anybody, by digest, as correct replicas opened them.
-        stable: (replica, slot, correct replicas whose snapshot of it was durable by then) per advance of a watermark.
+        epochs: (replica, epoch) of all that correct replicas entered, the first included.
+        retired: replicas that stopped since they were removed, and why.
+        stable: (replica, slot, correct replicas whose snapshot of it was durable by then, how many there must be) per
+            advance of a watermark.
         issued: payloads of envelopes that correct clients signed.
         summaries: largest value of every size in the replicas' summaries.
     """
 
     n: int
     correct: tuple[int, ...]
+    epochs: list[tuple[int, Configuration]] = field(default_factory=list)
+    retired: dict[int, str] = field(default_factory=dict)
     gst: Nanos = 0
     end: Nanos = 0
     operations: list[Operation] = field(default_factory=list)
@@ -68,7 +74,7 @@ class History:
     batches: dict[bytes, OpenedBatch] = field(default_factory=dict)
     issued: dict[tuple[bytes, int, int], bytes] = field(default_factory=dict)
     checkpoints: list[tuple[int, int, bytes]] = field(default_factory=list)
-    stable: list[tuple[int, int, int]] = field(default_factory=list)
+    stable: list[tuple[int, int, int, int]] = field(default_factory=list)
     accusations: list[tuple[int, Evidence]] = field(default_factory=list)
     rejections: dict[str, int] = field(default_factory=dict)
     rejected_honest: list[tuple[int, Rejected]] = field(default_factory=list)
@@ -80,3 +86,16 @@ class History:
     halted: dict[int, str] = field(default_factory=dict)
     crashed_by_bug: list[tuple[int, str]] = field(default_factory=list)
     trace_digest: str = ""
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Correct members of the newest epoch."""
+        newest = self.newest
+        if newest is None:
+            return self.correct
+        return tuple(replica for replica in self.correct if replica in newest.quorums.ids)
+
+    @property
+    def newest(self) -> Configuration | None:
+        """The newest epoch that a correct replica is in; None if whoever drove the run has not said."""
+        return max((configuration for _, configuration in self.epochs), key=lambda epoch: epoch.epoch, default=None)

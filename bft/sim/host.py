@@ -15,11 +15,13 @@ from bft.config import MILLISECOND
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
 from bft.engine import Engine
+from bft.epochs import Configuration
 from bft.errors import StorageError
 from bft.events import (
     Broadcast,
     Committed,
     Effect,
+    EpochEntered,
     Evidence,
     Execute,
     Executed,
@@ -29,6 +31,7 @@ from bft.events import (
     Record,
     Recovered,
     Rejected,
+    Retired,
     Send,
     SetTimer,
     Snapshot,
@@ -81,6 +84,7 @@ class ReplicaHost:
         self.index = index
         self.up = False
         self.halted = False
+        self.retired = False
         self.clock_shift: Nanos = 0
         self.life = 0
         self._disk = SimulatedDisk()
@@ -120,17 +124,24 @@ class ReplicaHost:
         except StorageError as error:
             self._halt(error)
             return
-        self._node = Replica(world.cluster, self.index, signer, recovered)
+        self._node = Replica(world.cluster, self.index, signer, recovered, world.vault)
+        self._quorums = self._node.configuration.quorums
+        self._members = self._quorums.members
         node: Node = self._node
         if self._strategy is not None:
             if self._context is None:
                 random = world.stream(f"adversary/{self.index}")
                 self._context = Context(self.index, world.quorums, random, world.coalition, make_twin=self._make_twin)
+            self._context.quorums = self._quorums
+            self._context.epoch = self._node.configuration.epoch
             node = Corrupted(node, self._strategy, self._context)
         protocol = world.cluster.protocol
         self._engine = Engine(_Observed(node, self), world.make_service(), self._disk.durable)
         limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
-        self._admission = Admission(world.vault.verifier(world.scenario.n), rules_of(world.cluster), limits, 8192)
+        configuration = self._node.configuration
+        verifier = world.vault.verifier(configuration.keys)
+        self._admission = Admission(verifier, rules_of(world.cluster, configuration), limits, 8192)
+        self._note_epoch(configuration)
         self.up = True
         self.life += 1
         self._step(Start())
@@ -139,7 +150,8 @@ class ReplicaHost:
         """A second replica of this identity, for a strategy that runs two."""
         world = self._world
         store = MemoryStore()
-        node = Replica(world.cluster, self.index, world.vault.replica_signer(self.index), Recovered())
+        signer = world.vault.replica_signer(self.index)
+        node = Replica(world.cluster, self.index, signer, Recovered(), world.vault)
         return Engine(node, world.make_service(), store), store
 
     def stop(self, *, lose_unsynced: bool) -> None:
@@ -157,7 +169,7 @@ class ReplicaHost:
             case "power-loss":
                 self.stop(lose_unsynced=True)
             case "restart":
-                if not self.up and not self.halted:
+                if not self.up and not self.halted and not self.retired:
                     self.start()
             case "clock":
                 self.clock_shift = fault.amount * MILLISECOND
@@ -216,9 +228,14 @@ class ReplicaHost:
                     self._send(effect.to, effect.packet)
                 case Broadcast():
                     self._note_said(effect.packet)
-                    for replica in range(self._world.scenario.n):
+                    for replica in self._members:
                         if replica != self.index:
                             self._send(replica, effect.packet)
+                case EpochEntered():
+                    self._members = effect.configuration.quorums.members
+                case Retired():
+                    self._retire(effect.reason)
+                    return
                 case SetTimer():
                     when = max(effect.at_ns - self.clock_shift, self._world.now + MILLISECOND)
                     self._world.at(when, lambda: self._tick(life))
@@ -231,6 +248,30 @@ class ReplicaHost:
     def _tick(self, life: int) -> None:
         if life == self.life and self.up:
             self._step(Tick())
+
+    def _enter(self, configuration: Configuration) -> None:
+        """The node is in another epoch: what comes in is held against its keys and rules from now on."""
+        world = self._world
+        self._admission.enter(world.vault.verifier(configuration.keys), rules_of(world.cluster, configuration))
+        self._quorums = configuration.quorums
+        self._note_epoch(configuration)
+
+    def _note_epoch(self, configuration: Configuration) -> None:
+        if self.is_correct:
+            self._world.history.epochs.append((self.index, configuration))
+
+    def ready(self) -> Signed | None:
+        """The replica's word that it can join, as its operator reads it."""
+        if not self.up or self._node is None:
+            return None
+        return self._node.ready(self._world.vault.replica_key(self.index))
+
+    def _retire(self, reason: str) -> None:
+        """The replica was removed: its process ends for good."""
+        self.up = False
+        self.retired = True
+        self.life += 1
+        self._world.history.retired[self.index] = reason
 
     def _halt(self, error: StorageError) -> None:
         """The disk refused: stop at once, say nothing more."""
@@ -281,10 +322,15 @@ class ReplicaHost:
         if not self.is_correct:
             if self._context is not None:
                 self.crimes = self._context.crimes
+            for effect in effects:
+                if isinstance(effect, EpochEntered):
+                    self._enter(effect.configuration)
             return
         history = self._world.history
         for effect in effects:
             match effect:
+                case EpochEntered():
+                    self._enter(effect.configuration)
                 case Persist(record=Snapshot() as snapshot):
                     history.checkpoints.append((self.index, snapshot.seq, snapshot.digest))
                 case Evidence():
@@ -303,7 +349,8 @@ class ReplicaHost:
         """A low watermark advances: sizes are largest now, and enough others must be able to serve the state."""
         history = self._world.history
         holders = {replica for replica, at, _ in history.checkpoints if at == seq}
-        history.stable.append((self.index, seq, len(holders)))
+        corrupted = [replica for replica in self._quorums.members if replica not in history.correct]
+        history.stable.append((self.index, seq, len(holders), self._quorums.strong - len(corrupted)))
         self._note_sizes()
 
     def _note_sizes(self) -> None:

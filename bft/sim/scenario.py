@@ -86,6 +86,19 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lanes: bool = False
 
 
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A change of membership that administrators bring about; tried again until it is done.
+
+    Attributes:
+        add: replicas that join, of those beyond `n`.
+        remove: replicas that leave.
+    """
+
+    at_ms: Annotated[int, Meta(ge=0)]
+    add: tuple[Where, ...] = ()
+    remove: tuple[Where, ...] = ()
+
+
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run.
 
@@ -99,6 +112,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         patience_ms: how long after it every request of a correct client may take.
         protocol: parameters that differ from `SIMULATED`.
         real_signatures: Ed25519 instead of the stand-in.
+        spares: replicas `n .. n + spares - 1`, which run from the start and belong to no epoch until they are added.
+        changes: of the membership.
     """
 
     seed: int
@@ -113,6 +128,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     workload: Workload = Workload()
     protocol: dict[str, int] = {}
     real_signatures: bool = False
+    spares: Annotated[int, Meta(ge=0, le=16)] = 0
+    changes: tuple[Change, ...] = ()
 
     def corrupted_ids(self) -> list[int]:
         """Replicas whose keys the adversary holds, ascending."""

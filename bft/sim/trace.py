@@ -186,7 +186,7 @@ class _Recorder:
         """Run, then gather what is known only at the end."""
         history = self.world.run()
         trace = self.trace
-        for replica in range(trace.scenario.n):
+        for replica in range(trace.scenario.n + trace.scenario.spares):
             self._note_state(replica, history.end - EPOCH_NS)
         trace.violations = check(history)
         trace.clients = list(self.world.clients)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bft.adversary.clients import Hostile, hostile_behaviour
+from bft.client.chain import Chain
 from bft.client.session import Ask, Completed, Flush, Lost, Session, SessionEffect, Submit
 from bft.config import MILLISECOND
+from bft.epochs import genesis
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Peer
 from bft.messages import SignedRequest
+from bft.ports import Signer
 from bft.sim.history import Operation
 from bft.wire.codec import Malformed, decode_packet, decode_request
 
@@ -19,6 +22,12 @@ if TYPE_CHECKING:
     from bft.sim.world import World
 
 LANES = 3
+
+
+def make_session(world: World, client: bytes, signer: Signer, incarnation: int) -> Session:
+    """A session that knows the cluster file and follows the cluster from there."""
+    chain = Chain(genesis(world.cluster), world.vault)
+    return Session(world.cluster.protocol, world.quorums, client, signer, incarnation, chain=chain)
 
 
 class ClientHost:
@@ -33,7 +42,7 @@ class ClientHost:
         self._has_written = False
         self._open: dict[int, Operation] = {}
         signer = world.vault.client_signer(self.client)
-        self._session = Session(world.cluster.protocol, world.quorums, self.client, signer, world.now + index)
+        self._session = make_session(world, self.client, signer, world.now + index)
 
     @property
     def is_done(self) -> bool:

@@ -14,7 +14,7 @@ from random import Random
 import msgspec
 
 from bft.adversary.strategy import Coalition
-from bft.config import MILLISECOND, Cluster, Protocol, ReplicaEntry
+from bft.config import MILLISECOND, AdminEntry, Cluster, Protocol, ReplicaEntry
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
 from bft.messages import Packet
@@ -23,6 +23,7 @@ from bft.sim.history import History
 from bft.sim.host import ReplicaHost
 from bft.sim.keys import Ed25519Vault, KeyVault, Vault
 from bft.sim.network import SimulatedNetwork
+from bft.sim.reconfiguring import AdminHost
 from bft.sim.scenario import SIMULATED, Fault, Scenario
 from bft.sim.workload import ClientHost, HostileClientHost
 from bft.wire.codec import encode
@@ -30,6 +31,10 @@ from bft.wire.codec import encode
 EVENTS_MAX = 2_000_000
 EPOCH_NS = 1_700_000_000_000_000_000
 """Virtual time begins here, so that clocks look like clocks."""
+
+ADMINS = (2000, 2001, 2002)
+"""Keys of administrators are numbered from here, those of hostile clients from 1000."""
+ADMIN_THRESHOLD = 2
 
 Trace = Callable[[Nanos, str, Peer, Peer, bytes], None]
 
@@ -46,7 +51,12 @@ def simulated_cluster(scenario: Scenario) -> Cluster:
         ReplicaEntry(index, "simulated", index + 1, vault.replica_key(index).hex()) for index in range(scenario.n)
     )
     protocol = msgspec.convert({**SIMULATED, **scenario.protocol}, Protocol)
-    return Cluster(name="simulated", protocol=protocol, replica=entries)
+    if not scenario.changes:
+        return Cluster(name="simulated", protocol=protocol, replica=entries)
+    admins = tuple(AdminEntry(f"a{index}", vault.client_key(index).hex()) for index in ADMINS)
+    return Cluster(
+        name="simulated", protocol=protocol, replica=entries, admin=admins, admin_threshold=ADMIN_THRESHOLD
+    )
 
 
 class World:
@@ -73,15 +83,16 @@ class World:
         self._on_event = on_event
         self._trace = blake2b(digest_size=16)
         corrupted = scenario.corrupted_ids()
-        self.history = History(
-            n=scenario.n, correct=tuple(index for index in range(scenario.n) if index not in corrupted)
-        )
+        machines = range(scenario.n + scenario.spares)
+        self.history = History(n=len(machines), correct=tuple(index for index in machines if index not in corrupted))
         self.coalition = Coalition({replica: self.vault.replica_signer(replica) for replica in corrupted})
-        self.replicas = [ReplicaHost(self, index) for index in range(scenario.n)]
-        hosts: list[ClientHost | HostileClientHost] = [
+        self.admin_keys = [self.vault.client_key(index) for index in ADMINS]
+        self.replicas = [ReplicaHost(self, index) for index in machines]
+        hosts: list[ClientHost | HostileClientHost | AdminHost] = [
             ClientHost(self, index) for index in range(scenario.workload.clients)
         ]
         hosts += [HostileClientHost(self, name, does) for name, does in sorted(scenario.hostile_clients.items())]
+        hosts += [AdminHost(self, index) for index in range(len(scenario.changes))]
         self.clients = {host.client: host for host in hosts}
 
     def stream(self, name: str) -> Random:
@@ -122,18 +133,19 @@ class World:
         """Everybody is answered and all correct replicas stand at the same slot."""
         if not all(client.is_done for client in self.clients.values()):
             return False
-        executed = {self.replicas[index].executed for index in self.history.correct if not self.replicas[index].halted}
+        members = self.history.members
+        executed = {self.replicas[index].executed for index in members if not self.replicas[index].halted}
         return len(executed) == 1
 
     def _stabilise(self) -> None:
         self.network.stabilise()
         for host in self.replicas:
             host.clock_shift = 0
-            if host.index in self.history.correct and not host.up and not host.halted:
+            if host.index in self.history.correct and not host.up and not host.halted and not host.retired:
                 host.start()
 
     def _strike(self, fault: Fault) -> None:
-        host = self.replicas[fault.replica] if fault.replica < self.scenario.n else None
+        host = self.replicas[fault.replica] if fault.replica < len(self.replicas) else None
         match fault.kind:
             case "partition":
                 self.network.partition(fault.groups)

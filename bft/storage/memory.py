@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from bft.events import Accepted, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
-from bft.messages import CheckpointCertificate
+from bft.events import Accepted, Epoch, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.messages import CheckpointCertificate, EpochLink
 from bft.storage.pages import garbage, manifest_pages
 from bft.storage.rows import prepared_view
 
@@ -22,6 +22,7 @@ class MemoryStore:
         """Start empty."""
         self._view: ViewRecord | None = None
         self._stable: CheckpointCertificate | None = None
+        self._epochs: list[EpochLink] = []
         self._previous_stable_seq = 0
         self._accepted: dict[tuple[int, int], Accepted] = {}
         self._prepared: dict[int, Prepared] = {}
@@ -33,6 +34,7 @@ class MemoryStore:
         """Everything written so far that still matters."""
         stable_seq = self._stable_seq
         recovered = Recovered(self._view, self._stable)
+        recovered.epochs = list(self._epochs)
         recovered.accepted = [self._accepted[key] for key in sorted(self._accepted) if key[0] > stable_seq]
         recovered.prepared = [self._prepared[seq] for seq in sorted(self._prepared) if seq > stable_seq]
         for seq in sorted(self._snapshots):
@@ -83,6 +85,12 @@ class MemoryStore:
             case Pages():
                 self._fetched.update(dict.fromkeys(record.pages, self._stable_seq))
                 self._pages.update(record.pages)
+            case Epoch():
+                assert record.link.certificate.epoch == len(self._epochs), "epochs follow each other"
+                self._epochs.append(record.link)
+                self._view = None
+                self._accepted.clear()
+                self._prepared.clear()
             case _:
                 assert_never(record)
 

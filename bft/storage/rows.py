@@ -10,17 +10,18 @@ from typing import TypeVar
 
 import msgspec
 
-from bft.digests import NULL_DIGEST, batch_digest
+from bft.digests import NULL_DIGEST, batch_digest, state_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Prepared, ViewRecord
-from bft.messages import CheckpointCertificate, PreparedCertificate, PrePrepare, Signed
-from bft.wire.codec import Malformed, decode_replica_message, encode
+from bft.messages import CheckpointCertificate, EpochLink, PreparedCertificate, PrePrepare, Signed
+from bft.wire.codec import Malformed, decode_header, decode_replica_message, encode
 
 T = TypeVar("T")
 
 _signed = msgspec.msgpack.Decoder(Signed)
 _prepared = msgspec.msgpack.Decoder(PreparedCertificate)
 _checkpoint = msgspec.msgpack.Decoder(CheckpointCertificate)
+_link = msgspec.msgpack.Decoder(EpochLink)
 
 
 def signed_blob(signed: Signed | None) -> bytes | None:
@@ -36,6 +37,25 @@ def signed_from(blob: bytes | None, where: str) -> Signed | None:
 def checkpoint_certificate_from(blob: bytes, where: str) -> CheckpointCertificate:
     """A checkpoint certificate from a column."""
     return _decoded(_checkpoint, blob, where)
+
+
+def link_from(epoch: int, blob: bytes) -> EpochLink:
+    """A link from its row.
+
+    Raises:
+        StorageError: it cannot be decoded, or does not end that epoch, or its certificate is of another header.
+    """
+    where = f"end of epoch {epoch}"
+    link = _decoded(_link, blob, where)
+    try:
+        header = decode_header(link.header)
+    except Malformed as error:
+        raise StorageError(f"{where} is corrupt: {error}") from error
+    if (header.epoch, link.certificate.epoch) != (epoch, epoch) or header.pending is None:
+        raise StorageError(f"{where} is corrupt: it ends epoch {header.epoch}")
+    if state_digest(link.header) != link.certificate.digest:
+        raise StorageError(f"{where} is corrupt: its header does not have digest {link.certificate.digest.hex()}")
+    return link
 
 
 def pre_prepare_of(signed: Signed, where: str) -> PrePrepare:

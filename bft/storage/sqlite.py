@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from bft.errors import StorageError
-from bft.events import Accepted, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.events import Accepted, Epoch, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.ids import DIGEST_BYTES
 from bft.storage.guard import FolderLock, claim, require_unused, sync_folder
 from bft.storage.pages import checked_manifest, garbage, manifest_pages, require_page
 from bft.storage.rows import (
     accepted_from,
     checkpoint_certificate_from,
+    link_from,
     prepared_from,
     prepared_view,
     signed_blob,
@@ -32,7 +33,7 @@ from bft.storage.rows import (
 )
 from bft.wire.codec import encode
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PAGE_BYTES = 16384
 WAL_BYTES_MAX = 64 * 1024 * 1024
 _EVER = 2**63 - 1
@@ -47,6 +48,7 @@ create table accepted (seq integer not null, view integer not null, pre_prepare 
                        primary key (seq, view));
 create table prepared (seq integer primary key, view integer not null, certificate blob not null);
 create table snapshots (seq integer primary key, digest blob not null, manifest blob not null, vote blob);
+create table epochs (epoch integer primary key, link blob not null);
 create table pages (digest blob primary key, bytes blob not null, fetched integer);
 create index fetched on pages (fetched) where fetched is not null;
 """
@@ -105,6 +107,10 @@ class SqliteStore:
                 recovered.stable = checkpoint_certificate_from(blob, "stable checkpoint certificate")
                 if recovered.stable.seq != seq:
                     raise StorageError(f"stable checkpoint certificate is of seq {recovered.stable.seq}, not {seq}")
+            rows = self._writer.execute("select epoch, link from epochs order by epoch").fetchall()
+            recovered.epochs = [link_from(*row) for row in rows]
+            if [epoch for epoch, _ in rows] != list(range(len(rows))):
+                raise StorageError("the chain of epochs is corrupt: a link is missing")
             after = (self._stable_seqs()[0],)
             recovered.accepted = [
                 accepted_from(*row)
@@ -278,6 +284,11 @@ class SqliteStore:
                     "insert into pages values (?, ?, ?) on conflict (digest) do update set fetched = excluded.fetched",
                     [(digest, page, at) for digest, page in pages.items()],
                 )
+            case Epoch(link):
+                execute("insert into epochs values (?, ?)", (link.certificate.epoch, encode(link)))
+                execute("delete from view")
+                execute("delete from accepted")
+                execute("delete from prepared")
             case _:
                 assert_never(record)
 

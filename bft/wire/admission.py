@@ -74,6 +74,12 @@ class Admission:
         self._memo_max = memo_max
         self._memo: dict[bytes, None] = {}
 
+    def enter(self, verifier: Verifier, rules: Rules) -> None:
+        """Another epoch: its members' keys and its rules hold from now on; what the old keys signed is forgotten."""
+        self._verifier = verifier
+        self._rules = rules
+        self._memo = {}
+
     def admit(self, frame: bytes, peer: Peer, wants: Wants) -> Deliver | Rejected | None:
         """Check one frame from `peer`; None when it is sound so far but no longer matters."""
         try:
@@ -138,10 +144,10 @@ class Admission:
     def _certificate(
         self, packet: CommitCertificate | CheckpointCertificate, found: str | None, peer: Peer, wants: Wants
     ) -> Deliver | None:
-        if found is not None:
-            raise _Refused(found)
         if not wants(peer, packet, None):
             return None
+        if found is not None:
+            raise _Refused(found)
         self._require_all(endorsed(packet))
         return Deliver(peer, packet)
 

@@ -35,7 +35,7 @@ class _Early(Strategy):
         for near in context.random.sample(self._ahead, min(2, len(self._ahead))):
             far = INTERVAL * context.random.randrange(1, 1 << 30)
             for seq in (base + near, base + far):
-                signed = context.sign(Checkpoint(0, max(seq, 1), other_digest(context)))
+                signed = context.sign(Checkpoint(context.epoch, max(seq, 1), other_digest(context)))
                 for target in context.others():
                     yield target, signed
 
@@ -60,13 +60,13 @@ class _Forged(Strategy):
         strong = context.quorums.strong
         seq = context.seq - context.seq % INTERVAL + INTERVAL * context.random.choice((0, 1, 4))
         digest = other_digest(context)
-        checkpoint = context.sign(Checkpoint(0, max(seq, INTERVAL), digest))
+        checkpoint = context.sign(Checkpoint(context.epoch, max(seq, INTERVAL), digest))
         own = Endorsement(context.me, checkpoint.signature)
         everyone = tuple(Endorsement(replica, checkpoint.signature) for replica in range(strong))
         signers = context.random.choice(((own,), (own,) * strong, everyone))
         for target in context.others():
-            yield target, CheckpointCertificate(0, max(seq, INTERVAL), digest, signers)
-            yield target, CommitCertificate(0, context.view, context.seq + 1, digest, signers)
+            yield target, CheckpointCertificate(context.epoch, max(seq, INTERVAL), digest, signers)
+            yield target, CommitCertificate(context.epoch, context.view, context.seq + 1, digest, signers)
 
 
 def bad_checkpoint() -> Strategy:

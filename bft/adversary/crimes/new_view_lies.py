@@ -30,7 +30,7 @@ class _Changed(Strategy):
 
 
 def _pre_prepares(context: Context, view: int, values: Iterable[tuple[int, bytes]]) -> tuple[Signed, ...]:
-    return tuple(context.sign(PrePrepare(0, view, seq, digest)) for seq, digest in values)
+    return tuple(context.sign(PrePrepare(context.epoch, view, seq, digest)) for seq, digest in values)
 
 
 def _values(message: NewView) -> list[tuple[int, bytes]]:
@@ -71,11 +71,11 @@ def _rebuilt(context: Context, message: NewView, chosen: list[Signed]) -> NewVie
     ordered = tuple(sorted(chosen, key=lambda signed: signed.sender))
     opened = [decode_replica_message(signed.payload) for signed in ordered]
     proposals = select([item for item in opened if isinstance(item, ViewChange)]).proposals
-    return NewView(0, message.view, ordered, _pre_prepares(context, message.view, proposals))
+    return NewView(context.epoch, message.view, ordered, _pre_prepares(context, message.view, proposals))
 
 
 def _repeated(context: Context, message: NewView) -> NewView:
-    own = context.sign(ViewChange(0, message.view, None, ()))
+    own = context.sign(ViewChange(context.epoch, message.view, None, ()))
     others = sorted(
         (signed for signed in message.view_changes if signed.sender != context.me),
         key=lambda signed: (len(signed.payload), signed.sender),
@@ -84,7 +84,7 @@ def _repeated(context: Context, message: NewView) -> NewView:
 
 
 def _few(context: Context, message: NewView) -> NewView:
-    own = context.sign(ViewChange(0, message.view, None, ()))
+    own = context.sign(ViewChange(context.epoch, message.view, None, ()))
     others = [signed for signed in message.view_changes if signed.sender != context.me]
     least = sorted(others, key=lambda signed: (len(signed.payload), signed.sender))
     return _rebuilt(context, message, [own, *least[: context.quorums.strong - 2]])
@@ -92,7 +92,7 @@ def _few(context: Context, message: NewView) -> NewView:
 
 def _bare(context: Context, message: NewView) -> NewView:
     """Invented VIEW-CHANGEs of others who know nothing, with signatures that cannot be theirs."""
-    own = context.sign(ViewChange(0, message.view, None, ()))
+    own = context.sign(ViewChange(context.epoch, message.view, None, ()))
     forged = [Signed(replica, own.payload, own.signature) for replica in range(context.quorums.strong)]
     return _rebuilt(context, message, forged)
 
@@ -113,7 +113,7 @@ class _Choose(Strategy):
         message = own_message(context, packet)
         if not isinstance(message, NewView) or (self._two and isinstance(target, int) and target % 2):
             return ((target, packet),)
-        bare = context.sign(ViewChange(0, message.view, None, ()))
+        bare = context.sign(ViewChange(context.epoch, message.view, None, ()))
         heard = [signed for (view, sender), signed in sorted(self._heard.items()) if view == message.view]
         heard = [*(signed for signed in message.view_changes if signed.sender != context.me), *heard]
         distinct = {signed.sender: signed for signed in sorted(heard, key=lambda signed: -len(signed.payload))}

@@ -78,13 +78,14 @@ class _Future(Strategy):
             seq = context.seq + random.choice((0, 1, 8, 15, 16, 17, 1000, 1 << 40))
             match random.randrange(4):
                 case 0 if context.quorums.primary(view) != context.me:
-                    message: Prepare | Commit | Suspect | PrePrepare = Prepare(0, view, seq, other_digest(context))
+                    message: Prepare | Commit | Suspect | PrePrepare
+                    message = Prepare(context.epoch, view, seq, other_digest(context))
                 case 1 if context.quorums.primary(view) == context.me:
-                    message = PrePrepare(0, view, seq, other_digest(context))
+                    message = PrePrepare(context.epoch, view, seq, other_digest(context))
                 case 2:
-                    message = Suspect(0, view, "spam")
+                    message = Suspect(context.epoch, view, "spam")
                 case _:
-                    message = Commit(0, view, seq, other_digest(context))
+                    message = Commit(context.epoch, view, seq, other_digest(context))
             signed = context.sign(message)
             for target in context.others():
                 yield target, signed

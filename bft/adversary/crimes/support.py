@@ -63,7 +63,7 @@ class _CommitOther(Strategy):
         if isinstance(event.message, PrePrepare):
             for target in context.others():
                 digest = other_digest(context)
-                context.send(target, context.sign(Commit(0, event.message.view, event.message.seq, digest)))
+                context.send(target, context.sign(Commit(context.epoch, event.message.view, event.message.seq, digest)))
         return (event,)
 
 
@@ -73,8 +73,8 @@ class _PrimaryPrepares(Strategy):
         proposed = own_proposal(context, packet)
         if proposed is not None:
             message = proposed[0]
-            yield target, context.sign(Prepare(0, message.view, message.seq, message.digest))
-            yield target, context.sign(Commit(0, message.view, message.seq, message.digest))
+            yield target, context.sign(Prepare(context.epoch, message.view, message.seq, message.digest))
+            yield target, context.sign(Commit(context.epoch, message.view, message.seq, message.digest))
 
 
 def support(early: bool = True) -> Strategy:

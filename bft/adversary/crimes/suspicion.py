@@ -13,7 +13,7 @@ from bft.messages import Packet, Suspect, ViewChange
 
 class _Storm(Strategy):
     def unprompted(self, context: Context) -> Iterable[tuple[Peer, Packet]]:
-        signed = context.sign(Suspect(0, context.view, "request-timeout"))
+        signed = context.sign(Suspect(context.epoch, context.view, "request-timeout"))
         for target in context.others():
             yield target, signed
 
@@ -26,7 +26,7 @@ class _Depose(Strategy):
         if isinstance(message, Suspect) and not is_colleague(context, event):
             for member in sorted(context.coalition.signers):
                 for target in context.others():
-                    context.send(target, context.sign(Suspect(0, message.view, message.reason), member))
+                    context.send(target, context.sign(Suspect(context.epoch, message.view, message.reason), member))
         elif isinstance(message, ViewChange):
             context.coalition.notes["deposed"] = message.view
         return (event,)

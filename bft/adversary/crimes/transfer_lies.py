@@ -93,7 +93,7 @@ class _StatusStorm(Strategy):
         digest = page_digest(context.random.randbytes(4))
         view = context.random.choice((0, context.view, context.view + 1))
         asked: tuple[Packet, ...] = (
-            Status(0, view, bool(context.random.randrange(2)), 0, 0, ()),
+            Status(context.epoch, view, bool(context.random.randrange(2)), 0, 0, ()),
             FetchBatch(digest),
             FetchManifest(8, digest),
             FetchPages((digest,) * 16),

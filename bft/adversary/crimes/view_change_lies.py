@@ -77,9 +77,9 @@ def _invented(context: Context, message: ViewChange) -> ViewChange:
     seq = min((at for at, _ in heard), default=low + 1)
     primary = context.quorums.primary(view)
     others = sorted({digest for at, digest in heard if at != seq}) or [other_digest(context)]
-    header = PrePrepare(0, view, seq, context.random.choice(others))
+    header = PrePrepare(context.epoch, view, seq, context.random.choice(others))
     own = context.sign(header)
-    backups = [replica for replica in range(context.quorums.n) if replica != primary][: context.quorums.prepares]
+    backups = [replica for replica in context.quorums.members if replica != primary][: context.quorums.prepares]
     endorsements = tuple(Endorsement(replica, own.signature) for replica in backups)
     forged = PreparedCertificate(Signed(primary, own.payload, own.signature), endorsements)
     rest = tuple(item for item in message.prepared if _seq(item) > seq)
@@ -125,7 +125,7 @@ def _false_stable(context: Context, message: ViewChange) -> ViewChange:
     seq = 8 * (1 << context.random.randrange(20))
     signature = context.sign(message).signature
     forged = tuple(Endorsement(replica, signature) for replica in range(context.quorums.strong))
-    stable = CheckpointCertificate(0, seq, other_digest(context), forged)
+    stable = CheckpointCertificate(context.epoch, seq, other_digest(context), forged)
     return msgspec.structs.replace(message, stable=stable, prepared=())
 
 
@@ -138,7 +138,7 @@ class _Spam(Strategy):
         if context.random.randrange(4):
             return
         view = context.view + context.random.choice((1, 1, 2, 5, 1000, context.random.randrange(1, 1 << 40)))
-        signed = context.sign(ViewChange(0, view, None, ()))
+        signed = context.sign(ViewChange(context.epoch, view, None, ()))
         for target in context.others():
             yield target, signed
 

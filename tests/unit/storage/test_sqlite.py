@@ -71,7 +71,7 @@ def test_store_of_unknown_format_is_refused(path: Path) -> None:
     """A future format is not guessed at."""
     SqliteStore(path, CLUSTER, 1).close()
     damage(path, "update identity set format = 99")
-    with pytest.raises(StorageError, match="format 99, this program reads 1"):
+    with pytest.raises(StorageError, match="format 99, this program reads 2"):
         SqliteStore(path, CLUSTER, 1)
 
 
