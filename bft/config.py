@@ -216,6 +216,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         data: folder of the store.
         durability: "power" survives power loss (fsync), "process" survives kill -9, "memory" survives nothing: a
             restart then counts as one of the f faults.
+        host: address to listen on, if it is not the one that the cluster knows (that of a replica that is to join).
+        port: TCP port to listen on; 0 for the one that the cluster knows.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
     """
 
@@ -224,6 +226,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     key: str
     data: str
     durability: Durability = "power"
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 

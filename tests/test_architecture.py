@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "generals": [*FOUNDATION, "generals", "wire"],
     "crypto": [*FOUNDATION, "crypto", "generals"],
     "storage": [*FOUNDATION, "storage", "wire"],
-    "transport": [*FOUNDATION, "transport", "crypto", "wire"],
+    "transport": [*FOUNDATION, "transport", "crypto", "epochs", "wire"],
     "client": [*FOUNDATION, "client", "epochs", "services", "crypto", "transport", "wire"],
     "runtime": [
         *FOUNDATION, "runtime", "core", "wire", "state", "services", "engine", "crypto", "storage", "transport",

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from bft.config import Cluster, Local
-from bft.core.proofs import Rules
+from bft.core.recovery import rules_of
 from bft.core.replica import Replica
-from bft.crypto.keys import KeyPair, load_key
+from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
 from bft.engine import Engine
+from bft.epochs import Configuration, follow, genesis
 from bft.errors import ConfigError, KeyFileError
-from bft.ids import ReplicaId
+from bft.events import Recovered
+from bft.headers import Ready
+from bft.ids import KEY_BYTES, SIGNATURE_BYTES, ReplicaId
+from bft.messages import Signed
 from bft.ports import Node, Signer, StateMachine, Store
+from bft.runtime.own_keys import EpochSigner, OwnKeys, beside
 from bft.storage.guard import require_unused
 from bft.storage.memory import MemoryStore
 from bft.storage.sqlite import SqliteStore
+from bft.transport.handshake import Voucher, vouch
 from bft.wire.admission import Admission, Limits
+from bft.wire.codec import encode
 
 NodeWrapper = Callable[[Node, Signer], Node]
 """Puts something around the honest node: how a replica is made to lie (`bft.adversary`), never a flag inside it."""
 STORE_FILE = "replica.db"
 MEMO_MAX = 65536
 """Verified signatures remembered."""
+NOBODY = ReplicaId(-1)
+"""The name under which a node listens whose replica is a member with a key that is not its own: it takes no part."""
+VOUCHER = ".voucher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +45,26 @@ class Assembly:
     """A replica that can be driven.
 
     Attributes:
-        summary: the honest node's account of itself, whatever is wrapped around it.
+        me: the name under which the node runs: the replica's id, or `NOBODY`.
+        replica: the honest node, whatever is wrapped around it.
     """
 
+    me: ReplicaId
     engine: Engine
     admission: Admission
-    summary: Callable[[], dict[str, object]]
+    replica: Replica
+
+    def summary(self) -> dict[str, object]:
+        """The honest node's account of itself."""
+        return self.replica.summary()
 
 
-def load_replica_key(cluster: Cluster, local: Local, passphrase: bytes | None) -> KeyPair:
-    """The replica's private key, checked against the cluster file.
-
-    Raises:
-        ConfigError: the cluster has no replica with this id.
-        KeyFileError: the key cannot be loaded, or is not the one that the cluster file names.
-    """
-    if local.id >= len(cluster.replica):
-        raise ConfigError(f"id is {local.id}: cluster {cluster.name} has replicas 0 to {len(cluster.replica) - 1}")
-    keys = load_key(Path(local.key), passphrase)
-    expected = cluster.replica_keys[local.id]
-    if keys.public != expected:
-        raise KeyFileError(
-            f"{local.key}: holds the key {keys.public_hex},"
-            f" the cluster file says {expected.hex()} for replica {local.id}"
-        )
-    return keys
+def recovered_configuration(cluster: Cluster, recovered: Recovered) -> Configuration:
+    """The epoch that a store stands in."""
+    configuration = genesis(cluster)
+    for link in recovered.epochs:
+        configuration = follow(configuration, link)
+    return configuration
 
 
 def open_store(cluster: Cluster, local: Local) -> Store:
@@ -65,33 +73,135 @@ def open_store(cluster: Cluster, local: Local) -> Store:
     Raises:
         StorageError: see `SqliteStore`; also when a key that has voted from a durable store asks for "memory".
     """
-    marker = Path(local.key + ".used")
+    marker = beside(Path(local.key), ".used")
     if local.durability == "memory":
         require_unused(marker, Path(local.data))
         return MemoryStore()
     return SqliteStore(Path(local.data) / STORE_FILE, cluster.id, local.id, local.durability, marker)
 
 
+def name_of(configuration: Configuration, replica: int, keys: OwnKeys) -> ReplicaId:
+    """The name under which a node may run in this epoch.
+
+    Under its id, unless that id votes with a key that is not in its files: it must neither count a vote of its own nor
+    make one. Safe: a node that is no member signs nothing that counts.
+    """
+    member = configuration.member(replica)
+    is_own = member is None or keys.find(member.key) is not None
+    return ReplicaId(replica) if is_own else NOBODY
+
+
 def assemble(
     cluster: Cluster,
     local: Local,
-    keys: KeyPair,
+    keys: OwnKeys,
     store: Store,
     service: StateMachine,
     wrapper: NodeWrapper | None = None,
-) -> tuple[Assembly, Ed25519Verifier]:
+) -> tuple[Assembly, Recovered]:
     """Build the node from what the store remembers, and everything around it.
 
     Raises:
         StorageError: the store's content is corrupt.
     """
-    me = ReplicaId(local.id)
-    verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, cluster.client_keys)
-    signer = Ed25519Signer(cluster.id, me, keys.seed)
-    replica = Replica(cluster, me, signer, store.load())
+    recovered = store.load()
+    configuration = recovered_configuration(cluster, recovered)
+    me = name_of(configuration, local.id, keys)
+    verifier = Ed25519Verifier(cluster.id, configuration.keys, cluster.client_keys)
+    signer = EpochSigner(cluster.id, ReplicaId(local.id), keys, configuration)
+    replica = Replica(cluster, me, signer, recovered, verifier)
+    signer.follow(lambda: replica.configuration)
     protocol = cluster.protocol
-    rules = Rules(cluster.quorums, 0, protocol.checkpoint_interval, protocol.window)
     limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
     node: Node = replica if wrapper is None else wrapper(replica, signer)
-    admission = Admission(verifier, rules, limits, MEMO_MAX)
-    return Assembly(Engine(node, service, store), admission, replica.summary), verifier
+    admission = Admission(verifier, rules_of(cluster, configuration), limits, MEMO_MAX)
+    return Assembly(me, Engine(node, service, store), admission, replica), recovered
+
+
+# --- joining --------------------------------------------------------------------------------------------------------
+
+
+def voucher_for(cluster: Cluster, local: Local, keys: OwnKeys) -> Voucher:
+    """What lets this replica in before an epoch names its key: an administrator's word, or that of its former key.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    file = beside(keys.path, VOUCHER)
+    if file.exists():
+        return load_voucher(file)
+    if keys.old is not None:
+        return vouch(cluster.id, local.id, keys.current.public, keys.old)
+    raise ConfigError(
+        f"replica {local.id} is no member of cluster {cluster.name} with the key {keys.current.public_hex}, and nobody"
+        f" vouches for it: no {file} (bft cluster add makes it), nor the key that it replaces"
+    )
+
+
+def load_voucher(file: Path) -> Voucher:
+    """Read a voucher.
+
+    Raises:
+        KeyFileError: it cannot be read, or is none.
+    """
+    try:
+        tree = json.loads(file.read_text())
+        voucher = Voucher(bytes.fromhex(tree["by"]), bytes.fromhex(tree["signature"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KeyFileError(f"{file}: is no voucher: {error}") from error
+    if (len(voucher.by), len(voucher.signature)) != (KEY_BYTES, SIGNATURE_BYTES):
+        raise KeyFileError(f"{file}: is no voucher: a key or a signature has the wrong length")
+    return voucher
+
+
+def save_voucher(file: Path, voucher: Voucher) -> None:
+    """Write a voucher; it is no secret."""
+    file.write_text(json.dumps({"by": voucher.by.hex(), "signature": voucher.signature.hex()}) + "\n")
+
+
+def ready_words(cluster: Cluster, local: Local, keys: OwnKeys, replica: Replica) -> list[Signed]:
+    """What this replica signs so that a change of membership may name its key; nothing while it cannot take part.
+
+    A learner signs when it holds the cluster's state, a member that is to change its key when there is a next one; who
+    has had a key before signs with that one first.
+    """
+    summary = replica.summary()
+    payload: bytes
+    pairs: list[KeyPair]
+    following = keys.next
+    if summary["member"]:
+        if following is None:
+            return []
+        payload = encode(Ready(replica.configuration.epoch, _number(summary["stable"]), following.public))
+        pairs = [keys.current, following]
+    else:
+        word = replica.ready(keys.current.public)
+        if word is None:
+            return []
+        payload = word.payload
+        old = keys.old if replica.configuration.member(local.id) is not None else None
+        pairs = [keys.current] if old is None else [old, keys.current]
+    signers = [Ed25519Signer(cluster.id, ReplicaId(local.id), pair.seed) for pair in pairs]
+    return [Signed(local.id, payload, signer.sign(payload)) for signer in signers]
+
+
+def ready_hex(words: list[Signed]) -> list[str]:
+    """For an account in JSON."""
+    return [encode(word).hex() for word in words]
+
+
+def ready_from(value: object) -> tuple[Signed, ...]:
+    """The words in an account; none if they are malformed."""
+    if not isinstance(value, list):
+        return ()
+    try:
+        return tuple(_signed.decode(bytes.fromhex(str(word))) for word in value)
+    except (ValueError, msgspec.DecodeError):
+        return ()
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+_signed = msgspec.msgpack.Decoder(Signed)

@@ -1,9 +1,17 @@
-"""A replica process: listens, dials the other replicas, serves clients, until told to stop."""
+"""A replica process: listens, dials the members of the present epoch, serves clients, until told to stop.
+
+Epochs (`PROTOCOL.md` 19). The node says when it enters one. At once, frames are checked by its keys and rules; in the
+order of effects, newcomers are dialed, those who left are not dialed again, and connections that a replica opened with
+a key that it has no longer are closed. All others stay. A dialer that finds another key than it expects, or is refused,
+asks the stranger for links: so a replica that was away finds today's members at yesterday's addresses.
+
+A replica whose key no epoch names *listens*: under its own id if that is new, else as nobody (`assembly.NOBODY`), and
+once an epoch names its key it goes on as that member. One that was removed stops when it is needed no longer.
+"""
 
 from __future__ import annotations
 
 import logging
-import random
 import signal
 import socket
 import time
@@ -11,28 +19,46 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from ssl import SSLContext
 
 import trio
 
 from bft.config import Cluster, Local
-from bft.crypto.keys import KeyPair
+from bft.core.recovery import rules_of
+from bft.crypto.signatures import Ed25519Verifier
 from bft.crypto.tls import server_context
-from bft.errors import BFTError, ConfigError, TransportError
+from bft.epochs import Configuration, genesis
+from bft.errors import BFTError, ConfigError, KeyFileError, TransportError
 from bft.events import Report
+from bft.headers import Member
 from bft.ids import Peer, ReplicaId, peer_name
-from bft.messages import ENVELOPE_BYTES_MAX
+from bft.messages import ENVELOPE_BYTES_MAX, EpochLink, EpochProof, Signed
 from bft.ports import StateMachine, Store
-from bft.runtime.assembly import Assembly, NodeWrapper, assemble, load_replica_key, open_store
-from bft.runtime.driver import Driver
+from bft.runtime.assembly import (
+    NOBODY,
+    Assembly,
+    NodeWrapper,
+    assemble,
+    open_store,
+    ready_hex,
+    ready_words,
+    voucher_for,
+)
+from bft.runtime.dialer import Dialer
+from bft.runtime.driver import Admitter, Driver, Machine
 from bft.runtime.evidence import EvidenceKeeper
 from bft.runtime.links import LinkLimits, Links
+from bft.runtime.own_keys import OwnKeys
+from bft.runtime.roster import Roster
 from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
 from bft.transport.channel import Channel
-from bft.transport.dial import FRAME_BYTES_MAX, dial
+from bft.transport.dial import FRAME_BYTES_MAX, ask_for_links
+from bft.transport.discovery import chain_file, load_links
 from bft.transport.frames import ReceiveBudget
 from bft.transport.handshake import HANDSHAKE_SECONDS, Host, Identity, refuse, welcome
 from bft.transport.listener import STRANGERS_MAX, Listener, listen
 from bft.transport.poller import Poller
+from bft.wire.codec import encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +93,7 @@ class ReplicaServer:
 
     Attributes:
         stats: what it has counted so far.
+        retired: why it stopped by itself: it was removed from the cluster; None if it did not.
     """
 
     def __init__(
@@ -89,7 +116,7 @@ class ReplicaServer:
             node_wrapper: makes the replica lie.
             passphrase: of the key file.
             service: the state machine; by default the one that the cluster file names.
-            sockets: listening sockets to use instead of the cluster file's address.
+            sockets: listening sockets to use instead of the address in the files.
             limits: bounds on peers.
             on_report: gets every report of the node, in the event loop's thread.
 
@@ -102,18 +129,30 @@ class ReplicaServer:
         self._local = local
         self._wrapper = node_wrapper
         self._passphrase = passphrase
-        self._service = service
+        self._given_service = service
         self._sockets = sockets
         self._limits = limits or ServerLimits()
         self._on_report = on_report
-        self._me = ReplicaId(local.id)
-        self._log = logging.getLogger(f"bft.{peer_name(self._me)}")
+        self._id = ReplicaId(local.id)
+        self._log = logging.getLogger(f"bft.{peer_name(self._id)}")
         self._scope = trio.CancelScope()
         self._started = time.monotonic()
-        self._summary: Callable[[], dict[str, object]] = dict
+        self._parts: Assembly | None = None
         self._listener: Listener | None = None
+        self._is_coming_back = False
+        self.retired: str | None = None
         self.stats = Stats()
         self._links = Links(self.stats, self._limits.links)
+        # Set by `run`, in this order.
+        self._keys: OwnKeys
+        self._service: StateMachine
+        self._store: Store
+        self._roster: Roster
+        self._host: Host
+        self._driver: Driver
+        self._poller: Poller
+        self._dialer: Dialer
+        self._nursery: trio.Nursery
 
     def stop(self) -> None:
         """Make `run` return; may be called before it runs, and more than once."""
@@ -121,10 +160,12 @@ class ReplicaServer:
 
     def account(self) -> dict[str, object]:
         """What a probe is told, beside the counters."""
-        listener = self._listener
+        listener, parts = self._listener, self._parts
         return {
             **self._summary(),
             "cluster": self._cluster.id.hex(),
+            "role": self._role(),
+            "ready": ready_hex(self._ready_words()) if parts is not None else [],
             "connections": {
                 "dialed": self._links.dialed,
                 "incoming": self._links.incoming,
@@ -137,66 +178,136 @@ class ReplicaServer:
             "lies": None if self._wrapper is None else getattr(self._wrapper, "__name__", repr(self._wrapper)),
         }
 
+    def _summary(self) -> dict[str, object]:
+        if self._parts is None:
+            return {}
+        return {**self._parts.summary(), "replica": self._local.id}
+
+    def _role(self) -> str:
+        """member, learner (is to join or to come back), or leaver (was removed)."""
+        configuration = self._roster.configuration
+        if self._is_member_of(configuration):
+            return "member"
+        return "leaver" if self._roster.was_member(self._id) and configuration.member(self._id) is None else "learner"
+
+    def _is_member_of(self, configuration: Configuration) -> bool:
+        member = configuration.member(self._id)
+        return member is not None and self._keys.find(member.key) is not None
+
+    def _ready_words(self) -> list[Signed]:
+        assert self._parts is not None, "a replica that runs has its parts"
+        if not self._cluster.admin:
+            return []
+        return ready_words(self._cluster, self._local, self._keys, self._parts.replica)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open everything, serve until `stop`, close everything; `task_status` is told when it serves.
+
+        Returns by itself when the replica was removed from its cluster and is needed no longer (`retired`).
 
         Raises:
             BFTError: configuration, key, store or port are not as they must be; or the store failed while serving, in
                 which case nothing was sent after the failure.
             AssertionError: the replica found a bug in itself; it must not be restarted without thought.
         """
-        keys = load_replica_key(self._cluster, self._local, self._passphrase)
-        context = server_context(keys, Path(self._local.key), peer_name(self._me), self._passphrase)
-        service = _load_service(self._cluster.service) if self._service is None else self._service
+        self._keys = OwnKeys(Path(self._local.key), self._passphrase)
+        self._require_key()
+        context = self._context()
+        self._service = _load_service(self._cluster.service) if self._given_service is None else self._given_service
         sockets = self._listen() if self._sockets is None else self._sockets
         try:
-            store = open_store(self._cluster, self._local)
+            store = self._store = open_store(self._cluster, self._local)
             try:
-                parts, verifier = assemble(self._cluster, self._local, keys, store, service, self._wrapper)
-                host = Host(self._cluster.id, self._me, context, verifier)
-                await self._serve(parts, store, host, sockets, keys, task_status)
+                parts = self._assemble()
+                self._host = Host(self._cluster.id, self._id, context, self._door(), self._cluster.admin_keys)
+                self._host.links = lambda epoch: self._roster.links_from(epoch)
+                await self._serve(parts, sockets, task_status)
             finally:
                 store.close()
         finally:
             for sock in sockets:
                 sock.close()
 
+    def _require_key(self) -> None:
+        """Where nobody can change the membership, the cluster file names the only key that will ever do."""
+        if self._cluster.admin:
+            return
+        entry = genesis(self._cluster).member(self._id)
+        if entry is None:
+            last = len(self._cluster.replica) - 1
+            raise ConfigError(f"id is {self._id}: cluster {self._cluster.name} has replicas 0 to {last}")
+        if self._keys.current.public != entry.key:
+            raise KeyFileError(
+                f"{self._local.key}: holds the key {self._keys.current.public_hex},"
+                f" the cluster file says {entry.key.hex()} for replica {self._id}"
+            )
+
+    def _assemble(self) -> Assembly:
+        """Build the node from the store; note which epoch it stands in.
+
+        Raises:
+            StorageError: the store's content is corrupt.
+            ConfigError: the replica is no member, and nobody vouches for it.
+        """
+        parts, recovered = assemble(self._cluster, self._local, self._keys, self._store, self._service, self._wrapper)
+        self._parts = parts
+        self._roster = Roster(self._cluster, recovered.epochs)
+        configuration = self._roster.configuration
+        member = configuration.member(self._id)
+        if self._is_member_of(configuration) and member is not None:
+            self._keys.settle(member.key)
+        elif not self._roster.was_member(self._id) or member is not None:
+            voucher_for(self._cluster, self._local, self._keys)
+        return parts
+
+    def _context(self) -> SSLContext:
+        return server_context(self._keys.current, self._keys.path, peer_name(self._id), self._passphrase)
+
+    def _door(self) -> Ed25519Verifier:
+        """Knows who is let in: members, members of the epoch before, clients."""
+        return Ed25519Verifier(self._cluster.id, self._roster.door_keys(), self._cluster.client_keys)
+
     def _listen(self) -> list[socket.socket]:
-        entry = self._cluster.replica[self._local.id]
-        return listen(entry.host, entry.port)
+        host, port = self._local.host, self._local.port
+        if not port:
+            entry = genesis(self._cluster).member(self._id)
+            if entry is None:
+                raise ConfigError(
+                    f"id is {self._id}: the file of cluster {self._cluster.name} has replicas 0 to"
+                    f" {len(self._cluster.replica) - 1}; one that joins must say where it listens (host, port)"
+                )
+            host, port = entry.host, entry.port
+        return listen(host, port)
 
     async def _serve(
-        self,
-        parts: Assembly,
-        store: Store,
-        host: Host,
-        sockets: Sequence[socket.socket],
-        keys: KeyPair,
-        task_status: trio.TaskStatus[None],
+        self, parts: Assembly, sockets: Sequence[socket.socket], task_status: trio.TaskStatus[None]
     ) -> None:
-        self._summary = parts.summary
-        driver = self._make_driver(parts, store)
-        poller = Poller(driver.flush)
+        driver = self._driver = self._make_driver(parts)
+        poller = self._poller = Poller(driver.flush)
         self._listener = Listener(
             sockets,
-            host,
+            self._host,
             budget=ReceiveBudget(self._limits.receive_bytes_max),
             strangers_max=self._limits.strangers_max,
             handshake_seconds=self._limits.handshake_seconds,
             buffer_bytes_max=self._limits.client_buffer_bytes_max,
         )
         port = self._local.metrics_port
-        stop_metrics = start_metrics(port, Collector(parts.summary, self.stats)) if port else None
+        stop_metrics = start_metrics(port, Collector(self._summary, self.stats)) if port else None
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    pauses = (self._limits.redial_seconds_min, self._limits.redial_seconds_max)
+                    self._dialer = Dialer(
+                        self._id, self._links, nursery, self._read, self._identity, self._ask_stranger, pauses
+                    )
+                    self._dialer.follow(self._roster.configuration)
                     nursery.start_soon(driver.run)
                     nursery.start_soon(poller.run)
-                    nursery.start_soon(self._listener.run, partial(self._answer, driver, poller))
-                    for peer in range(len(self._cluster.replica)):
-                        if peer != self._me:
-                            nursery.start_soon(self._keep_dialed, driver, poller, keys, ReplicaId(peer))
-                    self._log.info("serves with durability %s", self._local.durability)
+                    nursery.start_soon(self._listener.run, self._answer)
+                    nursery.start_soon(self._show_kept_links)
+                    self._log.info("serves with durability %s as %s", self._local.durability, self._role())
                     task_status.started()
         except BaseExceptionGroup as group:
             raise _cause(group) from group
@@ -205,25 +316,82 @@ class ReplicaServer:
                 stop_metrics()
         self._log.info("stopped")
 
-    def _make_driver(self, parts: Assembly, store: Store) -> Driver:
+    def _make_driver(self, parts: Assembly) -> Driver:
         keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
-        reporter = Reporter(self._me, self.stats, self._on_report, keeper)
+        reporter = Reporter(self._id, self.stats, self._on_report, keeper)
         return Driver(
-            self._me,
-            len(self._cluster.replica),
+            parts.me,
+            self._roster.configuration.quorums.members,
             parts.engine,
             parts.admission,
-            store,
+            self._store,
             self._links,
             reporter,
             self.stats,
-            describe=lambda: account(parts.summary(), self.stats, self.account()),
+            describe=lambda: account(self._summary(), self.stats, self.account()),
             durability=self._local.durability,
+            epochs=self,
         )
+
+    # --- epochs (`bft.runtime.driver.Epochs`) ---
+
+    def learn(self, configuration: Configuration, links: Sequence[EpochLink]) -> None:
+        """The node is in another epoch: its keys and rules admit from the next frame on."""
+        assert self._parts is not None, "a node that runs has its parts"
+        self._roster.enter(configuration, links)
+        verifier = Ed25519Verifier(self._cluster.id, configuration.keys, self._cluster.client_keys)
+        self._parts.admission.enter(verifier, rules_of(self._cluster, configuration))
+
+    def move(self, configuration: Configuration) -> None:
+        """Connect as the epoch says; take the key that it names."""
+        member = configuration.member(self._id)
+        self._log.info(
+            "epoch %d of replicas %s begins after slot %d",
+            configuration.epoch,
+            ", ".join(map(str, configuration.quorums.members)),
+            configuration.base,
+        )
+        if member is not None and self._is_member_of(configuration):
+            if self._keys.settle(member.key):
+                self._log.info("votes with the key %s from now on", member.key.hex())
+                self._host.context = self._context()
+            if self._parts is not None and self._parts.me == NOBODY and not self._is_coming_back:
+                self._is_coming_back = True
+                self._nursery.start_soon(self._come_back)
+        self._host.verifier = self._door()
+        for replica in self._roster.changed_keys():
+            self._links.dismiss(ReplicaId(replica), "the replica has another key in the new epoch")
+        self._dialer.follow(configuration)
+
+    def retire(self, reason: str) -> None:
+        """Removed, and not needed any longer."""
+        self.retired = reason
+        self._log.info("leaves the cluster: %s; its key is erased", reason)
+        self._keys.erase(f"replica {self._id} was removed from cluster {self._cluster.name}: {reason}")
+        self.stop()
+
+    async def _come_back(self) -> None:
+        """The epoch names the key of a node that listened as nobody: go on as that member, from the store."""
+
+        def make() -> tuple[ReplicaId, Machine, Admitter, Sequence[int]]:
+            parts = self._assemble()
+            self._log.info("is a member again, from slot %s on", parts.summary()["executed"])
+            return parts.me, parts.engine, parts.admission, self._roster.configuration.quorums.members
+
+        await self._driver.replace(make)
+        self._is_coming_back = False
+
+    async def _show_kept_links(self) -> None:
+        """Links that were kept beside the key lead to members that the cluster file does not know."""
+        await trio.lowlevel.checkpoint()  # the node starts first
+        for link in load_links(chain_file(self._keys.path, self._cluster)):
+            self._driver.receive(self._id, [encode(EpochProof((link,)))])
+            self._driver.flush()
+            await trio.sleep(0)
 
     # --- connections ---
 
-    async def _answer(self, driver: Driver, poller: Poller, channel: Channel, peer: Peer) -> None:
+    async def _answer(self, channel: Channel, peer: Peer) -> None:
         """Serve a connection that somebody opened, to its end."""
         no_room = self._links.enter(peer, channel)
         if no_room is not None:
@@ -232,45 +400,46 @@ class ReplicaServer:
         limits = self._limits
         welcome(channel, limits.client_frame_bytes_max if isinstance(peer, bytes) else limits.replica_frame_bytes_max)
         try:
-            await _read(driver, poller, channel, peer)
+            await self._read(channel, peer)
         finally:
             self._links.leave(peer, channel)
 
-    async def _keep_dialed(self, driver: Driver, poller: Poller, keys: KeyPair, peer: ReplicaId) -> None:
-        """Hold a connection to another replica, for as long as this one lives."""
-        identity = Identity(self._cluster.id, self._me, keys)
-        entry = self._cluster.replica[peer]
-        pause, failure = self._limits.redial_seconds_min, ""
-        while True:
-            try:
-                channel = await dial(
-                    entry.host, entry.port, server=peer, server_key=bytes.fromhex(entry.key), identity=identity
-                )
-            except TransportError as error:
-                if str(error) != failure:
-                    failure = str(error)
-                    self._log.info("no connection to r%d: %s", peer, failure)
-            else:
-                pause, failure = self._limits.redial_seconds_min, ""
-                await self._use_dialed(driver, poller, channel, peer)
-            await trio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, self._limits.redial_seconds_max)
+    def _identity(self) -> Identity:
+        """Who this replica is to others now: a member (or one of the epoch before), or somebody who is vouched for."""
+        configuration = self._roster.configuration
+        voucher = None
+        if not self._is_member_of(configuration) and (
+            configuration.member(self._id) is not None or not self._roster.was_member(self._id)
+        ):
+            voucher = voucher_for(self._cluster, self._local, self._keys)
+        return Identity(self._cluster.id, self._id, self._keys.current, voucher)
 
-    async def _use_dialed(self, driver: Driver, poller: Poller, channel: Channel, peer: ReplicaId) -> None:
-        self._log.info("connected to r%d", peer)
-        self._links.attach(peer, channel)
+    async def _ask_stranger(self, member: Member) -> None:
+        """Whoever is at a member's address is not the member expected: perhaps the epoch is over."""
+        epoch = self._roster.configuration.epoch
         try:
-            await _read(driver, poller, channel, peer)
-        finally:
-            self._links.detach(peer)
-            channel.close()
-        self._log.info("connection to r%d ended: %s", peer, channel.closed)
+            links = await ask_for_links(member.host, member.port, self._cluster.id, epoch)
+        except TransportError:
+            return
+        if links:
+            self._driver.receive(ReplicaId(member.id), [encode(EpochProof(links))])
+            self._driver.flush()
+
+    async def _read(self, channel: Channel, peer: Peer) -> None:
+        """Hand everything that comes over a channel to the driver, until it ends."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(channel.run_writer)
+            await self._poller.serve(channel, partial(self._driver.receive, peer))
+            nursery.cancel_scope.cancel()
 
 
 def serve(
     cluster: Cluster, local: Local, node_wrapper: NodeWrapper | None = None, *, passphrase: bytes | None = None
-) -> None:
-    """Run a replica as this process's main program, until SIGTERM or SIGINT.
+) -> str | None:
+    """Run a replica as this process's main program, until SIGTERM or SIGINT, or until it is removed from the cluster.
+
+    Returns:
+        Why it stopped by itself; None if it was told to.
 
     Raises:
         BFTError: as `ReplicaServer.run`; the process should exit with a code other than 0.
@@ -288,19 +457,12 @@ def serve(
         trio.run(main)
     except BaseExceptionGroup as group:
         raise _cause(group) from group
+    return server.retired
 
 
 async def _stop_on(signals: AsyncIterator[int], server: ReplicaServer) -> None:
     async for _ in signals:
         server.stop()
-
-
-async def _read(driver: Driver, poller: Poller, channel: Channel, peer: Peer) -> None:
-    """Hand everything that comes over a channel to the driver, until it ends."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(channel.run_writer)
-        await poller.serve(channel, partial(driver.receive, peer))
-        nursery.cancel_scope.cancel()
 
 
 def _load_service(path: str) -> StateMachine:
