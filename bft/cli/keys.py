@@ -1,4 +1,4 @@
-"""`bft keys new | show`: private keys for clients and replicas."""
+"""`bft keys new | show | rotate`: private keys for clients and replicas."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from pathlib import Path
 
 import click
 
+from bft.cli.folders import make_folder
+from bft.cli.rekey import rotate
 from bft.cli.terminal import example, friendly, json_option, passphrase_from_environment, print_json
 from bft.crypto.keys import KeyPair, load_key, save_key
-from bft.errors import ConfigError, KeyFileError
+from bft.errors import ConfigError
 from bft.ids import ClientId, peer_name
 
 
 @click.group("keys")
 def keys() -> None:
-    """Make and show private keys (Ed25519, PKCS#8 PEM that openssl can read, mode 0600)."""
+    """Make and show private keys (Ed25519, PKCS#8 PEM that openssl can read, mode 0600); rotate a replica's."""
+
+
+keys.add_command(rotate)
 
 
 @keys.command("new", epilog=example("keys new alice", "keys new alice --dir keys --passphrase"))
@@ -58,18 +63,6 @@ def show(file: Path, as_json: bool) -> None:
     if passphrase is None and _is_encrypted(file):
         passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
     _tell(file, load_key(file, passphrase), as_json)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for private keys, closed to others.
-
-    Raises:
-        KeyFileError: it cannot be made.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise KeyFileError(f"{folder}: folder cannot be made: {error.strerror}") from error
 
 
 def _is_encrypted(file: Path) -> bool:
