@@ -108,9 +108,14 @@ def assemble(
     configuration = recovered_configuration(cluster, recovered)
     me = name_of(configuration, local.id, keys)
     verifier = Ed25519Verifier(cluster.id, configuration.keys, cluster.client_keys)
-    signer = EpochSigner(cluster.id, ReplicaId(local.id), keys, configuration)
-    replica = Replica(cluster, me, signer, recovered, verifier)
-    signer.follow(lambda: replica.configuration)
+    signer: Signer
+    if me == NOBODY:
+        signer = Ed25519Signer(cluster.id, ReplicaId(local.id), keys.current.seed)
+        replica = Replica(cluster, me, signer, recovered, verifier)
+    else:
+        signer = epoch_signer = EpochSigner(cluster.id, ReplicaId(local.id), keys, configuration)
+        replica = Replica(cluster, me, signer, recovered, verifier)
+        epoch_signer.follow(lambda: replica.configuration)
     protocol = cluster.protocol
     limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
     node: Node = replica if wrapper is None else wrapper(replica, signer)

@@ -85,11 +85,12 @@ class Links:
         if self._dialed.get(peer) is channel:
             del self._dialed[peer]
 
-    def dismiss(self, peer: ReplicaId, reason: str) -> None:
-        """Close the connections that a replica has opened: what it proved then counts no more."""
+    def dismiss(self, peer: ReplicaId, key: bytes, reason: str) -> None:
+        """Close the connections that a replica has opened with another key than this one, which is its own now."""
         for channel in list(self._incoming.get(peer, ())):
-            self.leave(peer, channel)
-            channel.close(reason)
+            if channel.proven != key:
+                self.leave(peer, channel)
+                channel.close(reason)
 
     def enter(self, peer: Peer, channel: Channel) -> str | None:
         """Take an incoming connection, evicting the oldest of the same peer if it has too many.

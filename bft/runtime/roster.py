@@ -54,12 +54,14 @@ class Roster:
         before = self.before.keys if self.before is not None else {}
         return {**before, **self.configuration.keys}
 
-    def changed_keys(self) -> list[int]:
-        """Replicas that have another key than in the epoch before."""
-        if self.before is None:
-            return []
-        before = self.before.keys
-        return [member.id for member in self.configuration.members if before.get(member.id, member.key) != member.key]
+    def changed_keys(self) -> dict[int, bytes]:
+        """Replicas that have another key than in the epoch before, and that key."""
+        before = self.before.keys if self.before is not None else {}
+        return {
+            member.id: member.key
+            for member in self.configuration.members
+            if before.get(member.id, member.key) != member.key
+        }
 
     def links_from(self, epoch: int) -> Sequence[EpochLink]:
         """The links from an epoch on, a part at a time."""

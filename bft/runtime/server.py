@@ -359,8 +359,8 @@ class ReplicaServer:
                 self._is_coming_back = True
                 self._nursery.start_soon(self._come_back)
         self._host.verifier = self._door()
-        for replica in self._roster.changed_keys():
-            self._links.dismiss(ReplicaId(replica), "the replica has another key in the new epoch")
+        for replica, key in self._roster.changed_keys().items():
+            self._links.dismiss(ReplicaId(replica), key, "the replica has another key in the new epoch")
         self._dialer.follow(configuration)
 
     def retire(self, reason: str) -> None:

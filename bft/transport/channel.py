@@ -39,6 +39,7 @@ class Channel:
         closed: why the channel is closed; None while it is open.
         on_close: called once, just before the socket is closed.
         address: the peer's address, for people.
+        proven: the public key that the other side has proven to hold, once it has.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Channel:
         self.closed: str | None = None
         self.on_close: Callable[[], None] | None = None
         self.address = _address(sock)
+        self.proven: bytes | None = None
 
     @property
     def buffered_bytes(self) -> int:

@@ -239,6 +239,7 @@ async def interview(channel: Channel, host: Host) -> Peer:
     if not verify_signed(key, hello.signature + hello_bytes(host.cluster_id, host.me, nonce, dialer)):
         refuse(channel, "the signature under the hello does not verify")
         raise TransportError(f"{channel.address} says it is {peer_name(dialer)}, but cannot sign as such")
+    channel.proven = key
     return dialer
 
 
