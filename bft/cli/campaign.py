@@ -95,7 +95,7 @@ class RunOptions(TypedDict):
 @click.option("--jobs", "workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Processes.")
 @click.option("--stop-on-first", is_flag=True, help="Stop at the first violation.")
 @click.option("--crime", "crimes", multiple=True, help="Strategy expression for the corrupted replicas; repeatable.")
-@click.option("--generator", "names", multiple=True, help="uniform, structured, directed; default: all there are.")
+@click.option("--generator", "names", multiple=True, help="uniform, reconfigured, structured, directed; default: all.")
 @database_option
 @json_option
 def run(**options: Unpack[RunOptions]) -> None:

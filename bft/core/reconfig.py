@@ -14,10 +14,11 @@ to join, until its first epoch, and one that was removed, until the new members 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from bft.core import ordering, recovery, repair, transfer
+from bft.core import ordering, queries, recovery, repair, transfer
 from bft.core.pool import Pool
 from bft.epochs import (
     SYSTEM_PREFIX,
@@ -29,7 +30,7 @@ from bft.epochs import (
     operation_flaw,
     verify_chain,
 )
-from bft.events import Epoch, EpochEntered, OperationCall, Retired
+from bft.events import Epoch, EpochEntered, OperationCall, Retired, Stable
 from bft.headers import Pending, Ready
 from bft.ids import Peer
 from bft.messages import (
@@ -42,6 +43,7 @@ from bft.messages import (
     Request,
     Signed,
 )
+from bft.ports import Signer
 from bft.wire.codec import encode
 
 if TYPE_CHECKING:
@@ -126,27 +128,33 @@ def on_stable(state: State, certificate: CheckpointCertificate) -> None:
     Also upon restart, when the process died after the checkpoint was stable (mutant R05).
     """
     if state.pending is not None and state.pending.activation == certificate.seq:
-        advance(state, [EpochLink(state.boundary, certificate)])
+        advance(state, [EpochLink(state.boundary, certificate)], holds_base=True)
     elif not state.is_member and state.was_member and certificate.epoch == state.epoch:
         retire(state, f"epoch {state.epoch} goes on without it, from the stable checkpoint at {certificate.seq}")
 
 
-def advance(state: State, links: list[EpochLink]) -> None:
-    """Enter the epoch after `links`, which hold; durable before the first vote in it."""
+def advance(state: State, links: list[EpochLink], *, holds_base: bool) -> None:
+    """Enter the epoch after `links`, which hold; durable before the first vote in it.
+
+    Args:
+        holds_base: the state where that epoch begins is here, with the certified digest.
+    """
     configuration = state.configuration
     for link in links:
         configuration = follow(configuration, link)
         state.persist(Epoch(link))
-    enter(state, configuration, [*state.links, *links])
+    enter(state, configuration, [*state.links, *links], holds_base=holds_base)
 
 
-def enter(state: State, configuration: Configuration, links: list[EpochLink]) -> None:
+def enter(state: State, configuration: Configuration, links: list[EpochLink], *, holds_base: bool) -> None:
     """Begin an epoch: everything is as in a new replica, but for what is replicated and what waits.
 
     The very state that `recovery.rebuild` makes of the records (`test_switch_equals_a_restart`).
     """
     was_member = state.is_member or state.was_member
-    fresh = recovery.blank(state.protocol, state.me, state.signer, state.verifier, configuration, links, state.sessions)
+    fresh = recovery.blank(
+        state.protocol, state.me, state.signers, state.verifier, configuration, links, state.sessions
+    )
     fresh.now, fresh.out = state.now, state.out
     fresh.executed, fresh.chain = state.executed, state.chain
     fresh.time_ns, fresh.lease_ns = state.time_ns, state.lease_ns
@@ -160,7 +168,7 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink]) ->
         setattr(state, item.name, getattr(fresh, item.name))
     state.out.append(EpochEntered(configuration))
     state.progress("epoch", configuration.base, f"epoch {configuration.epoch} of {len(configuration.members)} replicas")
-    begin(state)
+    begin(state, holds_base=holds_base)
 
 
 def _carried(pool: Pool) -> Pool:
@@ -168,13 +176,12 @@ def _carried(pool: Pool) -> Pool:
     return pool
 
 
-def begin(state: State) -> None:
+def begin(state: State, *, holds_base: bool) -> None:
     """The first steps in an epoch, new or restarted into: fetch what is missing, say where we stand, go on."""
     if not state.is_member and state.was_member:
         state.retire_at = state.now + RETIRE_TIMEOUTS * state.request_timeout_ns
-    base = state.links[-1].certificate if state.links else None
-    if base is not None and state.executed < base.seq:
-        transfer.begin(state, base)
+    if not holds_base:
+        transfer.begin(state, state.links[-1].certificate)
     else:
         state.fetching = None
     repair.send_status(state)
@@ -182,6 +189,7 @@ def begin(state: State) -> None:
         for pending in state.pool:
             pending.stage = 1
             state.send(state.primary, pending.signed)
+    queries.serve_waiting(state)
     ordering.propose(state)
 
 
@@ -219,15 +227,32 @@ def on_epoch_proof(state: State, peer: Peer, message: EpochProof) -> None:
     except ChainError:
         state.reject(peer, "bad-epoch-proof")
         return
-    advance(state, links)
+    base = links[-1].certificate
+    own = state.own_checkpoints.get(base.seq)
+    holds_base = own is not None and own[0] == base.digest
+    if holds_base:
+        state.persist(Stable(base.seq, base))
+    elif own is not None:
+        state.progress("diverged", base.seq, "own state differs from the one that ends the epoch")
+    advance(state, links, holds_base=holds_base)
 
 
-def ready(state: State, key: bytes) -> Signed | None:
-    """What a replica that is to join with this key signs when it holds the cluster's state; None while it does not."""
-    if state.is_member or state.was_member or state.fetching is not None or state.target is not None:
-        return None
+def ready(state: State, key: bytes) -> tuple[Signed, ...]:
+    """What `Reconfigure.ready` needs of this replica, that it may vote with `key` in the next epoch.
+
+    A newcomer signs with that key; a member that changes its key signs with the old one, then with the new one. Empty
+    while it lags behind, and for who was removed or does not hold the key.
+    """
+    if state.fetching is not None or state.target is not None or (state.was_member and not state.is_member):
+        return ()
+    new = state.signers.get(key) if isinstance(state.signers, Mapping) else None
+    signers: tuple[Signer, ...]
+    if state.is_member:
+        signers = (state.signer, new) if new is not None and new is not state.signer else ()
+    else:
+        signers = (new if new is not None else state.signer,)
     payload = encode(Ready(state.epoch, state.log.low, key))
-    return Signed(state.me, payload, state.signer.sign(payload))
+    return tuple(Signed(state.me, payload, signer.sign(payload)) for signer in signers)
 
 
 def retire(state: State, reason: str) -> None:

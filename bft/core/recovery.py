@@ -6,13 +6,15 @@ from one that was slow. Signatures are deterministic: votes made again are the v
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bft.config import Cluster, Protocol
 from bft.core import reconfig
 from bft.core.clients import SessionTable
 from bft.core.log import Log
 from bft.core.pool import Pool
 from bft.core.proofs import Rules, opened, opened_pre_prepare, prepared_header
-from bft.core.state import State
+from bft.core.state import Signers, State
 from bft.core.viewchange import install_proposals
 from bft.epochs import Configuration, follow, genesis
 from bft.events import Accepted, InstallState, OpenedBatch, Recovered
@@ -41,13 +43,14 @@ def rules_in(protocol: Protocol, configuration: Configuration) -> Rules:
 def blank(
     protocol: Protocol,
     me: int,
-    signer: Signer,
+    signers: Signers,
     verifier: KeyVerifier | None,
     configuration: Configuration,
     links: list[EpochLink],
     sessions: SessionTable,
 ) -> State:
     """A replica at the beginning of an epoch: view 0, nothing voted for, the base its low watermark."""
+    signer, holds_key = _signer_in(configuration, me, signers)
     state = State(
         me=me,
         protocol=protocol,
@@ -55,6 +58,8 @@ def blank(
         quorums=configuration.quorums,
         rules=rules_in(protocol, configuration),
         signer=signer,
+        signers=signers,
+        is_member=me in configuration.quorums.ids and holds_key,
         verifier=verifier,
         log=Log(protocol.window),
         sessions=sessions,
@@ -69,8 +74,20 @@ def blank(
     return state
 
 
+def _signer_in(configuration: Configuration, me: int, signers: Signers) -> tuple[Signer, bool]:
+    """What to sign with in an epoch, and whether it is the key that the members know (PROTOCOL 20).
+
+    Whoever has lost its new key, or not been given it yet, must not vote with the old one: it takes no part.
+    """
+    if not isinstance(signers, Mapping):
+        return signers, True
+    member = configuration.member(me)
+    found = signers.get(member.key) if member is not None else None
+    return found or next(iter(signers.values())), found is not None
+
+
 def rebuild(
-    cluster: Cluster, me: int, signer: Signer, recovered: Recovered, verifier: KeyVerifier | None = None
+    cluster: Cluster, me: int, signers: Signers, recovered: Recovered, verifier: KeyVerifier | None = None
 ) -> State:
     """The state after everything that is on stable storage.
 
@@ -84,7 +101,7 @@ def rebuild(
         was_member = was_member or me in configuration.quorums.ids
         configuration = follow(configuration, link)
     sessions = SessionTable(cluster.protocol)
-    state = blank(cluster.protocol, me, signer, verifier, configuration, list(recovered.epochs), sessions)
+    state = blank(cluster.protocol, me, signers, verifier, configuration, list(recovered.epochs), sessions)
     state.was_member = was_member
     _rebuild_snapshot(state, recovered)
     if recovered.stable is not None and recovered.stable.epoch == state.epoch:
@@ -104,8 +121,16 @@ def install(state: State, recovered: Recovered) -> None:
         state.out.append(InstallState(manifest.header.seq, pages))
     if state.stable is not None and state.pending is not None and state.stable.seq == state.pending.activation:
         reconfig.on_stable(state, state.stable)
-    elif state.epoch:
-        reconfig.begin(state)
+    elif state.links:
+        reconfig.begin(state, holds_base=_holds_base(state, recovered))
+
+
+def _holds_base(state: State, recovered: Recovered) -> bool:
+    """True unless the epoch was entered by its proof alone, and its first state has not been fetched yet."""
+    base, snapshot = state.links[-1].certificate, recovered.snapshot
+    if snapshot is None or snapshot.seq < base.seq:
+        return False
+    return snapshot.seq > base.seq or snapshot.digest == base.digest
 
 
 def _rebuild_snapshot(state: State, recovered: Recovered) -> None:

@@ -26,6 +26,7 @@ from bft.core import (
     transfer,
     viewchange,
 )
+from bft.core.state import Signers
 from bft.epochs import Configuration
 from bft.events import (
     Deliver,
@@ -71,7 +72,7 @@ from bft.messages import (
     Suspect,
     ViewChange,
 )
-from bft.ports import KeyVerifier, Signer
+from bft.ports import KeyVerifier
 
 TICKS_PER_TIMEOUT = 20
 """Deadlines are looked at this often per request timeout.
@@ -87,13 +88,13 @@ class Replica:
     Args:
         cluster: the shared configuration.
         me: this replica's id.
-        signer: signs for this replica.
+        signer: signs for this replica; several by public key if it changes its key.
         recovered: what its stable storage holds; empty for a new replica.
         verifier: checks administrators' signatures and those of other epochs; required if the cluster can change.
     """
 
     def __init__(
-        self, cluster: Cluster, me: int, signer: Signer, recovered: Recovered, verifier: KeyVerifier | None = None
+        self, cluster: Cluster, me: int, signer: Signers, recovered: Recovered, verifier: KeyVerifier | None = None
     ) -> None:
         self._state = recovery.rebuild(cluster, me, signer, recovered, verifier)
         self._recovered: Recovered | None = recovered
@@ -278,8 +279,11 @@ class Replica:
         """The present epoch; changes with `EpochEntered`."""
         return self._state.configuration
 
-    def ready(self, key: bytes) -> Signed | None:
-        """The signed word that this replica can join with its public `key`; None for members, and while it lags."""
+    def ready(self, key: bytes) -> tuple[Signed, ...]:
+        """What a change needs of this replica to let it vote with the public `key`; empty if it is not ready for that.
+
+        For `bft.epochs.approved`: of a newcomer, or of a member that changes its key.
+        """
         return reconfig.ready(self._state, key)
 
     def summary(self) -> dict[str, object]:

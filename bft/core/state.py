@@ -6,6 +6,7 @@ The parts are modules of functions on this state: `ordering`, `execution`, `chec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bft.config import MILLISECOND, Protocol
@@ -36,6 +37,9 @@ from bft.membership import Quorums
 from bft.messages import CheckpointCertificate, EpochLink, Packet, ReplicaMessage, Signed, ViewChange
 from bft.ports import KeyVerifier, Signer
 from bft.wire.codec import Opened, encode
+
+Signers = Signer | Mapping[bytes, Signer]
+"""What a replica signs with: one key, or several by public key, of which each epoch's members name one."""
 
 
 @dataclass(slots=True)
@@ -112,6 +116,8 @@ class State:
         next_seq: the next slot that this replica, as primary, will propose.
         max_commit_sent: highest slot for which it sent COMMIT; reads wait for it.
         executed: last executed slot; `chain`, `time_ns`, `lease_ns` belong to the state after it.
+        signer: signs with the key that this replica has in the present epoch; `signers` has those of others, too.
+        is_member: this replica votes in the present epoch.
         verifier: checks administrators and members of other epochs; None in a cluster that cannot change.
         pending: the change of membership that ends this epoch, once one has executed.
         boundary: the encoded header of the epoch's last checkpoint, once that was taken or fetched.
@@ -138,6 +144,8 @@ class State:
     quorums: Quorums
     rules: Rules
     signer: Signer
+    signers: Signers
+    is_member: bool
     verifier: KeyVerifier | None
     log: Log
     sessions: SessionTable
@@ -189,11 +197,6 @@ class State:
     def is_primary(self) -> bool:
         """True if this replica orders now."""
         return self.active and self.quorums.primary(self.view) == self.me
-
-    @property
-    def is_member(self) -> bool:
-        """True if this replica votes in the present epoch."""
-        return self.me in self.quorums.ids
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from bft.adversary.parse import parse
 from bft.errors import ConfigError
 from bft.sim import generate
 from bft.sim.checkers import check, decided
+from bft.sim.generate_changes import reconfigured
 from bft.sim.history import History
 from bft.sim.results import Found, Outcome, Result
 from bft.sim.scenario import Scenario
@@ -43,9 +44,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One run to do.
 
     Attributes:
-        generator: `uniform`, `structured` or `directed` (`GENERATORS`).
+        generator: `uniform`, `reconfigured`, `structured` or `directed` (`generators`).
         seed: names the scenario; for `directed` it is the index in the list.
-        crimes: what corrupted replicas do instead of what the generator would choose; `uniform` only.
+        crimes: what corrupted replicas do instead of what the generator would choose; not `structured`.
     """
 
     generator: str
@@ -63,6 +64,10 @@ def _uniform(job: Job) -> tuple[str, Scenario]:
 def _structured(job: Job) -> tuple[str, Scenario]:
     make: Callable[[int, int], Scenario] = vars(generate)["structured"]
     return "", make(job.seed, job.n)
+
+
+def _reconfigured(job: Job) -> tuple[str, Scenario]:
+    return "", reconfigured(job.seed, job.n, tuple(f"({crime})" for crime in job.crimes) or generate.CRIMES)
 
 
 def _directed(job: Job) -> tuple[str, Scenario]:
@@ -85,7 +90,7 @@ def directed_scenarios() -> dict[str, Scenario]:
 
 def generators() -> dict[str, Callable[[Job], tuple[str, Scenario]]]:
     """Where scenarios come from: name -> job -> (label, scenario)."""
-    known: dict[str, Callable[[Job], tuple[str, Scenario]]] = {"uniform": _uniform}
+    known: dict[str, Callable[[Job], tuple[str, Scenario]]] = {"uniform": _uniform, "reconfigured": _reconfigured}
     if "structured" in vars(generate):
         known["structured"] = _structured
     if "directed" in vars(generate):
@@ -116,7 +121,7 @@ def jobs(
         ]
     for seed in range(first, first + seeds):
         made += [
-            Job(generator=name, seed=seed, n=n, crimes=crimes if name == "uniform" else ())
+            Job(generator=name, seed=seed, n=n, crimes=crimes if name in ("uniform", "reconfigured") else ())
             for name in listed
             for n in sizes
         ]
@@ -157,6 +162,7 @@ def counters(history: History) -> dict[str, int]:
         "suspects": history.transitions.get("suspect", 0),
         "checkpoints": history.transitions.get("stable", 0),
         "transfers": history.transitions.get("transfer-installed", 0),
+        "epochs": history.newest.epoch if history.newest is not None else 0,
         "crimes": history.crimes,
         "accusations": len(history.accusations),
         "rejections": sum(history.rejections.values()),

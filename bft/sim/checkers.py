@@ -306,6 +306,12 @@ def epochs(history: History) -> Iterator[str]:
                 after = known.get(message.epoch + 1)
                 if message.seq <= epoch.base or (after is not None and message.seq > after.base):
                     yield f"r{replica} signed {type(message).__name__} for slot {message.seq} in epoch {message.epoch}"
+    for number, last, (asked, members), is_lawful in history.changes:
+        made = known.get(number)
+        if not is_lawful:
+            yield f"a change of the membership was accepted that must not be: epoch {number}, members {members}"
+        elif number != asked or (made is not None and (made.base, made.quorums.members) != (last, members)):
+            yield f"a change to {members} was accepted as epoch {number} after slot {last}, and another was made"
     for replica, committed in history.committed:
         certificate = committed.certificate
         epoch, after = known.get(certificate.epoch), known.get(certificate.epoch + 1)
@@ -358,6 +364,8 @@ def liveness(history: History) -> Iterator[str]:
     executed = {
         replica: history.final[replica].get("executed") for replica in history.members if replica not in history.halted
     }
+    for change in history.unfinished:
+        yield f"a change of the membership was never made: {change}"
     if len(set(executed.values())) > 1:
         yield f"correct replicas stand at different slots at the end: {executed}"
 

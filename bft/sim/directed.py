@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from bft.adversary.clients import HOSTILE
+from bft.sim import changes
 from bft.sim.scenario import Fault, Network, Rule, Scenario, Workload
 
 QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_interval_ms": 30}
@@ -127,6 +128,7 @@ def catalogue() -> dict[str, Scenario]:
         repeated = msgspec.structs.replace(hunts["B08-repeated-7"], seed=seed)
         found[f"B08-repeated-7-{seed}"] = repeated
     found.update(_environment())
+    found.update(changes.directed())
     return found
 
 

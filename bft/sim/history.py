@@ -54,6 +54,9 @@ class History:
         signed: every message that a correct replica signed and let out, arrived or not: the soundness log.
         batches: batches proposed by anybody, by digest, as correct replicas opened them.
         epochs: (replica, epoch) of all that correct replicas entered, the first included.
+        changes: per accepted change, the epoch it was told and the last slot before it; the epoch and members that its
+            operator had asked for; and whether it was lawful.
+        unfinished: changes of membership that correct administrators and newcomers did not get through.
         retired: replicas that stopped since they were removed, and why.
         stable: (replica, slot, correct replicas whose snapshot of it was durable by then, how many there must be) per
             advance of a watermark.
@@ -65,6 +68,8 @@ class History:
     correct: tuple[int, ...]
     epochs: list[tuple[int, Configuration]] = field(default_factory=list)
     retired: dict[int, str] = field(default_factory=dict)
+    changes: list[tuple[int, int, tuple[int, tuple[int, ...]], bool]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
     gst: Nanos = 0
     end: Nanos = 0
     operations: list[Operation] = field(default_factory=list)

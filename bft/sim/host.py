@@ -35,6 +35,7 @@ from bft.events import (
     Send,
     SetTimer,
     Snapshot,
+    Stable,
     Start,
     Tick,
 )
@@ -85,6 +86,7 @@ class ReplicaHost:
         self.up = False
         self.halted = False
         self.retired = False
+        self._rotates = any(index in change.rotate for change in world.scenario.changes)
         self.clock_shift: Nanos = 0
         self.life = 0
         self._disk = SimulatedDisk()
@@ -118,13 +120,16 @@ class ReplicaHost:
     def start(self) -> None:
         """A process starts from what the disk holds."""
         world = self._world
-        signer = world.vault.replica_signer(self.index)
         try:
             recovered = self._disk.load()
         except StorageError as error:
             self._halt(error)
             return
-        self._node = Replica(world.cluster, self.index, signer, recovered, world.vault)
+        signers = {
+            world.vault.replica_key(self.index, generation): world.vault.replica_signer(self.index, generation)
+            for generation in range(2 if self._rotates else 1)
+        }
+        self._node = Replica(world.cluster, self.index, signers, recovered, world.vault)
         self._quorums = self._node.configuration.quorums
         self._members = self._quorums.members
         node: Node = self._node
@@ -260,11 +265,9 @@ class ReplicaHost:
         if self.is_correct:
             self._world.history.epochs.append((self.index, configuration))
 
-    def ready(self) -> Signed | None:
-        """The replica's word that it can join, as its operator reads it."""
-        if not self.up or self._node is None:
-            return None
-        return self._node.ready(self._world.vault.replica_key(self.index))
+    def ready(self, key: bytes) -> tuple[Signed, ...]:
+        """The replica's word that it can vote with a key, as its operator reads it."""
+        return self._node.ready(key) if self.up and self._node is not None else ()
 
     def _retire(self, reason: str) -> None:
         """The replica was removed: its process ends for good."""
@@ -338,19 +341,24 @@ class ReplicaHost:
                 case Progress():
                     key = effect.what if effect.what != "transfer" else f"transfer-{effect.detail.split()[0]}"
                     history.transitions[key] = history.transitions.get(key, 0) + 1
-                    if effect.what == "stable":
-                        self._note_stable(effect.seq)
+                case Persist(record=Stable() as stable):
+                    self._note_stable(stable)
                 case Rejected():
                     self._note_rejected(effect)
                 case _:
                     pass
 
-    def _note_stable(self, seq: int) -> None:
-        """A low watermark advances: sizes are largest now, and enough others must be able to serve the state."""
+    def _note_stable(self, stable: Stable) -> None:
+        """A low watermark advances: sizes are largest now, and enough others must be able to serve the state.
+
+        How many follows from the members that certified it, who need not be those of this replica's epoch.
+        """
         history = self._world.history
-        holders = {replica for replica, at, _ in history.checkpoints if at == seq}
-        corrupted = [replica for replica in self._quorums.members if replica not in history.correct]
-        history.stable.append((self.index, seq, len(holders), self._quorums.strong - len(corrupted)))
+        holders = {replica for replica, at, _ in history.checkpoints if at == stable.seq}
+        epochs = {configuration.epoch: configuration.quorums for _, configuration in history.epochs}
+        quorums = epochs[stable.certificate.epoch]
+        corrupted = [replica for replica in quorums.members if replica not in history.correct]
+        history.stable.append((self.index, stable.seq, len(holders), quorums.strong - len(corrupted)))
         self._note_sizes()
 
     def _note_sizes(self) -> None:

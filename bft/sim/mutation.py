@@ -159,6 +159,7 @@ def mix(first: int) -> Iterator[str]:
             yield f"directed/{names[(first * 7 + step) % len(names)]}"
         yield f"structured/4/{seed}"
         yield f"uniform/4/{seed}"
+        yield f"reconfigured/4/{seed}"
         if step % 2:
             yield f"structured/7/{seed}"
         if step % 4 == 3:
@@ -169,6 +170,7 @@ def violated(job: str) -> tuple[str, ...]:
     """Names of the checkers that fire in one run; `exception` if the run itself fails, nothing if it takes too long."""
     from bft.sim import generate
     from bft.sim.checkers import check
+    from bft.sim.generate_changes import reconfigured
     from bft.sim.service import Registers
     from bft.sim.world import World
 
@@ -177,8 +179,8 @@ def violated(job: str) -> tuple[str, ...]:
         scenario = generate.directed()[rest]
     else:
         n, _, seed = rest.partition("/")
-        make = generate.structured if generator == "structured" else generate.scenario
-        scenario = make(int(seed), int(n))
+        make = {"structured": generate.structured, "reconfigured": reconfigured}.get(generator)
+        scenario = (make or generate.scenario)(int(seed), int(n))
     signal.setitimer(signal.ITIMER_REAL, RUN_SECONDS_MAX)
     try:
         found = check(World(scenario, Registers).run())

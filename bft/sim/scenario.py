@@ -86,17 +86,31 @@ class Workload(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lanes: bool = False
 
 
+ADMIN_THRESHOLD = 2
+
+
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A change of membership that administrators bring about; tried again until it is done.
 
     Attributes:
         add: replicas that join, of those beyond `n`.
         remove: replicas that leave.
+        rotate: replicas that go on under a new key.
+        approvals: how many of the three administrators sign; two must, so with one it must never be made.
+        unready: submit it without the newcomers' word, which must be refused.
     """
 
     at_ms: Annotated[int, Meta(ge=0)]
     add: tuple[Where, ...] = ()
     remove: tuple[Where, ...] = ()
+    rotate: tuple[Where, ...] = ()
+    approvals: Annotated[int, Meta(ge=0, le=3)] = 3
+    unready: bool = False
+
+    @property
+    def is_lawful(self) -> bool:
+        """True if correct replicas may make it."""
+        return self.approvals >= ADMIN_THRESHOLD and not (self.unready and self.add)
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

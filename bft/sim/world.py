@@ -24,7 +24,7 @@ from bft.sim.host import ReplicaHost
 from bft.sim.keys import Ed25519Vault, KeyVault, Vault
 from bft.sim.network import SimulatedNetwork
 from bft.sim.reconfiguring import AdminHost
-from bft.sim.scenario import SIMULATED, Fault, Scenario
+from bft.sim.scenario import ADMIN_THRESHOLD, SIMULATED, Fault, Scenario
 from bft.sim.workload import ClientHost, HostileClientHost
 from bft.wire.codec import encode
 
@@ -34,7 +34,6 @@ EPOCH_NS = 1_700_000_000_000_000_000
 
 ADMINS = (2000, 2001, 2002)
 """Keys of administrators are numbered from here, those of hostile clients from 1000."""
-ADMIN_THRESHOLD = 2
 
 Trace = Callable[[Nanos, str, Peer, Peer, bytes], None]
 
@@ -164,6 +163,9 @@ class World:
         for host in self.replicas:
             history.final[host.index] = host.summary()
             history.crimes += host.crimes
+        history.unfinished = [
+            host.unfinished for host in self.clients.values() if isinstance(host, AdminHost) and host.unfinished
+        ]
         history.trace_digest = self._trace.hexdigest()
 
     # --- wire -----------------------------------------------------------------------------------------------------

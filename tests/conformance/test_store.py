@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from bft.digests import NULL_DIGEST, batch_digest, page_digest, pages_digest, state_digest
-from bft.events import Accepted, Pages, Prepared, Snapshot, Stable, ViewRecord
-from bft.headers import Header
+from bft.events import Accepted, Epoch, Pages, Prepared, Snapshot, Stable, ViewRecord
+from bft.headers import Header, MembershipChange, Pending, Reconfigure
 from bft.messages import (
     Checkpoint,
     CheckpointCertificate,
     Endorsement,
+    EpochLink,
     Manifest,
     PreparedCertificate,
     PrePrepare,
@@ -235,3 +236,26 @@ def test_absent_pages_are_left_out(bench: Bench) -> None:
     bench.store.write([snapshot(2, b"a", b"b")])
 
     assert kept(bench.reopen(), b"b", b"none", b"a") == [b"b", b"a"]
+
+
+def link(epoch: int, seq: int) -> EpochLink:
+    pending = Pending(seq, Reconfigure(encode(MembershipChange(epoch, ())), (), ()))
+    header = encode(Header(epoch, seq, bytes(32), 0, 0, bytes(32), bytes(32), pending))
+    certificate = CheckpointCertificate(epoch, seq, state_digest(header), (Endorsement(0, SIGNATURE),))
+    return EpochLink(header, certificate)
+
+
+def test_next_epoch_voids_views_and_votes_of_the_one_before(bench: Bench) -> None:
+    """What was accepted or prepared, and the view, belong to an epoch; checkpoints and the chain of epochs stay."""
+    first, second = link(0, 2), link(1, 4)
+    bench.store.write([accepted(3), prepared(3), snapshot(2, b"a"), ViewRecord(3, False, None, None)])
+    bench.store.write([Stable(2, first.certificate), Epoch(first)])
+    recovered = bench.reopen().load()
+    assert (recovered.view, recovered.accepted, recovered.prepared) == (None, [], [])
+    assert (recovered.stable, recovered.epochs) == (first.certificate, [first])
+    assert recovered.snapshot is not None
+
+    bench.store.write([accepted(5), ViewRecord(0, True, None, None)])
+    bench.store.write([Epoch(second), accepted(6)])
+    recovered = bench.reopen().load()
+    assert (recovered.view, recovered.accepted, recovered.epochs) == (None, [accepted(6)], [first, second])

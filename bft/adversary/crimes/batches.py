@@ -35,6 +35,8 @@ class _Spoiled(Strategy):
 
 
 def _bad_signature(context: Context, message: PrePrepare, batch: Batch, body: bytes) -> Proposal:
+    if not batch.requests:
+        return proposal(context, message, body)
     first = batch.requests[0]
     broken = msgspec.structs.replace(first, signature=bytes(64))
     requests = (broken, *batch.requests[1:])
@@ -42,6 +44,8 @@ def _bad_signature(context: Context, message: PrePrepare, batch: Batch, body: by
 
 
 def _tampered(context: Context, message: PrePrepare, batch: Batch, body: bytes) -> Proposal:
+    if not batch.requests:
+        return proposal(context, message, body)
     first = batch.requests[0]
     swapped = first.payload.replace(b"\xa3put", b"\xa3cas").replace(b"\xa2k0", b"\xa2k9")
     broken = msgspec.structs.replace(first, payload=swapped)
@@ -53,7 +57,7 @@ def _malformed(context: Context, message: PrePrepare, batch: Batch, body: bytes)
 
 
 def _twice(context: Context, message: PrePrepare, batch: Batch, body: bytes) -> Proposal:
-    doubled = (*batch.requests, batch.requests[0])
+    doubled = (*batch.requests, *batch.requests[:1])
     return proposal(context, message, encode(msgspec.structs.replace(batch, requests=doubled)))
 
 

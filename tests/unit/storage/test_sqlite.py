@@ -13,9 +13,9 @@ import pytest
 
 from bft.digests import batch_digest, page_digest, pages_digest, state_digest
 from bft.errors import StorageError
-from bft.events import Accepted, Snapshot, Stable, ViewRecord
-from bft.headers import Header
-from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Manifest, PrePrepare, Signed
+from bft.events import Accepted, Epoch, Snapshot, Stable, ViewRecord
+from bft.headers import Header, MembershipChange, Pending, Reconfigure
+from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, EpochLink, Manifest, PrePrepare, Signed
 from bft.storage.sqlite import SqliteStore
 from bft.wire.codec import encode
 
@@ -232,3 +232,25 @@ def test_killed_process_loses_nothing_that_it_was_told_is_written(path: Path, du
     assert seqs == list(range(1, len(seqs) + 1))
     assert len(seqs) % 2 == 0
     assert len(seqs) >= told
+
+
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("update epochs set link = x'00'", "end of epoch 0 is corrupt"),
+        ("update epochs set epoch = 1", "end of epoch 1 is corrupt"),
+        ("delete from epochs where epoch = 0", "a link is missing"),
+    ],
+)
+def test_damaged_chain_of_epochs_is_noticed(path: Path, statement: str, text: str) -> None:
+    """A replica must not go on in an epoch that it cannot prove."""
+    store = SqliteStore(path, CLUSTER, 1)
+    for epoch in (0, 1) if "delete" in statement else (0,):
+        change = Reconfigure(encode(MembershipChange(epoch, ())), (), ())
+        header = encode(Header(epoch, 8, bytes(32), 0, 0, bytes(32), bytes(32), Pending(8, change)))
+        certificate = CheckpointCertificate(epoch, 8, state_digest(header), (Endorsement(0, SIGNATURE),))
+        store.write([Epoch(EpochLink(header, certificate))])
+    store.close()
+    damage(path, statement)
+    with pytest.raises(StorageError, match=text):
+        SqliteStore(path, CLUSTER, 1).load()

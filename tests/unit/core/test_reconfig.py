@@ -1,0 +1,439 @@
+"""One replica through a change of membership, played by hand: the rules of PROTOCOL.md 19 one by one.
+
+K = 8 and L = 16, so a change that executes in slot 1 ends the first epoch at slot 24.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from bft.core.proofs import opened_pre_prepare
+from bft.core.recovery import rules_of
+from bft.core.replica import Replica
+from bft.digests import batch_digest
+from bft.engine import Engine
+from bft.epochs import approved, change_bytes, genesis, system_operation, verify_chain
+from bft.events import Broadcast, Effect, Epoch, EpochEntered, Persist, Recovered, Retired, Start
+from bft.headers import Member, Ready
+from bft.messages import (
+    STATUS_ERROR,
+    STATUS_OK,
+    Batch,
+    Checkpoint,
+    Commit,
+    EpochProof,
+    FetchEpochs,
+    Prepare,
+    PrePrepare,
+    Proposal,
+    Query,
+    QueryReply,
+    Reply,
+    Request,
+    Signed,
+    SignedRequest,
+    Status,
+    Suspect,
+    ViewChange,
+)
+from bft.sim.keys import KeyVault
+from bft.sim.scenario import Change, Scenario
+from bft.sim.service import Registers
+from bft.sim.world import ADMINS, EPOCH_NS, simulated_cluster
+from bft.storage.memory import MemoryStore
+from bft.wire.admission import Admission, Limits
+from bft.wire.codec import decode_batch, decode_bundle, encode
+from tests.conftest import CLIENT, Bench
+
+LAST = 24
+
+
+@dataclass
+class EpochBench(Bench):
+    """A bench whose cluster has three administrators, of whom two must sign."""
+
+    def __post_init__(self) -> None:
+        self.cluster = simulated_cluster(Scenario(seed=0, changes=(Change(at_ms=0),)))
+        self.genesis = genesis(self.cluster)
+        self.quorums = self.genesis.quorums
+        self.vault = KeyVault(0)
+        self.store = MemoryStore()
+        self.out: list[Effect] = []
+        self.entered: list[EpochEntered] = []
+        self.everything: list[Effect] = []
+        self.restart()
+
+    def _boot(self, recovered: Recovered) -> None:
+        protocol = self.cluster.protocol
+        self.replica = Replica(self.cluster, self.me, self.vault.replica_signer(self.me), recovered, self.vault)
+        self.engine = Engine(self.replica, Registers(), self.store)
+        limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
+        here = self.replica.configuration
+        self.admission = Admission(self.vault.verifier(here.keys), rules_of(self.cluster, here), limits)
+        self.step(Start())
+
+    def step(self, event):
+        super().step(event)
+        self.everything += self.out
+        for effect in self.out:
+            if isinstance(effect, EpochEntered):
+                self.entered.append(effect)
+                here = effect.configuration
+                self.admission.enter(self.vault.verifier(here.keys), rules_of(self.cluster, here))
+        return self.out
+
+    def member(self, replica: int) -> Member:
+        return Member(replica, self.vault.replica_key(replica), "simulated", replica + 1)
+
+    def change(self, *ids: int, admins: int = 2, epoch: int = 0) -> bytes:
+        """A change to these members, ready newcomers included."""
+        payload = change_bytes(epoch, [self.member(replica) for replica in ids])
+        keys = [self.vault.client_key(index) for index in ADMINS[:admins]]
+        words = []
+        for replica in ids:
+            if replica >= 4:
+                word = encode(Ready(epoch, 0, self.vault.replica_key(replica)))
+                words.append(Signed(replica, word, self.vault.replica_signer(replica).sign(word)))
+        return system_operation(
+            approved(payload, {key: self.vault.client_signer(key).sign(payload) for key in keys}, words)
+        )
+
+    def envelope(self, number: int, *operations: bytes) -> SignedRequest:
+        payload = encode(Request(EPOCH_NS, number, 1, operations, ()))
+        return SignedRequest(CLIENT, payload, self.vault.client_signer(CLIENT).sign(payload))
+
+    def results(self) -> list[tuple[int, object]]:
+        """(status, value) of all that was answered."""
+        replies = self.sent(Reply, self.everything)
+        return [
+            (result.status, msgspec.msgpack.decode(result.value))
+            for reply in replies
+            for result in decode_bundle(reply.bundle).results
+        ]
+
+    def fill(self, until: int, start: int = 2) -> None:
+        """Order empty batches, and make every checkpoint on the way stable but the one at `until`."""
+        for seq in range(start, until + 1):
+            self.order(seq, encode_empty(self.now + seq))
+            if seq % 8 == 0 and seq < until:
+                self.certify(seq)
+
+    def certify(self, seq: int) -> None:
+        """The others vote for the checkpoint that this replica took."""
+        digest = next(vote.digest for vote in self.votes if vote.seq == seq)
+        for replica in [other for other in range(4) if other != self.me][: self.quorums.strong]:
+            self.deliver(replica, self.signed(replica, Checkpoint(0, seq, digest)))
+
+    @property
+    def votes(self) -> list[Checkpoint]:
+        """Checkpoints of the store: also those that became stable."""
+        return [Checkpoint(0, snapshot.seq, snapshot.digest) for snapshot in self.store._snapshots.values()]
+
+    def to_the_end(self, *ids: int) -> None:
+        """The change executes in slot 1, and the last slot of the epoch too; its checkpoint is not stable yet."""
+        self.order(1, self.batch(self.envelope(1, self.change(*ids))))
+        self.fill(LAST)
+        assert self.executed == LAST
+
+    def switch(self, *ids: int) -> None:
+        """All the way into the second epoch."""
+        self.to_the_end(*ids)
+        self.certify(LAST)
+        assert self.replica.configuration.epoch == 1
+
+
+def encode_empty(time_ns: int) -> bytes:
+    """A batch that only fills its slot."""
+    return encode(Batch(time_ns, ()))
+
+
+@pytest.fixture
+def bench() -> EpochBench:
+    """Replica 1, which is the second primary of the first epoch."""
+    return EpochBench()
+
+
+# --- the operation --------------------------------------------------------------------------------------------------
+
+
+def test_change_is_answered_with_the_epoch_to_come_and_the_last_slot(bench):
+    """L slots later at the earliest, at a checkpoint; the service never sees the operation."""
+    bench.order(1, bench.batch(bench.envelope(1, bench.change(0, 1, 2, 3, 4))))
+    assert bench.results() == [(STATUS_OK, [1, LAST])]
+    assert bench.replica.summary()["epoch_ends"] == LAST
+    assert bench.replica.configuration.epoch == 0
+
+
+def test_second_of_two_changes_in_one_batch_is_a_conflict(bench):
+    """One change per epoch: the first stands."""
+    first, second = bench.envelope(1, bench.change(0, 1, 2, 3, 4)), bench.envelope(2, bench.change(0, 1, 2, 3, 5))
+    put = msgspec.msgpack.encode(["put", "k", "v"])
+    bench.order(1, bench.batch(first, bench.envelope(3, put), second))
+    assert bench.results() == [
+        (STATUS_OK, [1, LAST]),
+        (STATUS_OK, None),
+        (STATUS_ERROR, ["ReconfigureRefused", "conflict"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("operation", "why"),
+    [
+        (lambda bench: bench.change(0, 1, 2, 3, 4, admins=1), "too-few-approvals"),
+        (lambda bench: bench.change(0, 1, 2, 3, 4, epoch=1), "other-epoch"),
+        (lambda bench: bench.change(0, 1, 2), "bad-size"),
+        (lambda bench: system_operation_of(b""), "malformed"),
+    ],
+)
+def test_refused_change_changes_nothing(bench, operation, why):
+    """It says why, and the cluster goes on."""
+    bench.order(1, bench.batch(bench.envelope(1, operation(bench))))
+    assert bench.results() == [(STATUS_ERROR, ["ReconfigureRefused", why])]
+    assert bench.replica.summary()["epoch_ends"] is None
+
+
+def system_operation_of(content: bytes) -> bytes:
+    from bft.epochs import SYSTEM_PREFIX
+
+    return SYSTEM_PREFIX + content
+
+
+def test_change_among_other_operations_is_the_services_business(bench):
+    """A change stands alone in its envelope: the ordinary path never looks into operations."""
+    put = msgspec.msgpack.encode(["put", "k", "v"])
+    bench.order(1, bench.batch(bench.envelope(1, put, bench.change(0, 1, 2, 3, 4))))
+    assert [status for status, _ in bench.results()] == [STATUS_OK, STATUS_ERROR]
+    assert bench.replica.summary()["epoch_ends"] is None
+
+
+# --- the last slots -------------------------------------------------------------------------------------------------
+
+
+def test_no_slot_beyond_the_last_is_accepted(bench):
+    """The window ends where the epoch ends."""
+    bench.order(1, bench.batch(bench.envelope(1, bench.change(0, 1, 2, 3, 4))))
+    bench.fill(16)
+    bench.certify(16)
+    assert bench.stable == 16
+    for seq, votes in ((LAST, 1), (LAST + 1, 0)):
+        bench.deliver(0, bench.proposal(seq, encode_empty(bench.now + seq)))
+        assert len(bench.sent(Prepare)) == votes
+
+
+def test_primary_fills_the_slots_up_to_the_last():
+    """Nothing waits, and the epoch ends all the same: with empty batches."""
+    bench = EpochBench(me=0)
+    bench.deliver(CLIENT, bench.envelope(1, bench.change(0, 1, 2, 3, 4)))
+    for seq in range(1, LAST + 1):
+        bodies = {
+            header.seq: packet.batch
+            for packet in bench.sent(Proposal, bench.everything)
+            if (header := opened_pre_prepare(packet.signed)) is not None
+        }
+        assert (len(decode_batch(bodies[seq]).requests) == 0) == (seq > 1)
+        digest = batch_digest(bodies[seq])
+        for replica in (1, 2, 3):
+            bench.deliver(replica, bench.signed(replica, Prepare(0, 0, seq, digest)))
+        for replica in (1, 2, 3):
+            bench.deliver(replica, bench.signed(replica, Commit(0, 0, seq, digest)))
+        assert bench.executed == seq
+        if seq % 8 == 0:
+            bench.certify(seq)
+    assert bench.replica.configuration.epoch == 1
+    assert max(bodies) == LAST
+
+
+def test_unfilled_slots_are_a_grievance(bench):
+    """A primary that leaves the epoch without an end is suspected, though no request waits."""
+    bench.order(1, bench.batch(bench.envelope(1, bench.change(0, 1, 2, 3, 4))))
+    assert bench.sent(Suspect, bench.wait(600))
+
+
+def test_no_linearizable_read_between_the_epochs(bench):
+    """When the last slot has executed, a write may be complete in the next epoch: this one answers no more."""
+    bench.to_the_end(0, 1, 2, 3, 4)
+    get = msgspec.msgpack.encode(["get", "k"])
+    bench.deliver(CLIENT, Query(1, 0, True, get))
+    assert not bench.sent(QueryReply)
+    bench.certify(LAST)
+    bench.wait(100)
+    bench.deliver(CLIENT, Query(2, 0, True, get))
+    (first, second) = bench.sent(QueryReply, bench.everything)
+    assert (first.nonce, first.epoch, second.nonce, second.epoch) == (1, 1, 2, 1)
+
+
+# --- the switch -----------------------------------------------------------------------------------------------------
+
+
+def test_stable_last_checkpoint_begins_the_next_epoch(bench):
+    """View 0 of the new members, from the last slot of the old ones; the record comes before anything is said."""
+    bench.switch(0, 1, 2, 3, 4)
+    summary = bench.replica.summary()
+    assert (summary["epoch"], summary["view"], summary["stable"], summary["executed"]) == (1, 0, LAST, LAST)
+    assert summary["members"] == [0, 1, 2, 3, 4]
+    kinds = [type(effect.record) if isinstance(effect, Persist) else type(effect) for effect in bench.everything]
+    assert kinds.index(Epoch) < kinds.index(EpochEntered) < kinds.index(Broadcast, kinds.index(Epoch))
+
+
+def test_switch_equals_a_restart(bench):
+    """The running replica and one rebuilt from its store are in the same state."""
+    bench.switch(0, 1, 2, 3, 4)
+    before = bench.replica.summary()
+    bench.restart()
+    assert bench.replica.summary() == before
+
+
+def test_switch_is_redone_after_a_crash_before_it_was_recorded(bench):
+    """The stable certificate at the last slot and the header under it are enough (mutant R05)."""
+    bench.switch(0, 1, 2, 3, 4)
+    before = bench.replica.summary()
+    bench.store._epochs.clear()
+    bench.entered.clear()
+    bench.restart()
+    assert [effect.configuration.epoch for effect in bench.entered] == [1]
+    assert bench.replica.summary() == before
+    assert len(bench.store.load().epochs) == 1
+
+
+def test_nothing_of_the_old_epoch_counts_in_the_new_one(bench):
+    """Neither votes nor complaints nor view changes; they are dropped without a word (mutant R03)."""
+    bench.switch(0, 1, 2, 3, 4)
+    before = bench.replica.summary()
+    for replica in (0, 2, 3):
+        for message in (
+            Prepare(0, 0, LAST + 1, bytes(32)),
+            Commit(0, 0, LAST + 1, bytes(32)),
+            Suspect(0, 0, "spam"),
+            Checkpoint(0, LAST + 8, bytes(32)),
+            ViewChange(0, 1, None, ()),
+        ):
+            assert bench.deliver(replica, bench.signed(replica, message)) == []
+    assert bench.replica.summary() == before
+
+
+def test_new_epoch_takes_the_new_members_quorum(bench):
+    """Five members need four: three COMMITs that were enough before are not."""
+    bench.switch(0, 1, 2, 3, 4)
+    seq, body = LAST + 1, encode_empty(bench.now + 100)
+    digest = batch_digest(body)
+    header = PrePrepare(1, 0, seq, digest)
+    bench.deliver(0, Proposal(bench.signed(0, header), body))
+    for replica in (2, 3):
+        bench.deliver(replica, bench.signed(replica, Prepare(1, 0, seq, digest)))
+    assert bench.sent(Commit)
+    for replica in (0, 2):
+        bench.deliver(replica, bench.signed(replica, Commit(1, 0, seq, digest)))
+    assert bench.executed == LAST
+    bench.deliver(4, bench.signed(4, Commit(1, 0, seq, digest)))
+    assert bench.executed == seq
+
+
+def test_waiting_requests_and_sessions_go_over(bench):
+    """What was executed is answered again, what waits goes to the new primary."""
+    bench.to_the_end(1, 2, 3, 4)
+    put = bench.envelope(2, msgspec.msgpack.encode(["put", "k", "v"]))
+    bench.deliver(CLIENT, put)
+    bench.certify(LAST)
+    assert bench.replica.summary()["pending"] == 1
+    assert bench.replica.summary()["primary"] == 1
+    (proposal,) = bench.sent(Proposal, bench.everything)  # the new primary proposes it
+    assert decode_batch(proposal.batch).requests == (put,)
+    bench.deliver(CLIENT, bench.envelope(1, bench.change(1, 2, 3, 4)))
+    (reply,) = bench.sent(Reply)
+    assert reply.epoch == 1
+
+
+# --- those who leave, and those who were away -----------------------------------------------------------------------
+
+
+def test_removed_replica_says_nothing_more():
+    """It votes in no view of the next epoch, complains of nobody, and stops when the others can do without it."""
+    bench = EpochBench(me=3)
+    bench.switch(0, 1, 2, 4)
+    assert bench.replica.summary()["member"] is False
+    seq, body = LAST + 1, encode_empty(bench.now + 100)
+    bench.deliver(0, Proposal(bench.signed(0, PrePrepare(1, 0, seq, batch_digest(body))), body))
+    out = [*bench.out, *bench.wait(3000)]
+    assert not bench.sent(Prepare, out)
+    assert not bench.sent(Suspect, out)
+    assert not bench.sent(ViewChange, out)
+    assert bench.sent(Status, out)
+    assert not [effect for effect in out if isinstance(effect, Retired)]
+    out = bench.wait(60 * 400)
+    assert len([effect for effect in out if isinstance(effect, Retired)]) == 1
+
+
+def test_chain_is_shown_to_whoever_asks_and_proves_itself(bench):
+    """To clients and replicas that know an earlier epoch only."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    assert verify_chain(bench.genesis, proof.links, bench.vault) == bench.replica.configuration
+    bench.deliver(2, Status(0, 0, True, 8, 9, ()))
+    assert bench.sent(EpochProof) == [proof]
+    bench.deliver(CLIENT, FetchEpochs(1))
+    assert not bench.sent(EpochProof)
+
+
+def test_replica_that_was_away_follows_the_chain_and_fetches_the_state(bench):
+    """It never saw the change: the links prove it, and the state at the base comes from others."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    away = EpochBench(me=2)
+    away.deliver(0, proof)
+    summary = away.replica.summary()
+    assert (summary["epoch"], summary["stable"], summary["executed"], summary["fetching"]) == (1, LAST, 0, LAST)
+    away.restart()
+    summary = away.replica.summary()
+    assert (summary["epoch"], summary["executed"], summary["fetching"]) == (1, 0, LAST)
+
+
+def test_forged_proof_is_refused(bench):
+    """A signature that fails, a link of the wrong epoch: nothing changes."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    link = proof.links[0]
+    first = link.certificate.checkpoints[0]
+    broken = msgspec.structs.replace(
+        link.certificate,
+        checkpoints=(msgspec.structs.replace(first, signature=bytes(64)), *link.certificate.checkpoints[1:]),
+    )
+    away = EpochBench(me=2)
+    away.deliver(0, EpochProof((msgspec.structs.replace(link, certificate=broken),)))
+    assert away.rejections() == ["bad-epoch-proof"]
+    assert away.replica.configuration.epoch == 0
+
+
+def test_newcomer_is_ready_only_when_it_holds_the_state(bench):
+    """A member is not asked; a newcomer in the first epoch's genesis state is ready for slot 0."""
+    assert bench.replica.ready(bench.vault.replica_key(1)) == ()
+    newcomer = EpochBench(me=4)
+    (word,) = newcomer.replica.ready(newcomer.vault.replica_key(4))
+    assert word.payload == encode(Ready(0, 0, newcomer.vault.replica_key(4)))
+    newcomer.deliver(0, newcomer.checkpoint_certificate(LAST, bytes(32)))
+    assert newcomer.replica.ready(newcomer.vault.replica_key(4)) == ()
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_own_state_is_held_against_the_proof(bench, is_equal):
+    """The last CHECKPOINTs were lost, and the proof comes first: the own state is kept if it is the certified one."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    other = EpochBench(me=2)
+    other.to_the_end(0, 1, 2, 3, 4)
+    if not is_equal:
+        _, vote = other.replica._state.own_checkpoints[LAST]
+        other.replica._state.own_checkpoints[LAST] = (bytes(32), vote)
+    other.deliver(0, proof)
+    for _ in range(2):
+        summary = other.replica.summary()
+        assert (summary["epoch"], summary["executed"]) == (1, LAST)
+        assert summary["fetching"] == (None if is_equal else LAST)
+        if is_equal:
+            other.restart()
