@@ -12,17 +12,15 @@ import msgspec
 from bft.config import Cluster, Local
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
-from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
 from bft.engine import Engine
 from bft.epochs import Configuration, follow, genesis
 from bft.errors import ConfigError, KeyFileError
 from bft.events import Recovered
-from bft.headers import Ready
 from bft.ids import KEY_BYTES, SIGNATURE_BYTES, ReplicaId
 from bft.messages import Signed
 from bft.ports import Node, Signer, StateMachine, Store
-from bft.runtime.own_keys import EpochSigner, OwnKeys, beside
+from bft.runtime.own_keys import OwnKeys, OwnSigners, beside
 from bft.storage.guard import require_unused
 from bft.storage.memory import MemoryStore
 from bft.storage.sqlite import SqliteStore
@@ -108,17 +106,11 @@ def assemble(
     configuration = recovered_configuration(cluster, recovered)
     me = name_of(configuration, local.id, keys)
     verifier = Ed25519Verifier(cluster.id, configuration.keys, cluster.client_keys)
-    signer: Signer
-    if me == NOBODY:
-        signer = Ed25519Signer(cluster.id, ReplicaId(local.id), keys.current.seed)
-        replica = Replica(cluster, me, signer, recovered, verifier)
-    else:
-        signer = epoch_signer = EpochSigner(cluster.id, ReplicaId(local.id), keys, configuration)
-        replica = Replica(cluster, me, signer, recovered, verifier)
-        epoch_signer.follow(lambda: replica.configuration)
+    signers = OwnSigners(cluster.id, ReplicaId(local.id), keys)
+    replica = Replica(cluster, me, signers, recovered, verifier)
     protocol = cluster.protocol
     limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
-    node: Node = replica if wrapper is None else wrapper(replica, signer)
+    node: Node = replica if wrapper is None else wrapper(replica, signers[keys.current.public])
     admission = Admission(verifier, rules_of(cluster, configuration), limits, MEMO_MAX)
     return Assembly(me, Engine(node, service, store), admission, replica), recovered
 
@@ -164,30 +156,22 @@ def save_voucher(file: Path, voucher: Voucher) -> None:
     file.write_text(json.dumps({"by": voucher.by.hex(), "signature": voucher.signature.hex()}) + "\n")
 
 
-def ready_words(cluster: Cluster, local: Local, keys: OwnKeys, replica: Replica) -> list[Signed]:
+def ready_words(cluster: Cluster, local: Local, keys: OwnKeys, replica: Replica, me: ReplicaId) -> list[Signed]:
     """What this replica signs so that a change of membership may name its key; nothing while it cannot take part.
 
-    A learner signs when it holds the cluster's state, a member that is to change its key when there is a next one; who
-    has had a key before signs with that one first.
+    A newcomer signs when it holds the cluster's state, a member when there is a next key; and who comes back, whose
+    node has no name (`me` is `NOBODY`), with the key that it had and the one that it has.
     """
-    summary = replica.summary()
-    payload: bytes
-    pairs: list[KeyPair]
     following = keys.next
-    if summary["member"]:
-        if following is None:
-            return []
-        payload = encode(Ready(replica.configuration.epoch, _number(summary["stable"]), following.public))
-        pairs = [keys.current, following]
-    else:
-        word = replica.ready(keys.current.public)
-        if word is None:
-            return []
-        payload = word.payload
-        old = keys.old if replica.configuration.member(local.id) is not None else None
-        pairs = [keys.current] if old is None else [old, keys.current]
-    signers = [Ed25519Signer(cluster.id, ReplicaId(local.id), pair.seed) for pair in pairs]
-    return [Signed(local.id, payload, signer.sign(payload)) for signer in signers]
+    if me != NOBODY:
+        is_member = replica.summary()["member"]
+        key = keys.current if not is_member else following
+        return list(replica.ready(key.public)) if key is not None else []
+    old, words = keys.old, replica.ready(keys.current.public)
+    if not words or old is None:
+        return []
+    signers = [Ed25519Signer(cluster.id, ReplicaId(local.id), pair.seed) for pair in (old, keys.current)]
+    return [Signed(local.id, words[0].payload, signer.sign(words[0].payload)) for signer in signers]
 
 
 def ready_hex(words: list[Signed]) -> list[str]:
@@ -203,10 +187,6 @@ def ready_from(value: object) -> tuple[Signed, ...]:
         return tuple(_signed.decode(bytes.fromhex(str(word))) for word in value)
     except (ValueError, msgspec.DecodeError):
         return ()
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 _signed = msgspec.msgpack.Decoder(Signed)

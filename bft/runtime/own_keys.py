@@ -10,14 +10,14 @@ Votes are signed with the key that the epoch of the vote names, whichever it is,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer
-from bft.epochs import Configuration
 from bft.errors import KeyFileError
 from bft.ids import ReplicaId
+from bft.ports import Signer
 from bft.storage.guard import sync_folder
 
 NEXT = ".next"
@@ -97,45 +97,32 @@ class OwnKeys:
         return None
 
 
-class EpochSigner:
-    """A `Signer` that signs with the key that the present epoch names for this replica.
+class OwnSigners(Mapping[bytes, Signer]):
+    """Signers by public key, for a node that signs in each epoch with the key that the epoch names for it.
 
-    The node enters an epoch and signs in it within one step, so it is asked which epoch it is in: an attribute and a
-    comparison of identities per signature.
+    The key files are looked at when an epoch begins, so that a next key may be made while the replica runs.
     """
 
-    def __init__(self, cluster_id: bytes, me: ReplicaId, keys: OwnKeys, configuration: Configuration) -> None:
-        """Sign as replica `me` in the epoch of `configuration`; until it is a member, with its current key."""
+    def __init__(self, cluster_id: bytes, me: ReplicaId, keys: OwnKeys) -> None:
+        """Sign as replica `me`."""
         self._cluster_id = cluster_id
         self._me = me
         self._keys = keys
-        self._signer = Ed25519Signer(cluster_id, me, keys.current.seed)
-        self._present: Callable[[], Configuration] = lambda: configuration
-        self._seen: Configuration | None = None
 
-    def follow(self, present: Callable[[], Configuration]) -> None:
-        """Ask `present` for the epoch from now on."""
-        self._present = present
+    def __getitem__(self, public: bytes) -> Signer:
+        """The signer with this public key; KeyError if it is in none of the files."""
+        found = self._keys.find(public)
+        if found is None:
+            raise KeyError(public)
+        return Ed25519Signer(self._cluster_id, self._me, found[0].seed)
 
-    def sign(self, payload: bytes, /) -> bytes:
-        """64-byte signature over the identity's domain prefix and `payload`.
+    def __iter__(self) -> Iterator[bytes]:
+        """The present key, then the next one."""
+        yield self._keys.current.public
+        following = self._keys.next
+        if following is not None:
+            yield following.public
 
-        Raises:
-            KeyFileError: the epoch names a key for this replica that it does not hold: it must not go on.
-        """
-        present = self._present()
-        if present is not self._seen:
-            self._choose(present)
-        return self._signer.sign(payload)
-
-    def _choose(self, configuration: Configuration) -> None:
-        member = configuration.member(self._me)
-        found = None if member is None else self._keys.find(member.key)
-        if member is not None and found is None:
-            raise KeyFileError(
-                f"{self._keys.path}: epoch {configuration.epoch} names the key {member.key.hex()} for replica"
-                f" {self._me}, which is in none of its key files"
-            )
-        if found is not None:
-            self._signer = Ed25519Signer(self._cluster_id, self._me, found[0].seed)
-        self._seen = configuration
+    def __len__(self) -> int:
+        """How many keys there are."""
+        return 1 if self._keys.next is None else 2

@@ -198,7 +198,7 @@ class ReplicaServer:
         assert self._parts is not None, "a replica that runs has its parts"
         if not self._cluster.admin:
             return []
-        return ready_words(self._cluster, self._local, self._keys, self._parts.replica)
+        return ready_words(self._cluster, self._local, self._keys, self._parts.replica, self._parts.me)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open everything, serve until `stop`, close everything; `task_status` is told when it serves.
@@ -364,7 +364,17 @@ class ReplicaServer:
         self._dialer.follow(configuration)
 
     def retire(self, reason: str) -> None:
-        """Removed, and not needed any longer."""
+        """Removed, and not needed any longer.
+
+        Raises:
+            KeyFileError: it was not removed at all, but its key was changed, and nobody gave it the new one.
+        """
+        member = self._roster.configuration.member(self._id)
+        if member is not None:
+            raise KeyFileError(
+                f"{self._keys.path}: epoch {self._roster.configuration.epoch} names the key {member.key.hex()} for"
+                f" replica {self._id}, which is in none of its key files"
+            )
         self.retired = reason
         self._log.info("leaves the cluster: %s; its key is erased", reason)
         self._keys.erase(f"replica {self._id} was removed from cluster {self._cluster.name}: {reason}")
