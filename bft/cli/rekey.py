@@ -26,6 +26,7 @@ from bft.epochs import Configuration
 from bft.errors import BFTError, ConfigError
 from bft.headers import Member
 from bft.runtime.own_keys import NEXT, OLD, beside
+from bft.runtime.rollback import AGE
 from bft.storage.guard import sync_folder
 from bft.transport.discovery import KnownChain, chain_file, save_links
 
@@ -179,7 +180,8 @@ def _change_keys(key: Path) -> None:
         sync_folder(key.parent)
     if not old.exists():
         raise ConfigError(f"{key}: is lost as well, so nobody can vouch for the replica: bft cluster replace")
-    beside(key, USED).unlink(missing_ok=True)
+    for mark in (AGE, USED):
+        beside(key, mark).unlink(missing_ok=True)
     beside(key, NEXT).unlink(missing_ok=True)
     new.replace(key)
     sync_folder(key.parent)

@@ -21,6 +21,7 @@ from bft.ids import KEY_BYTES, SIGNATURE_BYTES, ReplicaId
 from bft.messages import Signed
 from bft.ports import Node, Signer, StateMachine, Store
 from bft.runtime.own_keys import OwnKeys, OwnSigners, beside
+from bft.runtime.rollback import AGE, AgedStore
 from bft.storage.guard import require_unused
 from bft.storage.memory import MemoryStore
 from bft.storage.sqlite import SqliteStore
@@ -75,7 +76,8 @@ def open_store(cluster: Cluster, local: Local) -> Store:
     if local.durability == "memory":
         require_unused(marker, Path(local.data))
         return MemoryStore()
-    return SqliteStore(Path(local.data) / STORE_FILE, cluster.id, local.id, local.durability, marker)
+    store = SqliteStore(Path(local.data) / STORE_FILE, cluster.id, local.id, local.durability, marker)
+    return AgedStore(store, beside(Path(local.key), AGE), Path(local.data))
 
 
 def name_of(configuration: Configuration, replica: int, keys: OwnKeys) -> ReplicaId:

@@ -1,4 +1,4 @@
-"""Real processes change their membership under load: nothing is lost, nothing executes twice, everybody finds it again."""
+"""Real processes change their membership under load: nothing is lost, or executed twice, and everybody finds them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bft.client.client import Client, connect
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer
 from bft.errors import TransportError
-from bft.ids import ClientId, ReplicaId
+from bft.ids import ReplicaId
 from bft.messages import Commit, Probe, Signed
 from bft.services.kv import KeyValue
 from bft.transport.dial import dial
@@ -79,7 +79,7 @@ async def test_cluster_grows_from_four_to_seven_and_shrinks_again_under_load(tmp
             assert json.loads(grown.out)["epoch"] == 1
             assert json.loads(grown.out)["added"] == [4, 5, 6]
             assert json.loads(grown.out)["activation_slot"] % 32 == 0
-            assert (await rig.change("cluster", "members")).out.startswith("epoch 1, since slot")
+            assert rig.bft("cluster", "members").out.startswith("epoch 1, since slot")
             newcomers = [ReplicaProcess(rig.config(replica)) for replica in (4, 5, 6)]
             assert all(process.pid() is not None for process in newcomers)
             with trio.fail_after(START_SECONDS):
@@ -140,7 +140,7 @@ async def test_keys_are_rotated_under_load(tmp_path: Path) -> None:
         assert load_key(rig.folder / "keys" / "r2.pem").public != stolen.public
         thief = Identity(rig.cluster.id, ReplicaId(2), stolen)
         entry = rig.cluster.replica[1]
-        with pytest.raises(TransportError, match="cannot sign as such|signature under the hello does not verify"):
+        with pytest.raises(TransportError, match="the signature under the hello does not verify"):
             await dial(
                 entry.host,
                 entry.port,
@@ -168,7 +168,8 @@ async def test_replica_that_lost_its_store_comes_back_by_one_command(tmp_path: P
                 await rig.until_all_answer()
             rig.kill(3)
             if loss == "corrupt":
-                (data / "replica.db").write_bytes(b"\0" * 100_000)
+                for file in data.glob("replica.db*"):
+                    file.write_bytes(b"\0" * file.stat().st_size)
             else:
                 shutil.rmtree(data)
             if loss == "rolled back":
@@ -232,7 +233,7 @@ async def test_two_of_three_administrators_sign_apart(tmp_path: Path) -> None:
         await rig.change("cluster", "remove", "4", *first)
         forged = json.loads(Path(file).read_text())
         other = tmp_path / "forged.json"
-        forged["approvals"] = {key: "00" * 64 for key in forged["approvals"]}
+        forged["approvals"] = dict.fromkeys(forged["approvals"], "00" * 64)
         other.write_text(json.dumps(forged))
         bad = bft("cluster", "submit", "--approval", str(other), "--dir", folder, "--admin", str(keys / "admin3.pem"))
         assert (bad.code, "does not hold" in bad.err) == (2, True), bad
@@ -286,4 +287,3 @@ async def test_replica_without_voucher_is_not_let_in(tmp_path: Path) -> None:
                 server_key=bytes.fromhex(entry.key),
                 identity=Identity(rig.cluster.id, ReplicaId(9), keys),
             )
-        assert ClientId(keys.public)
