@@ -373,7 +373,11 @@ class Client:
     def _send(self) -> None:
         self._in_round = False
         self._do(Flush())
-        self._links.flush()
+        lost = self._links.flush()
+        if self._session.primary in lost and len(self._links.channels) >= self.configuration.quorums.weak:
+            # The session need not wait to learn that the primary cannot be reached: the others may pass it on.
+            self._do(Unreachable(self._session.primary))
+            self._links.flush()
 
     async def _run_timer(self) -> None:
         """Tick the session when it asked for it; its latest wish counts."""

@@ -72,13 +72,17 @@ class Links:
             self._encoded = (packet, encode(packet))
         self._outbox.setdefault(replica, []).append(self._encoded[1])
 
-    def flush(self) -> None:
-        """Send what was posted, one system call per replica."""
+    def flush(self) -> list[int]:
+        """Send what was posted, one system call per replica; returns to whom it could not be sent."""
+        lost = []
         for replica, frames in self._outbox.items():
             channel = self.channels.get(replica)
             if channel is not None:
                 channel.send(frames)
+            else:
+                lost.append(replica)
         self._outbox.clear()
+        return lost
 
     async def run(self) -> None:
         """Keep a connection to every member, and read them, until cancelled."""

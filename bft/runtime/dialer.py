@@ -25,6 +25,8 @@ class _Dialing:
 
     member: Member
     scope: trio.CancelScope
+    before: _Dialing | None = None
+    """Ended when this one has a connection: what is said meanwhile goes the old way."""
     is_member: bool = True
 
 
@@ -59,21 +61,26 @@ class Dialer:
         self._dialing: dict[int, _Dialing] = {}
         self._log = logging.getLogger(f"bft.{peer_name(me)}")
 
-    def follow(self, configuration: Configuration) -> None:
+    def follow(self, configuration: Configuration, *, renew: bool = False) -> None:
         """Keep a connection to every member but this one, and to none else.
 
-        One to a member whose key and address stay is left alone. One to a replica that was removed ends when that hangs
-        up: what is on its way may be what it waits for.
+        One to a member whose key and address stay is left alone. Another is made anew, and the old one serves until
+        then. One to a replica that was removed ends when that hangs up: what is on its way may be what it waits for.
+
+        Args:
+            renew: this replica has another key: make all connections anew.
         """
         for dialing in self._dialing.values():
             dialing.is_member = dialing.member.id in configuration.quorums.ids
         for member in configuration.members:
             known = self._dialing.get(member.id)
-            if member.id == self._me or (known is not None and known.member == member):
+            if member.id == self._me or (known is not None and known.member == member and not renew):
                 continue
             if known is not None:
-                known.scope.cancel()
-            dialing = self._dialing[member.id] = _Dialing(member, trio.CancelScope())
+                known.is_member = False  # it is not dialed again
+                if known.before is not None:
+                    known.before.scope.cancel()
+            dialing = self._dialing[member.id] = _Dialing(member, trio.CancelScope(), known)
             self._nursery.start_soon(self._keep, dialing)
 
     async def _keep(self, dialing: _Dialing) -> None:
@@ -94,7 +101,13 @@ class Dialer:
                         await self._on_stranger(member)
                 else:
                     pause, failure = self._pauses[0], ""
+                    self._links.attach(peer, channel)
+                    if dialing.before is not None:
+                        dialing.before.scope.cancel()
+                        dialing.before = None
                     await self._use(channel, peer)
+                if not dialing.is_member:
+                    break
                 await trio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(2 * pause, self._pauses[1])
         if self._dialing.get(peer) is dialing:
@@ -102,7 +115,6 @@ class Dialer:
 
     async def _use(self, channel: Channel, peer: ReplicaId) -> None:
         self._log.info("connected to r%d", peer)
-        self._links.attach(peer, channel)
         try:
             await self._read(channel, peer)
         finally:

@@ -42,6 +42,16 @@ class Roster:
         assert len(self._links) == configuration.epoch, f"links lead to epoch {configuration.epoch}"
         self.configuration = configuration
 
+    @property
+    def last_link(self) -> EpochLink:
+        """The one that leads to the present epoch, which is not the first."""
+        return self._links[-1]
+
+    def newcomers(self) -> list[int]:
+        """Members that were none in the epoch before, or had another key."""
+        before = self.before.keys if self.before is not None else self.configuration.keys
+        return [member.id for member in self.configuration.members if before.get(member.id) != member.key]
+
     def was_member(self, replica: int) -> bool:
         """True if a replica of this id took part in an earlier epoch."""
         return replica in self._former

@@ -16,7 +16,6 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from ssl import SSLContext
@@ -32,7 +31,7 @@ from bft.errors import BFTError, ConfigError, KeyFileError, TransportError
 from bft.events import Report
 from bft.headers import Member
 from bft.ids import Peer, ReplicaId, peer_name
-from bft.messages import ENVELOPE_BYTES_MAX, EpochLink, EpochProof, Signed
+from bft.messages import EpochLink, EpochProof, Signed
 from bft.ports import StateMachine, Store
 from bft.runtime.assembly import (
     NOBODY,
@@ -47,45 +46,21 @@ from bft.runtime.assembly import (
 from bft.runtime.dialer import Dialer
 from bft.runtime.driver import Admitter, Driver, Machine
 from bft.runtime.evidence import EvidenceKeeper
-from bft.runtime.links import LinkLimits, Links
+from bft.runtime.limits import ServerLimits as ServerLimits
+from bft.runtime.links import Links
 from bft.runtime.own_keys import OwnKeys
 from bft.runtime.roster import Roster
 from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
 from bft.transport.channel import Channel
-from bft.transport.dial import FRAME_BYTES_MAX, ask_for_links
+from bft.transport.dial import ask_for_links
 from bft.transport.discovery import chain_file, load_links
 from bft.transport.frames import ReceiveBudget
-from bft.transport.handshake import HANDSHAKE_SECONDS, Host, Identity, refuse, welcome
-from bft.transport.listener import STRANGERS_MAX, Listener, listen
+from bft.transport.handshake import Host, Identity, refuse, welcome
+from bft.transport.listener import Listener, listen
 from bft.transport.poller import Poller
 from bft.wire.codec import encode
 
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """Bounds on what peers can make a replica hold.
-
-    Attributes:
-        links: bounds on authenticated connections.
-        strangers_max: connections that have not yet said who they are.
-        handshake_seconds: how long they may take.
-        client_frame_bytes_max: longest frame of a client.
-        replica_frame_bytes_max: longest frame of a replica.
-        client_buffer_bytes_max: bytes that wait for a slow connection that somebody else opened.
-        receive_bytes_max: incomplete frames of all connections together.
-        redial_seconds_min: first pause before dialing a replica again.
-        redial_seconds_max: cap of that pause, which doubles.
-    """
-
-    links: LinkLimits = field(default_factory=LinkLimits)
-    strangers_max: int = STRANGERS_MAX
-    handshake_seconds: float = HANDSHAKE_SECONDS
-    client_frame_bytes_max: int = ENVELOPE_BYTES_MAX + 4096
-    replica_frame_bytes_max: int = FRAME_BYTES_MAX
-    client_buffer_bytes_max: int = 16 * 1024 * 1024
-    receive_bytes_max: int = 256 * 1024 * 1024
-    redial_seconds_min: float = 0.05
-    redial_seconds_max: float = 2.0
+DISMISS_SECONDS = 2.0
 
 
 class ReplicaServer:
@@ -351,8 +326,10 @@ class ReplicaServer:
             ", ".join(map(str, configuration.quorums.members)),
             configuration.base,
         )
+        renew = False
         if member is not None and self._is_member_of(configuration):
-            if self._keys.settle(member.key):
+            renew = self._keys.settle(member.key)
+            if renew:
                 self._log.info("votes with the key %s from now on", member.key.hex())
                 self._host.context = self._context()
             if self._parts is not None and self._parts.me == NOBODY and not self._is_coming_back:
@@ -360,8 +337,25 @@ class ReplicaServer:
                 self._nursery.start_soon(self._come_back)
         self._host.verifier = self._door()
         for replica, key in self._roster.changed_keys().items():
-            self._links.dismiss(ReplicaId(replica), key, "the replica has another key in the new epoch")
-        self._dialer.follow(configuration)
+            self._nursery.start_soon(self._dismiss, ReplicaId(replica), key)
+        self._dialer.follow(configuration, renew=renew)
+        self._call_in_newcomers()
+
+    def _call_in_newcomers(self) -> None:
+        """Those who listen would ask in a moment; the epoch that needs them begins now."""
+        proof = [encode(EpochProof((self._roster.last_link,)))]
+        for replica in self._roster.newcomers():
+            if replica != self._id:
+                self._links.send(ReplicaId(replica), proof)
+
+    async def _dismiss(self, replica: ReplicaId, key: bytes) -> None:
+        """End what a replica has opened with its former key, once it had time to connect with the new one.
+
+        Safe: between replicas a connection is no vote, and carries nothing that is believed without proof.
+        """
+        await trio.sleep(DISMISS_SECONDS)
+        if self._roster.door_keys().get(replica) == key:
+            self._links.dismiss(replica, key, "the replica has another key now")
 
     def retire(self, reason: str) -> None:
         """Removed, and not needed any longer.
