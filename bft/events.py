@@ -312,12 +312,17 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Two signed messages of `accused` that no correct replica can both have signed."""
+    """Two signed messages of `accused` that no correct replica can both have signed.
+
+    Attributes:
+        links: the way from genesis to the epoch in which they were signed, whose keys they are held against.
+    """
 
     accused: int
     kind: str
     first: Signed
     second: Signed
+    links: tuple[EpochLink, ...] = ()
 
 
 class Committed(msgspec.Struct, frozen=True):

@@ -66,6 +66,7 @@ class Store(Protocol):
     """Stable storage of one replica.
 
     `write` is atomic: after a crash either all of its records are there or none. Its durability is the store's level.
+    An `Epoch` voids every view, accepted and prepared record before it; checkpoints and links are kept.
     Pages are content-addressed; those of the last two checkpoints written (and of one being fetched) are kept.
     """
 

@@ -15,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from bft.config import MILLISECOND
+from bft.epochs import Configuration
 from bft.events import Broadcast, Deliver, Effect, EpochEntered, Input, Send
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
@@ -67,6 +68,7 @@ class Context:
     view: int = 0
     seq: int = 0
     epoch: int = 0
+    configuration: Configuration | None = None
     heard: list[tuple[Peer, Packet]] = field(default_factory=list)
     crimes: int = 0
     make_twin: Callable[[], tuple[Engine, Store]] | None = None
@@ -268,6 +270,7 @@ class Corrupted:
             case Broadcast():
                 targets = list(context.others())
             case EpochEntered():
+                context.configuration = effect.configuration
                 context.quorums, context.epoch = effect.configuration.quorums, effect.configuration.epoch
                 context.view = 0
                 out.append(effect)

@@ -14,6 +14,7 @@ from bft.config import load_cluster
 from bft.core.evidence import EvidenceFile, verdict
 from bft.core.proofs import opened
 from bft.crypto.signatures import Ed25519Verifier
+from bft.epochs import genesis
 from bft.errors import ConfigError
 
 
@@ -75,7 +76,7 @@ def verify(file: Path, cluster: Path) -> None:
     """Verify a piece of evidence offline. Exit code 0 if it proves what it says, 1 if it does not."""
     config = load_cluster(cluster)
     item = read_evidence(file)
-    wrong = verdict(item, config.id, Ed25519Verifier(config.id, config.replica_keys, None))
+    wrong = verdict(item, config.id, genesis(config), Ed25519Verifier(config.id, (), None))
     if wrong is not None:
         click.echo(f"not proven: {wrong}")
         raise SystemExit(1)

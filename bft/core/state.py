@@ -260,7 +260,7 @@ class State:
 
     def accuse(self, accused: int, kind: str, first: Signed, second: Signed) -> None:
         """Report two signed messages that exclude each other."""
-        self.out.append(Evidence(accused, kind, first, second))
+        self.out.append(Evidence(accused, kind, first, second, tuple(self.links)))
 
     def progress(self, what: str, seq: int = 0, detail: str = "") -> None:
         """Tell people and checkers of a transition."""

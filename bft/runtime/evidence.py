@@ -38,6 +38,7 @@ class EvidenceKeeper:
                 accused=evidence.accused,
                 first=evidence.first,
                 second=evidence.second,
+                links=evidence.links,
             )
         )
         name = f"r{evidence.accused}-{evidence.kind}-{blake2b(content, digest_size=6).hexdigest()}.json"

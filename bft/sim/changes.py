@@ -102,6 +102,7 @@ CRIMES = {
     "early-checkpoint": "early_checkpoint()",
     "bad-state": "bad_manifest() & bad_pages()",
     "far": "far_sequence(16)",
+    "false-epochs": "false_epochs()",
 }
 """What one replica does throughout: a first primary, one that is removed, one that joins."""
 

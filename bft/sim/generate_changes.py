@@ -18,6 +18,8 @@ from bft.sim.scenario import Change, Fault, FaultKind, Scenario
 def reconfigured(seed: int, n: int = 4, crimes: tuple[str, ...] = CRIMES) -> Scenario:
     """The uniform scenario of a seed, and one to three changes of membership somewhere in it."""
     random = Random(f"reconfigured/{seed}/{n}")
+    if crimes is CRIMES and Random(f"false epochs/{seed}/{n}").random() < 0.1:
+        crimes = ("false_epochs()",)
     base = scenario(seed, n, crimes)
     spares = random.choice((1, 2, 3, 3))
     gst_ms = max(base.gst_ms, random.choice((200, 500, 1500)))

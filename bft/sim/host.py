@@ -139,6 +139,7 @@ class ReplicaHost:
                 self._context = Context(self.index, world.quorums, random, world.coalition, make_twin=self._make_twin)
             self._context.quorums = self._quorums
             self._context.epoch = self._node.configuration.epoch
+            self._context.configuration = self._node.configuration
             node = Corrupted(node, self._strategy, self._context)
         protocol = world.cluster.protocol
         self._engine = Engine(_Observed(node, self), world.make_service(), self._disk.durable)

@@ -29,7 +29,7 @@ from bft.errors import ConfigError
 
 PACKAGE = Path(__file__).parent.parent
 RUN_SECONDS_MAX = 8
-"""A run that takes longer is put aside as inconclusive: some mutants make messages multiply without end."""
+"""A run that takes more processor time is put aside as inconclusive: some mutants make messages multiply."""
 
 
 class Patch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -181,7 +181,7 @@ def violated(job: str) -> tuple[str, ...]:
         n, _, seed = rest.partition("/")
         make = {"structured": generate.structured, "reconfigured": reconfigured}.get(generator)
         scenario = (make or generate.scenario)(int(seed), int(n))
-    signal.setitimer(signal.ITIMER_REAL, RUN_SECONDS_MAX)
+    signal.setitimer(signal.ITIMER_VIRTUAL, RUN_SECONDS_MAX)
     try:
         found = check(World(scenario, Registers).run())
     except TimeoutError:
@@ -190,7 +190,7 @@ def violated(job: str) -> tuple[str, ...]:
     except Exception:
         return ("exception",)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return tuple(dict.fromkeys(violation.checker for violation in found))
 
 
@@ -201,7 +201,7 @@ def _too_long(number: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Hunt in this process: `mutant seconds first job`; prints the `Kill` as JSON."""
     mutant, seconds, first, job = arguments
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGVTALRM, _too_long)
     began = time.monotonic()
     schedules = 0
     checkers: tuple[str, ...] = ()

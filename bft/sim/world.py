@@ -192,9 +192,9 @@ class World:
         self._trace.update(b"%d>%d@%d" % (_label(source), _label(target), self.now))
         self._trace.update(frame)
         if isinstance(target, int):
-            host = self.replicas[target]
-            if not host.up:
+            if target >= len(self.replicas) or not self.replicas[target].up:
                 return
+            host = self.replicas[target]
             self.history.delivered += 1
             host.deliver(source, frame)
         elif target in self.clients and isinstance(source, int):

@@ -7,6 +7,7 @@ import pytest
 
 from bft.core.evidence import EvidenceFile, contradiction, verdict
 from bft.digests import batch_digest
+from bft.epochs import genesis
 from bft.events import Evidence
 from bft.messages import Checkpoint, Commit, NewView, Prepare, PrePrepare, Signed, ViewChange
 from bft.runtime.evidence import FILES_PER_ACCUSED_MAX, EvidenceKeeper
@@ -36,7 +37,7 @@ def test_contradictions_are_proven(bench, one, other, kind):
     """Two signatures of one replica are enough, with public keys alone."""
     evidence = _file(bench.signed(0, one), bench.signed(0, other))
     assert evidence.kind == kind
-    assert verdict(evidence, CLUSTER, bench.vault.verifier(4)) is None
+    assert verdict(evidence, CLUSTER, genesis(bench.cluster), bench.vault) is None
 
 
 @pytest.mark.parametrize(
@@ -66,16 +67,16 @@ def test_shown_certificate_hides_nothing(bench):
 
 def test_forged_mixed_or_foreign_evidence_proves_nothing(bench):
     """Every signature is checked, for the accused and for this cluster."""
-    verifier = bench.vault.verifier(4)
+    keys = genesis(bench.cluster), bench.vault
     one, other = bench.signed(0, Prepare(0, 1, 1, A)), bench.signed(0, Prepare(0, 1, 1, B))
     by_another = bench.signed(2, Prepare(0, 1, 1, B))
     forged = Signed(0, by_another.payload, by_another.signature)
-    assert "signature" in str(verdict(_file(one, forged), CLUSTER, verifier))
-    assert "not by the accused" in str(verdict(_file(one, by_another), CLUSTER, verifier))
-    assert "another cluster" in str(verdict(_file(one, other), bytes(31) + b"x", verifier))
-    assert "may have signed both" in str(verdict(_file(one, one), CLUSTER, verifier))
-    assert "not two-commits" in str(verdict(_file(one, other, kind="two-commits"), CLUSTER, verifier))
-    assert "version" in str(verdict(_file(one, other, version=9), CLUSTER, verifier))
+    assert "signature" in str(verdict(_file(one, forged), CLUSTER, *keys))
+    assert "not by the accused" in str(verdict(_file(one, by_another), CLUSTER, *keys))
+    assert "another cluster" in str(verdict(_file(one, other), bytes(31) + b"x", *keys))
+    assert "may have signed both" in str(verdict(_file(one, one), CLUSTER, *keys))
+    assert "not two-commits" in str(verdict(_file(one, other, kind="two-commits"), CLUSTER, *keys))
+    assert "version" in str(verdict(_file(one, other, version=9), CLUSTER, *keys))
 
 
 def test_two_new_views_are_evidence(bench):
@@ -104,4 +105,4 @@ def test_keeper_writes_files_that_verify_and_stops_at_its_bound(bench, tmp_path)
     files = sorted((tmp_path / "evidence").iterdir())
     assert len(files) == FILES_PER_ACCUSED_MAX
     read = msgspec.json.decode(files[0].read_bytes(), type=EvidenceFile)
-    assert verdict(read, CLUSTER, bench.vault.verifier(4)) is None
+    assert verdict(read, CLUSTER, genesis(bench.cluster), bench.vault) is None

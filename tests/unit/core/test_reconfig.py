@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
+from bft.core.evidence import BEYOND_EPOCH, EvidenceFile, verdict
 from bft.core.proofs import opened_pre_prepare
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
 from bft.digests import batch_digest
 from bft.engine import Engine
 from bft.epochs import approved, change_bytes, genesis, system_operation, verify_chain
-from bft.events import Broadcast, Effect, Epoch, EpochEntered, Persist, Recovered, Retired, Start
+from bft.events import Broadcast, Effect, Epoch, EpochEntered, Evidence, Persist, Recovered, Retired, Stable, Start
 from bft.headers import Member, Ready
 from bft.messages import (
     STATUS_ERROR,
@@ -437,3 +438,58 @@ def test_own_state_is_held_against_the_proof(bench, is_equal):
         assert summary["fetching"] == (None if is_equal else LAST)
         if is_equal:
             other.restart()
+
+
+def test_process_may_die_between_any_two_records(bench):
+    """Even a store that tears writes apart leaves a replica that is in one epoch or the other, and gets to the next.
+
+    What it said before stays said: a checkpoint that it signed is the one that it sends again.
+    """
+    bench.switch(0, 1, 2, 3, 4)
+    records = [effect.record for effect in bench.everything if isinstance(effect, Persist)]
+    signed = {message.seq: message for message in bench.sent(Checkpoint, bench.everything)}
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    switched = next(index for index, record in enumerate(records) if isinstance(record, Epoch))
+    stable = next(i for i, record in enumerate(records) if isinstance(record, Stable) and record.seq == LAST)
+    assert stable < switched
+    for count in range(len(records) + 1):
+        other = EpochBench()
+        other.store = MemoryStore()
+        other.store.write(records[:count])
+        other.restart()
+        assert other.replica.configuration.epoch == (1 if count > stable else 0), count
+        for message in other.sent(Checkpoint, other.everything):
+            assert message == signed[message.seq]
+        other.deliver(0, proof)
+        summary = other.replica.summary()
+        assert (summary["epoch"], summary["stable"]) == (1, LAST)
+        assert summary["fetching"] == (None if summary["executed"] == LAST else LAST)
+        other.restart()
+        assert other.replica.summary()["epoch"] == 1
+
+
+# --- accountability -------------------------------------------------------------------------------------------------
+
+
+def test_evidence_of_a_later_epoch_proves_itself_from_the_cluster_file(bench):
+    """Its links say whose key the newcomer's is; without them it proves nothing (E12 likewise)."""
+    bench.switch(0, 1, 2, 3, 4)
+    one, other = (bench.signed(4, Commit(1, 0, LAST + 1, bytes([value]) * 32)) for value in (1, 2))
+    bench.deliver(4, one)
+    bench.deliver(4, other)
+    (accusation,) = [effect for effect in bench.out if isinstance(effect, Evidence)]
+    made = EvidenceFile(
+        cluster=bench.cluster.id, kind=accusation.kind, accused=4, first=one, second=other, links=accusation.links
+    )
+    assert verdict(made, bench.cluster.id, bench.genesis, bench.vault) is None
+    unlinked = msgspec.structs.replace(made, links=())
+    assert "does not say who" in str(verdict(unlinked, bench.cluster.id, bench.genesis, bench.vault))
+
+    for seq, proven in ((LAST, False), (LAST + 1, True)):
+        vote = bench.signed(2, Commit(0, 0, seq, bytes(32)))
+        late = msgspec.structs.replace(made, kind=BEYOND_EPOCH, accused=2, first=vote, second=vote)
+        found = verdict(late, bench.cluster.id, bench.genesis, bench.vault)
+        assert (found is None) == proven
+    wrong = msgspec.structs.replace(late, first=bench.signed(2, Commit(1, 0, LAST + 1, bytes(32))))
+    assert verdict(wrong, bench.cluster.id, bench.genesis, bench.vault) is not None
