@@ -25,9 +25,10 @@ from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.epochs import Configuration
 from bft.errors import BFTError, ConfigError
 from bft.headers import Member
+from bft.runtime.assembly import STORE_FILE
 from bft.runtime.own_keys import NEXT, OLD, beside
 from bft.runtime.rollback import AGE
-from bft.storage.guard import sync_folder
+from bft.storage.guard import FolderLock, sync_folder
 from bft.transport.discovery import KnownChain, chain_file, save_links
 
 NEW = ".new"
@@ -137,6 +138,7 @@ def _prepare_return(desk: Desk, config: Path) -> dict[str, object]:
     else:
         if process.pid() is not None:
             raise BFTError(f"replica {local.id} runs with pid {process.pid()}: stop it first, if its store is lost")
+        _require_free(data)
         aside = _put_aside(data)
         _change_keys(key)
     save_links(chain_file(key, desk.cluster), chain.links)
@@ -153,6 +155,12 @@ def _is_fresh(key: Path, member: Member) -> bool:
     if not key.exists() or not beside(key, OLD).exists():
         return False
     return load_key(key, passphrase_from_environment()).public != member.key
+
+
+def _require_free(data: Path) -> None:
+    """Raises StorageError while some process holds the store, whoever has started it."""
+    if data.exists():
+        FolderLock(data / f"{STORE_FILE}.lock").release()
 
 
 def _put_aside(data: Path) -> Path | None:
@@ -251,10 +259,14 @@ def _recover_one(desk: Desk, config: Path) -> dict[str, object]:
     """Restart, check, re-key one replica. Raises BFTError if it does not come back."""
     local = load_local(config)
     process = ReplicaProcess(config)
+    if process.pid() is None:
+        raise BFTError(f"replica {local.id} does not run, or was not started here (bft cluster up): nothing was done")
     end = process.stop()
     process.start()
     desk.say(f"r{local.id}: {end}, started again with pid {process.pid()}")
     if not _comes_up(desk, process, local.id):
+        if "bft replica rejoin" not in process.last_words():
+            raise BFTError(f"replica {local.id} does not start again: {process.last_words()} (log: {process.log})")
         desk.say(f"r{local.id}: does not start ({process.last_words()}): it rejoins")
         extra = _prepare_return(desk, config)
         activation = desk.submit(_return_of(desk, config))

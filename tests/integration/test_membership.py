@@ -250,10 +250,13 @@ async def test_proactive_recovery_renews_every_replica_in_turn(tmp_path: Path) -
         await rig.until_all_answer()
         before = KnownChain.of(rig.cluster).configuration.keys
         pids = [process.pid() for process in rig.processes]
-        async with _under_load(rig):
+        (rig.folder / "r2" / "data" / "starts").write_text("starts 0\nstable 0\n")  # an old copy, it seems
+        async with _under_load(rig) as client:
+            await client.service(KeyValue).put("a", "1")
             done = await rig.change("cluster", "recover", "--json")
-            steps = json.loads(done.out)
-            assert [(step["replica"], step["how"]) for step in steps] == [(replica, "rotated") for replica in range(4)]
+            steps = [(step["replica"], step["how"]) for step in json.loads(done.out)]
+            assert steps == [(0, "rotated"), (1, "rotated"), (2, "rejoined"), (3, "rotated")]
+        assert await _value(rig, "a") == "1", "though no key of the cluster file is anybody's any more"
         for process in rig.processes:
             process.child = None  # another process runs now: known by its pid file
         assert not set(pids) & {process.pid() for process in rig.processes}
