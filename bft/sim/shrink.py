@@ -94,6 +94,7 @@ def _fails(scenario: Scenario, checker: str, original: Result) -> tuple[Result |
 def candidates(scenario: Scenario) -> Iterator[Candidate]:
     """Scenarios that are smaller in one respect, the largest cuts first."""
     yield from _fewer_traitors(scenario)
+    yield from _fewer_changes(scenario)
     yield from _fewer_replicas(scenario)
     yield from _fewer_faults(scenario)
     yield from _fewer_rules(scenario)
@@ -107,7 +108,8 @@ def size(scenario: Scenario) -> int:
     """A rough measure of how much a person has to follow; every candidate is smaller or kinder."""
     workload = scenario.workload
     strategies = sum(text.count("(") for text in scenario.corrupted.values())
-    return scenario.n + strategies + len(scenario.faults) + len(scenario.rules) + workload.clients * workload.operations
+    machines = scenario.n + scenario.spares + len(scenario.changes)
+    return machines + strategies + len(scenario.faults) + len(scenario.rules) + workload.clients * workload.operations
 
 
 def _fewer_traitors(scenario: Scenario) -> Iterator[Candidate]:
@@ -119,8 +121,19 @@ def _fewer_traitors(scenario: Scenario) -> Iterator[Candidate]:
         yield f"hostile client {client} is not there", replace(scenario, hostile_clients=others)
 
 
+def _fewer_changes(scenario: Scenario) -> Iterator[Candidate]:
+    """Without some changes of membership; without any, those who would have joined are not there either."""
+    for name, rest in _halves(scenario.changes):
+        yield f"changes {name} are not made", replace(scenario, changes=rest)
+    if scenario.spares and not scenario.changes:
+        corrupted = {name: text for name, text in scenario.corrupted.items() if int(name) < scenario.n}
+        yield "nobody waits to join", replace(scenario, spares=0, corrupted=corrupted)
+
+
 def _fewer_replicas(scenario: Scenario) -> Iterator[Candidate]:
-    """Fewer replicas, without letting the adversary's share grow."""
+    """Fewer replicas, without letting the adversary's share grow; not while changes name them."""
+    if scenario.changes:
+        return
     surplus = len(scenario.corrupted) - Quorums.of(scenario.n).f
     for n in (4, 7, scenario.n - 3):
         if not 4 <= n < scenario.n:

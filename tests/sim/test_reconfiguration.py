@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from bft.sim import changes
+from bft.sim import changes, shrink
 from bft.sim.campaign import jobs, judge, run_jobs
 from bft.sim.checkers import check
 from bft.sim.service import Registers
@@ -94,3 +94,13 @@ def test_random_worlds_are_not_vacuous(results):
     assert reached["transfers"] >= 30
     assert reached["new_views"] >= 10
     assert reached["crimes"] >= 15
+
+
+def test_shrinking_drops_changes_and_then_those_who_would_have_joined():
+    """A failure that needs no change of membership is shown without one."""
+    scenario = DIRECTED["R-two-overlapping"]
+    fewer = [candidate for _, candidate in shrink.candidates(scenario) if candidate.changes != scenario.changes]
+    assert () in [candidate.changes for candidate in fewer]
+    calm = msgspec.structs.replace(scenario, changes=())
+    assert any(not candidate.spares for _, candidate in shrink.candidates(calm))
+    assert all(shrink.size(candidate) < shrink.size(scenario) for candidate in fewer)
