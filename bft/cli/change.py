@@ -360,9 +360,12 @@ async def _beat_until(client: Client, activation: Activation, deadline: float, s
             now = time.monotonic()
             activation.stall_ms = max(activation.stall_ms, (now - answered) * 1e3)
             answered = now
-        except OutcomeUnknown:
+        except OutcomeUnknown as error:
             if time.monotonic() >= deadline:
-                raise
+                raise OutcomeUnknown(
+                    f"the change was ordered at slot {activation.ordered}, but slot {activation.last}, after which it"
+                    f" takes effect, has not come in time ({error}): ask bft cluster members"
+                ) from error
         if is_new:
             return
         if answered - told >= 1.0:

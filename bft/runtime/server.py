@@ -187,13 +187,15 @@ class ReplicaServer:
         """
         self._keys = OwnKeys(Path(self._local.key), self._passphrase)
         self._require_key()
-        context = self._context()
+        self._context()  # fails now rather than later if the key file is not what it should be
         self._service = _load_service(self._cluster.service) if self._given_service is None else self._given_service
         sockets = self._listen() if self._sockets is None else self._sockets
         try:
             store = self._store = open_store(self._cluster, self._local)
             try:
                 parts = self._assemble()
+                # Only now is it known which key the epoch names: the process may have died while it changed its key.
+                context = self._context()
                 self._host = Host(self._cluster.id, self._id, context, self._door(), self._cluster.admin_keys)
                 self._host.links = lambda epoch: self._roster.links_from(epoch)
                 await self._serve(parts, sockets, task_status)

@@ -105,6 +105,10 @@ _answer = msgspec.msgpack.Decoder(Welcome | Refused)
 _links = msgspec.msgpack.Decoder(EpochProof | Refused)
 
 
+class Visited(TransportError):
+    """The dialer wanted links, and has them."""
+
+
 class WrongIdentity(TransportError):
     """The server holds another key than the one expected, or does not let us in: the membership may have changed."""
 
@@ -222,7 +226,8 @@ async def interview(channel: Channel, host: Host) -> Peer:
     """The server's side, on a fresh channel, up to but without `Welcome`: the caller decides whether there is room.
 
     Raises:
-        TransportError: the dialer cannot say who it is, is nobody we let in, wanted links only, or went away.
+        Visited: the dialer wanted links only.
+        TransportError: the dialer cannot say who it is, is nobody we let in, or went away.
     """
     await channel.handshake()
     nonce = os.urandom(32)
@@ -230,7 +235,7 @@ async def interview(channel: Channel, host: Host) -> Peer:
     hello = _decoded(_hello, await channel.receive_one(), channel.address)
     if isinstance(hello, WhoAreYou):
         await _show_links(channel, host.links(hello.epoch))
-        raise TransportError(f"{channel.address} asked for links and went")
+        raise Visited(f"{channel.address} asked for links and went")
     dialer: Peer = ClientId(hello.key) if isinstance(hello, ClientHello) else ReplicaId(hello.replica)
     key = _key_of(hello, host)
     if key is None:

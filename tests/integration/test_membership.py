@@ -13,7 +13,7 @@ import trio
 
 from bft.cli.processes import ReplicaProcess
 from bft.client.client import Client, connect
-from bft.crypto.keys import KeyPair, load_key
+from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.crypto.signatures import Ed25519Signer
 from bft.errors import TransportError
 from bft.ids import ReplicaId
@@ -148,8 +148,14 @@ async def test_keys_are_rotated_under_load(tmp_path: Path) -> None:
                 server_key=bytes.fromhex(entry.key),
                 identity=thief,
             )
-        rig.kill(1)  # so that both new keys are needed
+        rig.kill(1, 2)
+        (rig.folder / "keys" / "r2.pem").rename(rig.folder / "keys" / "r2.pem.next")
+        save_key(rig.folder / "keys" / "r2.pem", stolen)  # as if it had died before the new key took its place
+        rig.start(2)  # without r1 both new keys are needed
         assert rig.bft("kv", "put", "needs", "all").code == 0
+        assert not list((rig.folder / "keys").glob("*.next"))
+        status = json.loads(rig.bft("cluster", "status", "--json").out)
+        assert [replica["answers"] for replica in status["replicas"]] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("loss", ["wiped", "corrupt", "rolled back"])

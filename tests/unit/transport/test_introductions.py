@@ -114,6 +114,7 @@ async def test_stranger_is_told_the_links_and_nothing_else(host: Host) -> None:
             await ask_for_links("127.0.0.1", it.port, b"y" * 32, 3)
         await rig.until(lambda: it.listener.strangers == 0)
         assert it.channels == []
+        assert (it.listener.visits, it.listener.refused["handshake"]) == (2, 1)
         await it.assert_serves()
 
 
