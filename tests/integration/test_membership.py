@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from bft.cli.layout import has_left
 from bft.cli.processes import ReplicaProcess
 from bft.client.client import Client, connect
 from bft.crypto.keys import KeyPair, load_key, save_key
@@ -100,6 +102,37 @@ async def test_cluster_grows_from_four_to_seven_and_shrinks_again_under_load(tmp
         assert await _value(rig, "with-five-of-seven") == "kept"
         log = (rig.folder / "r2" / "replica.log").read_text()
         assert "connection to r3 ended" not in log.replace("stopped", "")
+        await rig.until_equal()
+
+
+async def test_members_are_killed_while_the_membership_changes(tmp_path: Path) -> None:
+    """One after the other, at random moments, newcomers too: each comes back into the epoch that it finds."""
+    dice = random.Random(11)
+    with make_rig(tmp_path / "cluster", admins=1) as rig:
+        rig.start()
+        async with _under_load(rig):
+            done = trio.Event()
+
+            async def kill_and_restart() -> None:
+                while not done.is_set():
+                    await trio.sleep(dice.uniform(0.1, 0.8))
+                    configs = [config for config in sorted(rig.folder.glob("r*/replica.toml")) if not has_left(config)]
+                    victim = ReplicaProcess(dice.choice(configs))
+                    if victim.pid() is None:
+                        continue
+                    await trio.to_thread.run_sync(victim.kill)
+                    await trio.sleep(dice.uniform(0.0, 0.5))
+                    if not has_left(victim.config):
+                        victim.start()
+                        await trio.sleep(1.0)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(kill_and_restart)
+                await rig.change("cluster", "add", "--count", "3", "--durability", "process")
+                await rig.change("cluster", "remove", "4", "5", "6")
+                done.set()
+        for process in rig.processes:
+            process.child = None
         await rig.until_equal()
 
 
