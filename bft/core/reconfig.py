@@ -114,7 +114,7 @@ def is_over(state: State) -> bool:
 
     Then no linearizable read may be answered in the old one. Safe: whoever completes a write in the next epoch needed
     strong many CHECKPOINTs at this slot; a read's strong quorum in the old epoch shares a correct replica with them,
-    which has executed it and does not answer (mutant R10).
+    which has executed it and does not answer (`test_no_linearizable_read_between_the_epochs`).
     """
     return state.pending is not None and state.executed >= state.pending.activation
 
