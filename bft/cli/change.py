@@ -215,7 +215,14 @@ def require_sound(cluster: Cluster, approvals: Approvals, where: str) -> None:
 
 
 async def wait_ready(
-    change: Change, identity: Identity, windows: int, seconds: float, say: Say, at: dict[int, bytes] | None = None
+    change: Change,
+    identity: Identity,
+    windows: int,
+    seconds: float,
+    say: Say,
+    *,
+    at: dict[int, bytes] | None = None,
+    ended: Callable[[int], str] = lambda replica: "",
 ) -> tuple[Signed, ...]:
     """Wait until every replica that is to vote with a new key says so, and is not far behind the others.
 
@@ -223,6 +230,7 @@ async def wait_ready(
         identity: who asks them.
         windows: slots by which they may lag.
         at: the key that a replica shows now, where it is another than the one that it is to have.
+        ended: what a replica's process said when it ended; empty while it runs, or is none of ours.
 
     Raises:
         BFTError: one is not ready in time; the text says why.
@@ -238,6 +246,8 @@ async def wait_ready(
                 account = await probe(shown, identity, seconds=2.0)
                 found = _is_ready(account, change, member, front - windows)
                 if isinstance(found, str):
+                    if words_at_end := ended(replica):
+                        raise BFTError(f"replica {replica} ended, so nothing was changed: {words_at_end}")
                     if found != last.get(replica):
                         say(f"r{replica}: {found}")
                     last[replica] = found

@@ -23,7 +23,7 @@ from bft.cli.change import (
     wait_ready,
 )
 from bft.cli.connection import Target
-from bft.cli.layout import CLUSTER_FILE, replica_configs
+from bft.cli.layout import CLUSTER_FILE, replica_folder
 from bft.cli.probe import Account, probe, probe_identity
 from bft.cli.processes import ReplicaProcess
 from bft.cli.terminal import (
@@ -94,12 +94,12 @@ class Desk:
         """Tell a person how it goes; a script reads the result alone."""
         click.echo(text, err=self.as_json)
 
-    def process(self, replica: int) -> ReplicaProcess | None:
-        """The process of a replica that lives here; None if it does not."""
-        for config in replica_configs(self.folder):
-            if load_local(config).id == replica:
-                return ReplicaProcess(config)
-        return None
+    def _end_of(self, replica: int) -> str:
+        """What a replica's process said when it ended; empty while it runs, or where none was started here."""
+        process = ReplicaProcess(replica_folder(self.folder, replica) / "replica.toml")
+        if not process.pid_file.exists() or process.pid() is not None:
+            return ""
+        return f"{process.last_words().removeprefix('error: ')} (log: {process.log})"
 
     # --- what is done ---
 
@@ -138,7 +138,9 @@ class Desk:
 
         async def body(client: Client) -> Activation:
             windows = self.cluster.protocol.window
-            ready = await wait_ready(approvals.change, self.identity, windows, self.timeout_s, self.say, at)
+            ready = await wait_ready(
+                approvals.change, self.identity, windows, self.timeout_s, self.say, at=at, ended=self._end_of
+            )
             return await carry_out(client, approvals, ready, self.timeout_s, self.say)
 
         return target.run(body)

@@ -286,9 +286,10 @@ def _make_newcomers(
         pair = load_key(key, passphrase_from_environment())
         save_voucher(beside(key, VOUCHER), vouch(desk.cluster.id, replica, pair.public, admin))
         save_links(chain_file(key, desk.cluster), chain.links)
+        member = local_member(desk.cluster, config)
         process = ReplicaProcess(config)
         if process.pid() is None:
             process.start()
-            desk.say(f"r{replica}: started at {host}:{first + index}, pid {process.pid()}, log {process.log}")
-        made.append(local_member(desk.cluster, config))
+            desk.say(f"r{replica}: started at {member.host}:{member.port}, pid {process.pid()}, log {process.log}")
+        made.append(member)
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -280,6 +281,22 @@ async def test_two_of_three_administrators_sign_apart(tmp_path: Path) -> None:
         assert json.loads(done.out)["epoch"] == 1
         stale = bft("cluster", "submit", "--approval", file, "--dir", folder, "--admin", str(keys / "admin3.pem"))
         assert (stale.code, "was signed in epoch 0" in stale.err) == (2, True), stale
+
+
+async def test_newcomer_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
+    """The command ends with its last words, well before the time is up; run again, it goes on with the same files."""
+    with make_rig(tmp_path / "cluster", admins=1) as rig:
+        rig.start()
+        await rig.until_all_answer()
+        folder = str(rig.folder)
+        with socket.create_server(("127.0.0.1", rig.cluster.replica[3].port + 1)):
+            failed = await trio.to_thread.run_sync(lambda: bft("cluster", "add", "--dir", folder))
+        assert failed.code == 1, failed
+        assert "nothing was changed" in failed.err and "the port is in use" in failed.err
+        key = load_key(rig.folder / "keys" / "r4.pem")
+        added = await rig.change("cluster", "add", "--json")
+        assert (json.loads(added.out)["epoch"], json.loads(added.out)["added"]) == (1, [4])
+        assert load_key(rig.folder / "keys" / "r4.pem") == key
 
 
 async def test_proactive_recovery_renews_every_replica_in_turn(tmp_path: Path) -> None:
