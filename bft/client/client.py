@@ -375,7 +375,7 @@ class Client:
         self._do(Flush())
         lost = self._links.flush()
         if self._session.primary in lost and len(self._links.channels) >= self.configuration.quorums.weak:
-            # The session need not wait to learn that the primary cannot be reached: the others may pass it on.
+            # The session need not wait to learn that the primary cannot be reached: the others pass it on.
             self._do(Unreachable(self._session.primary))
             self._links.flush()
 

@@ -185,7 +185,7 @@ class Driver:
         """Queue what must keep its order; do the rest at once."""
         for effect in effects:
             match effect:
-                case Send() | Broadcast() | Persist() | Retired():
+                case Send() | Broadcast() | Persist():
                     self._queue.append(effect)
                 case SetTimer():
                     self._set_timer(effect.at_ns)
@@ -193,6 +193,8 @@ class Driver:
                     self._reporter.take(effect, now)
                 case EpochEntered():
                     self._learn(effect.configuration, effects)
+                    self._queue.append(effect)
+                case Retired():
                     self._queue.append(effect)
                 case _:
                     raise AssertionError(f"the engine carries out {type(effect).__name__} itself")
