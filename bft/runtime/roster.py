@@ -56,6 +56,10 @@ class Roster:
         """True if a replica of this id took part in an earlier epoch."""
         return replica in self._former
 
+    def is_gone(self, replica: int) -> bool:
+        """True if a replica was a member once, and was none in this epoch nor in the one before."""
+        return self.was_member(replica) and replica not in self.door_keys()
+
     def door_keys(self) -> dict[int, bytes]:
         """Keys of those who may connect: members, and those of the epoch before who are none any more.
 

@@ -340,6 +340,9 @@ class ReplicaServer:
         self._host.verifier = self._door()
         for replica, key in self._roster.changed_keys().items():
             self._nursery.start_soon(self._dismiss, ReplicaId(replica), key)
+        for replica in self._links.incoming:
+            if self._roster.is_gone(replica):
+                self._links.dismiss(ReplicaId(replica), b"", "the replica was removed long ago")
         self._dialer.follow(configuration, renew=renew)
         self._call_in_newcomers()
 

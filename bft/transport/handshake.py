@@ -176,7 +176,8 @@ async def introduce(
     """The dialer's side, on a fresh channel; frames up to `frame_bytes_max` bytes are allowed once the key is right.
 
     Raises:
-        TransportError: the server is not who the cluster file says, is of another cluster, refuses us, or went away.
+        WrongIdentity: the server holds another key, or refuses us.
+        TransportError: the server is of another cluster, or went away.
     """
     await channel.handshake()
     where = f"{peer_name(server)} at {channel.address}"

@@ -155,6 +155,7 @@ def test_roster_lets_in_members_and_those_of_the_epoch_before() -> None:
     later = Roster(town.cluster, [first, second])
     roster.enter(later.configuration, [second])
     assert set(roster.door_keys()) == {1, 2, 3, 4, 5}
+    assert [replica for replica in range(8) if roster.is_gone(replica)] == [0]
     assert [list(roster.links_from(epoch)) for epoch in (0, 1, 2, 9)] == [[first, second], [second], [], []]
 
 
