@@ -86,9 +86,7 @@ def newcomer_options(function: click.decorators.FC) -> click.decorators.FC:
 )
 @newcomer_options
 @with_desk
-def add(
-    desk: Desk, count: int, host: str, base_port: int | None, durability: Durability, remote: list[Member]
-) -> None:
+def add(desk: Desk, count: int, host: str, base_port: int | None, durability: Durability, remote: list[Member]) -> None:
     """Add replicas, of this machine or of others.
 
     Here: makes keys and files, starts processes, waits until they hold the cluster's state and say so, has the change
