@@ -28,7 +28,7 @@ from bft.config import Cluster, Protocol, ReplicaEntry
 from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.crypto.signatures import Ed25519Verifier
 from bft.crypto.tls import server_context
-from bft.digests import bundle_digest
+from bft.digests import bundle_digest, payload_digest
 from bft.events import Execute, OperationCall
 from bft.ids import Peer, ReplicaId
 from bft.membership import Quorums
@@ -90,7 +90,7 @@ class SingleServer:
                 channel.send([encode(QueryReply(packet.nonce, self._executor.seq, 0, status, value))])
             elif isinstance(packet, SignedRequest):
                 request = decode_request(packet.payload)
-                if self._verifier.verify_client(packet.client, packet.payload, packet.signature):
+                if self._verifier.verify_client(packet.client, payload_digest(packet.payload), packet.signature):
                     self._waiting.append((channel, packet, request))
                     self._arrived.set()
         except Malformed:
@@ -157,6 +157,10 @@ class _OneServer:
     protocol: Protocol = field(default_factory=Protocol)
     quorums: Quorums = field(default_factory=lambda: Quorums.of(1))
     id: bytes = CLUSTER_ID
+    admin: tuple[()] = ()
+    admin_keys: frozenset[bytes] = frozenset()
+    admin_threshold: int = 1
+    signed_replies: bool = False
 
     @property
     def replica_keys(self) -> tuple[bytes, ...]:

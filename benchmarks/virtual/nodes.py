@@ -66,10 +66,10 @@ class MeteredVerifier:
         self._meter.verified += 1
         return self._verifier.verify_replica(sender, payload, signature)
 
-    def verify_client(self, client: bytes, payload: bytes, signature: bytes, /) -> bool:
+    def verify_client(self, client: bytes, digest: bytes, signature: bytes, /) -> bool:
         """See `bft.ports.Verifier`."""
         self._meter.verified += 1
-        return self._verifier.verify_client(client, payload, signature)
+        return self._verifier.verify_client(client, digest, signature)
 
 
 class MeteredNull(Null):

@@ -66,9 +66,13 @@ def run(config: Path, adversary: str | None, seed: int, log_level: str) -> None:
         click.echo(f"replica {local.id} has left the cluster: {left}", err=True)
 
 
+LOST = ("refuses to vote", "empty or absent", "corrupt", "used with store", "is damaged", "SQLITE_NOTADB")
+"""Signs that a store has lost votes; a full disk, or a store that another process holds, has not."""
+
+
 def _with_remedy(error: StorageError, cluster: Cluster, config: Path) -> StorageError:
     """What to do about a store that cannot be trusted."""
-    if not cluster.admin or "in use by another process" in str(error):
+    if not cluster.admin or not any(sign in str(error) for sign in LOST):
         return error
     return StorageError(
         f"{error}. It does not vote with its key. To bring it back with a new one: bft replica rejoin {config}"

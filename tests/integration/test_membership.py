@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -306,7 +307,8 @@ async def test_proactive_recovery_renews_every_replica_in_turn(tmp_path: Path) -
         await rig.until_all_answer()
         before = KnownChain.of(rig.cluster).configuration.keys
         pids = [process.pid() for process in rig.processes]
-        (rig.folder / "r2" / "data" / "starts").write_text("starts 0\nstable 0\n")  # an old copy, it seems
+        note = rig.folder / "keys" / "r2.pem.used"
+        note.write_text(re.sub(r"(?m)^generation .*$", "generation 99", note.read_text()))  # the store is an old copy
         async with _under_load(rig) as client:
             await client.service(KeyValue).put("a", "1")
             done = await rig.change("cluster", "recover", "--json")
