@@ -24,6 +24,7 @@ from benchmarks.hostile_client import KINDS
 from benchmarks.measures import measure_growth, measure_outage, measure_rejoin, measure_throughput
 from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
+from benchmarks.reconfigure import measure_reconfigure
 from benchmarks.report import report
 from benchmarks.run import run
 from benchmarks.virtual.calibrate import calibrate_command
@@ -133,6 +134,38 @@ def outage(durability: Durability, repeat: int, as_json: bool, output: Path, nam
     runs = [trio.run(measure_outage, durability) for _ in range(repeat)]
     rows = [{"durability": durability, **{key: results.spread([run[key] for run in runs]) for key in runs[0]}}]
     _finish(name or "outage", rows, as_json, output)
+
+
+@main.command()
+@click.option("--durability", "-d", type=DURABILITIES, default="process", show_default=True)
+@click.option("--sessions", "-s", default=50, show_default=True)
+@click.option("--seconds", default=5.0, show_default=True, help="Length of a steady phase.")
+@click.option("--repeat", default=3, show_default=True)
+@_common
+def reconfigure(
+    durability: Durability,
+    sessions: int,
+    seconds: float,
+    repeat: int,
+    as_json: bool,
+    output: Path,
+    name: str | None,
+) -> None:
+    """Throughput and the longest pause while the membership goes from 4 to 7 and back, and while keys are rotated.
+
+    Example: python -m benchmarks reconfigure --sessions 200 --repeat 5
+    """
+    runs = [trio.run(measure_reconfigure, durability, sessions, seconds) for _ in range(repeat)]
+    rows: list[dict[str, Any]] = [
+        {
+            "durability": durability,
+            "sessions": sessions,
+            "phase": phases[0]["phase"],
+            **{key: results.spread([phase[key] for phase in phases]) for key in phases[0] if key != "phase"},
+        }
+        for phases in zip(*runs, strict=True)
+    ]
+    _finish(name or "reconfigure", rows, as_json, output)
 
 
 @main.command()

@@ -257,6 +257,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             restart then counts as one of the f faults. A machine that goes down under "process" while the replica runs
             takes the replica's key along: it refuses to vote with what may be an old store.
         signer: `unix:PATH` of the signing agent that holds the key, instead of `key`.
+        host: address to listen on, if it is not the one that the cluster knows (that of a replica that is to join).
+        port: TCP port to listen on; 0 for the one that the cluster knows.
         transfer_bytes_per_second: how much a state transfer may bring, so that catching up leaves room for others; 0
             for no cap.
         scrub_pages_per_second: how fast stored pages are read again and checked for bit rot; 0 for never.
@@ -272,6 +274,8 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     signer: Annotated[str, Meta(pattern="^(unix:.+)?$")] = ""
     data: str
     durability: Durability = "power"
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
     transfer_bytes_per_second: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
     scrub_pages_per_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0

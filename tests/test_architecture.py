@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "generals": [*FOUNDATION, "generals", "wire"],
     "crypto": [*FOUNDATION, "crypto", "generals"],
     "storage": [*FOUNDATION, "storage", "wire"],
-    "transport": [*FOUNDATION, "transport", "crypto", "wire"],
+    "transport": [*FOUNDATION, "transport", "crypto", "epochs", "wire"],
     # core: what evidence is, and how it is judged
     "client": [*FOUNDATION, "client", "core", "epochs", "services", "crypto", "transport", "wire"],
     "runtime": [

@@ -1,4 +1,7 @@
-"""`bft cluster init | up | status | down`: a cluster of local processes, and the state of any cluster."""
+"""`bft cluster init | up | status | down`: a cluster of local processes, and the state of any cluster.
+
+Changes of membership are in `bft.cli.members` and `bft.cli.rekey`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 import anyio
 import click
 
+from bft.cli import members, rekey
+from bft.cli.desk import discover, local_member
 from bft.cli.layout import CLUSTER_FILE, DEFAULT_SERVICE, Plan, replica_configs, write_cluster
 from bft.cli.probe import Account, probe_all, probe_identity
 from bft.cli.processes import ReplicaProcess, stop_all
@@ -26,8 +31,10 @@ from bft.cli.terminal import (
     passphrase_from_environment,
     print_json,
 )
-from bft.config import Durability, load_cluster
-from bft.errors import ConfigError
+from bft.config import Cluster, Durability, load_cluster, load_local
+from bft.epochs import Configuration
+from bft.errors import BFTError, ConfigError
+from bft.headers import ADMINS_BOUND, Member
 from bft.transport.handshake import Identity
 
 POLL_SECONDS = 0.1
@@ -35,7 +42,13 @@ POLL_SECONDS = 0.1
 
 @click.group("cluster")
 def cluster() -> None:
-    """Make, start, watch and stop a cluster on this machine."""
+    """Make, start, watch and stop a cluster on this machine; change the membership of any."""
+
+
+for _command in (
+    members.add, members.remove, members.replace, members.submit, members.invite, members.members, rekey.recover,
+):  # fmt: skip
+    cluster.add_command(_command)
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -77,6 +90,14 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str
 )
 @click.option("--client", "clients", multiple=True, callback=_pairs, metavar="NAME=KEYFILE", help="A known client.")
 @click.option("--signed-replies", is_flag=True, help="Replicas sign their replies: receipts, proofs of wrong ones.")
+@click.option(
+    "--admins",
+    type=click.IntRange(min=0, max=ADMINS_BOUND),
+    default=1,
+    show_default=True,
+    help="Make so many administrators' keys: they may change the membership. With 0 nobody can.",
+)
+@click.option("--admin-threshold", type=int, default=1, show_default=True, help="How many of them must sign a change.")
 @click.option("--set", "settings", multiple=True, callback=_pairs, metavar="NAME=N", help="A protocol parameter.")
 @json_option
 @friendly
@@ -91,6 +112,8 @@ def init(
     enrolment: str,
     clients: list[tuple[str, str]],
     signed_replies: bool,
+    admins: int,
+    admin_threshold: int,
     settings: list[tuple[str, str]],
     as_json: bool,
 ) -> None:
@@ -106,13 +129,28 @@ def init(
         clients=[(client, Path(key)) for client, key in clients],
         protocol={setting: _integer(setting, value) for setting, value in settings},
         signed_replies=signed_replies,
+        admins=admins,
+        admin_threshold=admin_threshold,
     )
     made = write_cluster(folder, plan)
     if as_json:
-        print_json({"cluster": str(folder / CLUSTER_FILE), "id": made.id.hex(), "n": n, "f": made.quorums.f})
+        print_json(
+            {
+                "cluster": str(folder / CLUSTER_FILE),
+                "id": made.id.hex(),
+                "n": n,
+                "f": made.quorums.f,
+                "admins": [str(folder / "keys" / f"{admin}.pem") for admin in plan.admin_names],
+            }
+        )
         return
     click.echo(f"{folder / CLUSTER_FILE}: {n} replicas of {service}, of which {made.quorums.f} may be faulty")
     click.echo(f"{folder / 'keys'}: private keys of the replicas and of one client; keep them to their owners")
+    if admins:
+        click.echo(
+            f"{', '.join(str(folder / 'keys' / f'{admin}.pem') for admin in plan.admin_names)}: may change the"
+            f" membership ({admin_threshold} of {admins} must sign); keep elsewhere than the replicas"
+        )
     click.echo("next: bft cluster up" + ("" if folder == Path("cluster") else f" --dir {folder}"))
 
 
@@ -127,19 +165,21 @@ def up(folder: Path, wait_s: float, as_json: bool) -> None:
     Exit code 1 if one does not answer; the others keep running.
     """
     shared = load_cluster(folder / CLUSTER_FILE)
-    processes = [ReplicaProcess(config) for config in replica_configs(folder)]
+    configs = replica_configs(folder)
+    processes = [ReplicaProcess(config) for config in configs]
+    members = [local_member(shared, config) for config in configs]
     identity = probe_identity(shared, folder / "keys" / "client.pem", required=False)
     started = [process.pid() is None for process in processes]
     for process, start in zip(processes, started, strict=True):
         if start:
             process.start()
-    accounts = anyio.run(partial(_wait_until_up, processes, folder, identity, wait_s), backend="trio")
+    accounts = anyio.run(partial(_wait_until_up, processes, members, shared, identity, wait_s), backend="trio")
     failures = [_failure(process, account) for process, account in zip(processes, accounts, strict=True)]
     if as_json:
         print_json(
             [
-                {"replica": index, "pid": process.pid(), "started": start, "failure": failure or None}
-                for index, (process, start, failure) in enumerate(zip(processes, started, failures, strict=True))
+                {"replica": account.replica, "pid": process.pid(), "started": start, "failure": failure or None}
+                for process, account, start, failure in zip(processes, accounts, started, failures, strict=True)
             ]
         )
     else:
@@ -157,9 +197,9 @@ def up(folder: Path, wait_s: float, as_json: bool) -> None:
 @json_option
 @friendly
 def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_json: bool) -> None:
-    """Show per replica: view, primary, last executed, stable checkpoint, lag, connections, rejected messages, and how
-    the primary serves as that replica measures it: p90 latency and its bound, batches that passed a request over,
-    complaints.
+    """Show the epoch, and per replica: role, view, primary, last executed and stable slot, lag, connections, rejects;
+    and how the primary serves as that replica measures it: p90 latency and its bound, batches that passed a request
+    over, complaints.
 
     What a replica says about itself is its own word. Exit code 0: all answer; 1: some do not; 3: too few answer for
     the cluster to order anything.
@@ -168,21 +208,35 @@ def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_
     key = default_key(cluster_file, key_file)
     identity = probe_identity(shared, key, required=key_file is not None, passphrase=passphrase_from_environment())
     while True:
-        accounts = anyio.run(probe_all, shared, identity, backend="trio")
+        present = discover(shared, key).configuration
+        asked = [*present.members, *_others_here(cluster_file, shared, present)]
+        accounts = anyio.run(partial(probe_all, shared, identity, members=asked), backend="trio")
         if as_json:
-            print_json(summary(shared, accounts))
+            print_json(summary(shared, accounts, present))
         else:
-            console().print(render(shared, accounts), render_service(shared, accounts))
+            console().print(render(shared, accounts, configuration=present), render_service(shared, accounts))
             for line in alarms(accounts):
                 console().print(line, soft_wrap=True, emoji=False)
         if watch_s is None:
             break
         time.sleep(watch_s)
-    answering = sum(account.answered for account in accounts)
-    if answering < shared.quorums.strong:
+    answering = sum(account.answered for account in accounts if account.replica in present.quorums.ids)
+    if answering < present.quorums.strong:
         click.get_current_context().exit(Exit.UNKNOWN)
-    if answering < shared.quorums.n:
+    if answering < present.quorums.n:
         click.get_current_context().exit(Exit.FAILED)
+
+
+def _others_here(cluster_file: Path, shared: Cluster, present: Configuration) -> list[Member]:
+    """Replicas that run beside the cluster file and are no members with their key: they listen, or leave."""
+    members = []
+    for config in sorted(cluster_file.parent.glob("r*/replica.toml")):
+        try:
+            if ReplicaProcess(config).pid() is not None:
+                members.append(local_member(shared, config))
+        except BFTError:
+            continue
+    return [member for member in members if present.member(member.id) is None]
 
 
 @cluster.command("down", epilog=example("cluster down", "cluster down --dir seven --grace 1"))
@@ -192,23 +246,23 @@ def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_
 @friendly
 def down(folder: Path, grace_s: float, as_json: bool) -> None:
     """Stop all replicas that run on this machine: SIGTERM, then SIGKILL."""
-    processes = [ReplicaProcess(config) for config in replica_configs(folder)]
-    ends = stop_all(processes, grace_s)
+    configs = replica_configs(folder)
+    replicas = [load_local(config).id for config in configs]
+    ends = stop_all([ReplicaProcess(config) for config in configs], grace_s)
     if as_json:
-        print_json([{"replica": index, "end": end} for index, end in enumerate(ends)])
+        print_json([{"replica": replica, "end": end} for replica, end in zip(replicas, ends, strict=True)])
         return
-    for index, end in enumerate(ends):
-        click.echo(f"replica {index}: {end}")
+    for replica, end in zip(replicas, ends, strict=True):
+        click.echo(f"replica {replica}: {end}")
 
 
 async def _wait_until_up(
-    processes: list[ReplicaProcess], folder: Path, identity: Identity, seconds: float
+    processes: list[ReplicaProcess], members: list[Member], shared: Cluster, identity: Identity, seconds: float
 ) -> list[Account]:
     """Ask until all replicas answer that can still do so."""
-    shared = load_cluster(folder / CLUSTER_FILE)
     deadline = time.monotonic() + seconds
     while True:
-        accounts = await probe_all(shared, identity, seconds=1.0)
+        accounts = await probe_all(shared, identity, seconds=1.0, members=members)
         waiting = [
             account
             for process, account in zip(processes, accounts, strict=True)

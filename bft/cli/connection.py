@@ -22,6 +22,7 @@ from bft.client.client import Client, connect
 from bft.config import Cluster, load_cluster
 from bft.crypto.keys import KeyPair, load_key
 from bft.errors import OutcomeUnknown, TransportError
+from bft.transport.discovery import chain_file
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,10 +59,11 @@ class Target:
             BFTError: whatever `body` raises.
         """
         cluster, keys = self.load()
-        return anyio.run(self._run, cluster, keys, body, backend="trio")
+        file = chain_file(default_key(self.cluster_file, self.key_file), cluster)
+        return anyio.run(self._run, cluster, keys, file, body, backend="trio")
 
-    async def _run(self, cluster: Cluster, keys: KeyPair, body: Callable[[Client], Awaitable[R]]) -> R:
-        async with connect(cluster, key=keys) as client:
+    async def _run(self, cluster: Cluster, keys: KeyPair, file: Path, body: Callable[[Client], Awaitable[R]]) -> R:
+        async with connect(cluster, key=keys, chain=file) as client:
             try:
                 await client.wait_connected(min(self.timeout_s, CONNECT_SECONDS_MAX))
             except TransportError as error:
@@ -71,7 +73,7 @@ class Target:
 
 def _reasons(client: Client) -> str:
     """A line for each replica that cannot be reached."""
-    missing = [replica for replica in range(client.cluster.quorums.n) if replica not in client.connected]
+    missing = [replica for replica in client.configuration.quorums.members if replica not in client.connected]
     return "".join(f"\n  replica {replica}: {client.failures.get(replica, 'no answer')}" for replica in missing)
 
 

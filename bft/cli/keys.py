@@ -1,4 +1,4 @@
-"""`bft keys new | show | agent`: private keys for clients and replicas."""
+"""`bft keys new | show | rotate | agent`: private keys for clients and replicas."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 
 import click
 
+from bft.cli.folders import make_folder
+from bft.cli.rekey import rotate
 from bft.cli.terminal import (
     cluster_option,
     example,
@@ -18,13 +20,16 @@ from bft.cli.terminal import (
 )
 from bft.config import load_cluster
 from bft.crypto.keys import KeyPair, load_key, save_key
-from bft.errors import ConfigError, KeyFileError
+from bft.errors import ConfigError
 from bft.ids import ClientId, peer_name
 
 
 @click.group("keys")
 def keys() -> None:
-    """Make and show private keys (Ed25519, PKCS#8 PEM that openssl can read, mode 0600)."""
+    """Make and show private keys (Ed25519, PKCS#8 PEM that openssl can read, mode 0600); rotate a replica's."""
+
+
+keys.add_command(rotate)
 
 
 @keys.command("new", epilog=example("keys new alice", "keys new alice --dir keys --passphrase"))
@@ -121,18 +126,6 @@ def agent(
     if passphrase is None and _is_encrypted(file):
         passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
     run(file, load_key(file, passphrase), load_cluster(cluster_file), socket_file, guard_file, durability)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for private keys, closed to others.
-
-    Raises:
-        KeyFileError: it cannot be made.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise KeyFileError(f"{folder}: folder cannot be made: {error.strerror}") from error
 
 
 def _is_encrypted(file: Path) -> bool:

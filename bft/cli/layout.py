@@ -3,7 +3,8 @@
 cluster.toml            shared by all replicas and clients; holds public keys only
 keys/r0.pem ...         private keys of the replicas, mode 0600
 keys/client.pem         a client's private key, used by commands that are given no other
-r0/replica.toml ...     each replica's own configuration
+keys/admin.pem ...      private keys of those who may change the membership; keep them elsewhere where it matters
+r0/replica.toml ...     each replica's own configuration; also of replicas that were added later
 r0/replica.log|pid      of a replica that `bft cluster up` has started
 r0/data/                its store
 """
@@ -15,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bft.cli.keys import make_folder
+from bft.cli.folders import make_folder
 from bft.config import Cluster, Durability, load_cluster, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.errors import ConfigError
+from bft.runtime.own_keys import RETIRED, beside
 
 CLUSTER_FILE = "cluster.toml"
 DEFAULT_SERVICE = "bft.services.kv:KeyValue"
@@ -35,6 +37,8 @@ class Plan:
         protocol: parameters that differ from their defaults.
         signed_replies: replicas sign what they answer, for receipts.
         key_folder: where private keys go; `keys` in the cluster's folder if None.
+        admins: how many administrators' keys to make; without any the membership stays as it is.
+        admin_threshold: how many of them must sign a change.
     """
 
     name: str = "local"
@@ -48,6 +52,13 @@ class Plan:
     protocol: Mapping[str, int] = field(default_factory=dict)
     key_folder: Path | None = None
     signed_replies: bool = False
+    admins: int = 0
+    admin_threshold: int = 1
+
+    @property
+    def admin_names(self) -> list[str]:
+        """Names of the administrators' keys."""
+        return ["admin"] if self.admins == 1 else [f"admin{index + 1}" for index in range(self.admins)]
 
 
 def replica_folder(folder: Path, replica: int) -> Path:
@@ -73,9 +84,12 @@ def write_cluster(folder: Path, plan: Plan) -> Cluster:
     client = KeyPair.generate()
     if plan.enrolment == "known":
         known.append(("client", client.public_hex))
-    cluster = _checked(folder, _cluster_toml(plan, pairs, known))
+    admins = [(name, KeyPair.generate()) for name in plan.admin_names]
+    cluster = _checked(folder, _cluster_toml(plan, pairs, known, admins))
     make_folder(key_folder)
     save_key(key_folder / "client.pem", client)
+    for name, admin in admins:
+        save_key(key_folder / f"{name}.pem", admin)
     for replica, pair in enumerate(pairs):
         key = key_folder / f"r{replica}.pem"
         save_key(key, pair)
@@ -87,16 +101,43 @@ def write_cluster(folder: Path, plan: Plan) -> Cluster:
 
 
 def replica_configs(folder: Path) -> list[Path]:
-    """Paths of all `replica.toml`s of a cluster's folder, by replica id.
+    """Paths of all `replica.toml`s of a cluster's folder, by replica id; without replicas that have left the cluster.
 
     Raises:
-        ConfigError: the cluster file is missing or malformed, or a replica's file is missing.
+        ConfigError: the cluster file is missing or malformed, or a replica's file is malformed.
     """
-    cluster = load_cluster(folder / CLUSTER_FILE)
-    paths = [replica_folder(folder, replica) / "replica.toml" for replica in range(len(cluster.replica))]
-    for path in paths:
-        load_local(path)
-    return paths
+    load_cluster(folder / CLUSTER_FILE)
+    found = {load_local(path).id: path for path in folder.glob("r*/replica.toml")}
+    if not found:
+        raise ConfigError(f"{folder}: has no r0/replica.toml nor any other: no replica of the cluster lives here")
+    return [found[replica] for replica in sorted(found) if not has_left(found[replica])]
+
+
+def has_left(config: Path) -> bool:
+    """True if the replica was removed from its cluster, and has erased its key."""
+    key = Path(load_local(config).key)
+    return beside(key, RETIRED).exists() and not key.exists()
+
+
+def add_replica(folder: Path, replica: int, address: tuple[str, int], durability: Durability) -> Path:
+    """Make the files of a replica that is to join; those of an earlier attempt are kept. Returns its `replica.toml`.
+
+    Raises:
+        ConfigError: a file cannot be written.
+        KeyFileError: the key cannot be written.
+    """
+    home = replica_folder(folder, replica)
+    config = home / "replica.toml"
+    if config.exists():
+        return config
+    make_folder(folder / "keys")
+    key = folder / "keys" / f"r{replica}.pem"
+    if not key.exists():
+        save_key(key, KeyPair.generate())
+    home.mkdir(parents=True, exist_ok=True)
+    plan = Plan(durability=durability)
+    _write(config, _replica_toml(plan, replica, key, home) + f"host = {_text(address[0])}\nport = {address[1]}\n")
+    return config
 
 
 def _checked(folder: Path, text: str) -> Cluster:
@@ -121,12 +162,19 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _cluster_toml(plan: Plan, pairs: Sequence[KeyPair], known: Sequence[tuple[str, str]]) -> str:
+def _cluster_toml(
+    plan: Plan,
+    pairs: Sequence[KeyPair],
+    known: Sequence[tuple[str, str]],
+    admins: Sequence[tuple[str, KeyPair]],
+) -> str:
     lines = [
         "# Shared by all replicas and clients; no secrets. Whoever changes a value makes another cluster.",
+        "# Replicas that joined later are not listed: everybody learns of them from the cluster itself.",
         f"name = {_text(plan.name)}",
         f"service = {_text(plan.service)}",
         f"enrolment = {_text(plan.enrolment)}",
+        *([f"admin_threshold = {plan.admin_threshold}"] if admins or plan.admin_threshold > 1 else []),
     ]
     if plan.signed_replies:
         lines.append("signed_replies = true")
@@ -138,6 +186,8 @@ def _cluster_toml(plan: Plan, pairs: Sequence[KeyPair], known: Sequence[tuple[st
         lines.append(f"key = {_text(pair.public_hex)}")
     for name, key in known:
         lines += ["", "[[client]]", f"name = {_text(name)}", f"key = {_text(key)}"]
+    for name, pair in admins:
+        lines += ["", "[[admin]]", f"name = {_text(name)}", f"key = {_text(pair.public_hex)}"]
     return "\n".join(lines) + "\n"
 
 

@@ -16,13 +16,13 @@ COMMANDS = {
     "call": ("bft.cli.call:call", "Call any method of the replicated service."),
     "campaign": ("bft.cli.campaign:campaign", "Attack simulated clusters, many seeds at a time."),
     "check": ("bft.cli.check:check", "Find out whether a service is deterministic."),
-    "cluster": ("bft.cli.cluster:cluster", "Make, start, watch and stop a cluster on this machine."),
+    "cluster": ("bft.cli.cluster:cluster", "Make, start, watch and stop a cluster; change its membership."),
     "demo": ("bft.cli.demo:demo", "Load real data while a replica lies and the primary is killed."),
     "evidence": ("bft.cli.evidence:evidence", "List, show and verify evidence of misbehaviour."),
     "generals": ("bft.cli.generals:generals", "Fight, search and explain the Byzantine generals."),
-    "keys": ("bft.cli.keys:keys", "Make and show private keys."),
+    "keys": ("bft.cli.keys:keys", "Make and show private keys, and rotate a replica's."),
     "kv": ("bft.cli.kv:kv", "Use the replicated key-value service."),
-    "replica": ("bft.cli.replica:replica", "Run one replica in the foreground."),
+    "replica": ("bft.cli.replica:replica", "Run one replica in the foreground, or bring one back."),
 }
 
 

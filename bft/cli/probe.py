@@ -6,6 +6,7 @@ An account is a replica's own word: a lying one may say anything, and nothing bu
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import anyio
 
 from bft.config import Cluster
 from bft.crypto.keys import KeyPair, load_key
+from bft.epochs import genesis
 from bft.errors import BFTError, KeyFileError, TransportError
+from bft.headers import Member
 from bft.ids import ClientId, ReplicaId
 from bft.messages import Probe, ProbeReply
 from bft.transport.dial import dial
@@ -70,38 +73,38 @@ def probe_identity(cluster: Cluster, key_file: Path, *, required: bool, passphra
     return Identity(cluster.id, ClientId(keys.public), keys)
 
 
-async def probe_all(cluster: Cluster, identity: Identity, seconds: float = PROBE_SECONDS) -> list[Account]:
-    """Ask all replicas at once; never raises for what a replica does or is."""
+async def probe_all(
+    cluster: Cluster, identity: Identity, seconds: float = PROBE_SECONDS, members: Sequence[Member] | None = None
+) -> list[Account]:
+    """Ask all replicas of the cluster file, or these, at once; never raises for what a replica does or is."""
     accounts: list[Account] = []
 
-    async def ask(replica: int) -> None:
-        accounts.append(await probe(cluster, replica, identity, seconds))
+    async def ask(member: Member) -> None:
+        accounts.append(await probe(member, identity, seconds))
 
     async with anyio.create_task_group() as tasks:
-        for replica in range(len(cluster.replica)):
-            tasks.start_soon(ask, replica)
+        for member in genesis(cluster).members if members is None else members:
+            tasks.start_soon(ask, member)
     return sorted(accounts, key=lambda account: account.replica)
 
 
-async def probe(cluster: Cluster, replica: int, identity: Identity, seconds: float = PROBE_SECONDS) -> Account:
+async def probe(member: Member, identity: Identity, seconds: float = PROBE_SECONDS) -> Account:
     """Ask one replica."""
-    entry = cluster.replica[replica]
-    address = f"{entry.host}:{entry.port}"
+    address = f"{member.host}:{member.port}"
     try:
         with anyio.fail_after(seconds):
-            return Account(replica, address, await _ask(cluster, replica, identity))
+            return Account(member.id, address, await _ask(member, identity))
     except TimeoutError:
-        return Account(replica, address, failure=f"no answer within {seconds:g} s")
+        return Account(member.id, address, failure=f"no answer within {seconds:g} s")
     except BFTError as error:
-        return Account(replica, address, failure=str(error))
+        return Account(member.id, address, failure=str(error))
     except (Malformed, ValueError) as error:
-        return Account(replica, address, failure=f"its answer is malformed: {error}")
+        return Account(member.id, address, failure=f"its answer is malformed: {error}")
 
 
-async def _ask(cluster: Cluster, replica: int, identity: Identity) -> dict[str, object]:
-    entry = cluster.replica[replica]
-    key = bytes.fromhex(entry.key)
-    channel = await dial(entry.host, entry.port, server=ReplicaId(replica), server_key=key, identity=identity)
+async def _ask(member: Member, identity: Identity) -> dict[str, object]:
+    server = ReplicaId(member.id)
+    channel = await dial(member.host, member.port, server=server, server_key=member.key, identity=identity)
     try:
         channel.send([encode(Probe(1))])
         while True:

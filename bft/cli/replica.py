@@ -1,4 +1,4 @@
-"""`bft replica run`: one replica as a foreground process."""
+"""`bft replica run | rejoin`: one replica as a foreground process, and its return after a loss."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from bft.cli.rekey import rejoin
 from bft.cli.terminal import example, find_services_here, friendly, passphrase_from_environment, warn
-from bft.config import load_cluster, load_local
-from bft.errors import ConfigError
+from bft.config import Cluster, load_cluster, load_local
+from bft.errors import ConfigError, StorageError
 from bft.runtime.assembly import NodeWrapper
 from bft.runtime.server import serve
 from bft.runtime.stats import log_to_stderr
@@ -18,7 +19,10 @@ from bft.runtime.stats import log_to_stderr
 
 @click.group("replica")
 def replica() -> None:
-    """Run one replica in the foreground."""
+    """Run one replica in the foreground; bring one back that has lost its store."""
+
+
+replica.add_command(rejoin)
 
 
 @replica.command(
@@ -43,17 +47,32 @@ def run(config: Path, adversary: str | None, seed: int, log_level: str) -> None:
     """Run the replica that CONFIG (a replica.toml) describes, until SIGTERM or SIGINT.
 
     The service's module is looked for in the current folder too. An encrypted key's passphrase comes from
-    BFT_PASSPHRASE. Exit code 2: configuration or key are wrong; 1: the port or the store cannot be used, or the store
-    failed while serving.
+    BFT_PASSPHRASE. A replica that is not in the cluster file (bft cluster add) fetches the members and the state and
+    takes part when an epoch names it; one that was removed leaves by itself, with exit code 0. Exit code 2:
+    configuration or key are wrong; 1: the port or the store cannot be used, or the store failed while serving.
     """
     log_to_stderr(getattr(logging, log_level.upper()))
     local = load_local(config)
     cluster = load_cluster(Path(local.cluster))
-    if local.id >= len(cluster.replica):
+    if local.id >= len(cluster.replica) and not cluster.admin:
         raise ConfigError(f"{config}: id is {local.id}: {local.cluster} has replicas 0 to {len(cluster.replica) - 1}")
     wrapper = None if adversary is None else _corruption(adversary, local.id, len(cluster.replica), seed)
     find_services_here()
-    serve(cluster, local, wrapper, passphrase=passphrase_from_environment())
+    try:
+        left = serve(cluster, local, wrapper, passphrase=passphrase_from_environment())
+    except StorageError as error:
+        raise _with_remedy(error, cluster, config) from error
+    if left is not None:
+        click.echo(f"replica {local.id} has left the cluster: {left}", err=True)
+
+
+def _with_remedy(error: StorageError, cluster: Cluster, config: Path) -> StorageError:
+    """What to do about a store that cannot be trusted."""
+    if not cluster.admin or "in use by another process" in str(error):
+        return error
+    return StorageError(
+        f"{error}. It does not vote with its key. To bring it back with a new one: bft replica rejoin {config}"
+    )
 
 
 def _corruption(expression: str, me: int, n: int, seed: int) -> NodeWrapper:

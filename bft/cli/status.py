@@ -9,28 +9,44 @@ from rich.table import Table
 
 from bft.cli.probe import Account
 from bft.config import Cluster
+from bft.epochs import Configuration, genesis
 
-COLUMNS = ("replica", "state", "view", "primary", "executed", "stable", "lag", "connections", "rejected", "held back")
-LEFT = ("replica", "state", "connections", "rejected", "held back")
+COLUMNS = (
+    "replica", "role", "state", "epoch", "view", "primary", "executed", "stable", "lag", "connections", "rejected",
+    "held back",
+)  # fmt: skip
+TEXTS = ("replica", "role", "state", "connections", "rejected", "held back")
 CHAIN_DIGITS = 8
 
 
-def front(cluster: Cluster, accounts: Sequence[Account]) -> int:
-    """A sequence number that a correct replica has executed: the f + 1st highest claim, beyond any liar's boast."""
-    claims = sorted((account.number("executed") for account in accounts if account.answered), reverse=True)
-    place = cluster.quorums.f
+def front(cluster: Cluster, accounts: Sequence[Account], configuration: Configuration | None = None) -> int:
+    """A sequence number that a correct replica has executed: the f + 1st highest claim, beyond any liar's boast.
+
+    Claims of members count; those of the cluster file's if no epoch is given.
+    """
+    quorums = cluster.quorums if configuration is None else configuration.quorums
+    members = [account for account in accounts if account.answered and account.replica in quorums.ids]
+    claims = sorted((account.number("executed") for account in members), reverse=True)
+    place = quorums.f
     return claims[place] if place < len(claims) else min(claims, default=0)
 
 
-def summary(cluster: Cluster, accounts: Sequence[Account]) -> dict[str, object]:
-    """The cluster's state as plain data."""
-    ahead = front(cluster, accounts)
+def summary(
+    cluster: Cluster, accounts: Sequence[Account], configuration: Configuration | None = None
+) -> dict[str, object]:
+    """The cluster's state as plain data; of its first epoch if none is given."""
+    configuration = configuration or genesis(cluster)
+    ahead = front(cluster, accounts, configuration)
+    quorums = configuration.quorums
     return {
         "cluster": cluster.name,
         "id": cluster.id.hex(),
-        "n": cluster.quorums.n,
-        "f": cluster.quorums.f,
-        "answering": sum(account.answered for account in accounts),
+        "epoch": configuration.epoch,
+        "epoch_began_after": configuration.base,
+        "members": list(quorums.members),
+        "n": quorums.n,
+        "f": quorums.f,
+        "answering": sum(account.answered for account in accounts if account.replica in quorums.ids),
         "replicas": [
             {
                 **account.report,
@@ -45,27 +61,38 @@ def summary(cluster: Cluster, accounts: Sequence[Account]) -> dict[str, object]:
     }
 
 
-def render(cluster: Cluster, accounts: Sequence[Account], states: Mapping[int, str] | None = None) -> Table:
+def render(
+    cluster: Cluster,
+    accounts: Sequence[Account],
+    states: Mapping[int, str] | None = None,
+    configuration: Configuration | None = None,
+) -> Table:
     """A table for people.
 
     Args:
         cluster: whose replicas these are.
         accounts: what they said.
         states: what the caller knows better than the replicas, by replica, as rich markup.
+        configuration: the present epoch; the first one if None.
     """
-    table = Table(title=f"cluster {cluster.name}: n = {cluster.quorums.n}, f = {cluster.quorums.f}")
+    configuration = configuration or genesis(cluster)
+    n, f = configuration.quorums.n, configuration.quorums.f
+    table = Table(title=f"cluster {cluster.name}: epoch {configuration.epoch}, n = {n}, f = {f}")
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in LEFT else "right")
-    ahead = front(cluster, accounts)
+        table.add_column(name, justify="left" if name in TEXTS else "right")
+    ahead = front(cluster, accounts, configuration)
     for account in accounts:
+        role = "member" if account.replica in configuration.quorums.ids else "no member"
         known = (states or {}).get(account.replica)
         name = f"r{account.replica} {account.address}"
         if not account.answered:
-            table.add_row(name, known or f"[red]{escape(_short(account.failure))}[/]", *["-"] * 8)
+            table.add_row(name, role, known or f"[red]{escape(_short(account.failure))}[/]", *["-"] * 9)
             continue
         table.add_row(
             name,
+            escape(str(account.report.get("role", role))),
             known or _state(account),
+            str(account.number("epoch")),
             str(account.number("view")),
             f"r{account.number('primary')}",
             str(account.number("executed")),
@@ -128,6 +155,10 @@ def _state(account: Account) -> str:
         return "[bold red]refuses to vote[/]"
     if account.report.get("fetching") is not None:
         return f"[yellow]{_progress(account)}[/]"
+    if account.report.get("member") is False:
+        return "[yellow]listening[/]"
+    if account.report.get("epoch_ends") is not None:
+        return f"[yellow]epoch ends at {account.number('epoch_ends')}[/]"
     return "[green]alive[/]" if account.report.get("active") else "[yellow]changing view[/]"
 
 

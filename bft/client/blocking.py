@@ -60,19 +60,24 @@ class Blocking:
     """A client in a thread of its own; may be used by any number of threads. Made by `connect_blocking`."""
 
     def __init__(
-        self, cluster: Cluster | str | Path, key: KeyPair | str | Path, passphrase: bytes | None, timeout: float | None
+        self,
+        cluster: Cluster | str | Path,
+        key: KeyPair | str | Path,
+        passphrase: bytes | None,
+        timeout: float | None,
+        chain: Path | None,
     ) -> None:
-        self._arguments = (cluster, key, passphrase)
+        self._arguments = (cluster, key, passphrase, chain)
         self._timeout = timeout
         self._stack = ExitStack()
         self._running: tuple[BlockingPortal, Client] | None = None
 
     def __enter__(self) -> Blocking:
         _require_no_event_loop()
-        cluster, key, passphrase = self._arguments
+        cluster, key, passphrase, chain = self._arguments
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal("trio"))
-            manager = portal.call(partial(connect, cluster, key=key, passphrase=passphrase))
+            manager = portal.call(partial(connect, cluster, key=key, passphrase=passphrase, chain=chain))
             client = stack.enter_context(portal.wrap_async_context_manager(manager))
             self._running = (portal, client)
             self._stack = stack.pop_all()
@@ -142,10 +147,11 @@ def connect_blocking(
     key: KeyPair | str | Path,
     passphrase: bytes | None = None,
     timeout: float | None = TIMEOUT_SECONDS,
+    chain: Path | None = None,
 ) -> Blocking:
     """A client for a `with` statement, without async; arguments as of `bft.connect`.
 
     Every call ends within `timeout` seconds (None: waits for as long as it takes). Entering raises as `connect` does,
     and `RuntimeError` in a thread that runs an event loop.
     """
-    return Blocking(cluster, key, passphrase, timeout)
+    return Blocking(cluster, key, passphrase, timeout, chain)

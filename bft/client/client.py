@@ -14,21 +14,24 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Literal, TypeVar
 
 import anyio
 
+from bft.client.chain import Chain
 from bft.client.links import Links
 from bft.client.probes import Probes
 from bft.client.proxy import ServiceProxy
 from bft.client.receipts import Receipt, Receipts
+from bft.client.result import Result as Result
+from bft.client.result import Waiter
 from bft.client.session import (
     Ask,
     Cancel,
     Completed,
+    EpochEntered,
     EventArrived,
     EventsMissed,
     Flush,
@@ -42,11 +45,13 @@ from bft.config import Cluster, load_cluster
 from bft.core.evidence import EvidenceFile, file_of
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
+from bft.epochs import Configuration, genesis
 from bft.errors import ClientClosed, EvidenceError, OutcomeUnknown, Overloaded, SessionExpired, TransportError
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ClientId, ReplicaId
-from bft.messages import OPERATION_BYTES_MAX, ProbeReply, SignedReply
+from bft.messages import OPERATION_BYTES_MAX, EpochLink, EpochProof, FetchEpochs, ProbeReply, SignedReply
 from bft.services.outcome import require_ok
+from bft.transport.discovery import KnownChain, save_links
 from bft.wire.codec import Malformed, decode_packet
 
 Consistency = Literal["linearizable", "weak"]
@@ -56,35 +61,6 @@ T = TypeVar("T")
 NAMES_APART_NS = 1_000_000
 SECONDS = 1e-9
 """Per nanosecond."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a call returned, and where it stands in the total order.
-
-    Attributes:
-        value: the service's own bytes.
-        seq, index: position of an ordered operation, a fencing token; `index` is -1 for an unordered read, whose
-            state is not older than slot `seq`.
-    """
-
-    value: bytes
-    seq: int
-    index: int
-
-
-class _Waiter:
-    """Somebody who waits for one call."""
-
-    __slots__ = ("event", "outcome")
-
-    def __init__(self) -> None:
-        self.event = anyio.Event()
-        self.outcome: Completed | Lost | None = None
-
-    def __call__(self, outcome: Completed | Lost) -> None:
-        self.outcome = outcome
-        self.event.set()
 
 
 class Client:
@@ -97,14 +73,26 @@ class Client:
         on_events_missed: called where events were lost; the service knows how to catch up.
     """
 
-    def __init__(self, cluster: Cluster, keys: KeyPair) -> None:
+    def __init__(self, cluster: Cluster, keys: KeyPair, chain: Path | None = None) -> None:
         self.cluster = cluster
         self.id = keys.public
         self.on_event: Callable[[EventArrived], None] = lambda event: None
         self.on_events_missed: Callable[[EventsMissed], None] = lambda event: None
-        self._quorums = cluster.quorums
+        self._known = KnownChain.of(cluster, chain if cluster.admin else None)
+        self._chain_file = chain
+        self._chain = Chain(genesis(cluster), self._known.verifier) if cluster.admin else None
+        if self._chain is not None:
+            self._chain.learn(self._known.links)  # from genesis on: receipts and evidence bring the whole way
         self._signer = Ed25519Signer(cluster.id, ClientId(keys.public), keys.seed)
-        self._links = Links(cluster, keys, self._on_frames, self._on_change, self._send)
+        self._links = Links(
+            cluster.id,
+            keys,
+            self._known.configuration,
+            on_frames=self._on_frames,
+            on_change=self._on_change,
+            on_links=self._on_links,
+            after_round=self._send,
+        )
         self._connected = anyio.Event()
         self._done: dict[int, OnDone] = {}
         self._ticket = 0
@@ -114,7 +102,7 @@ class Client:
         self._timer = anyio.Event()
         self._probes = Probes()
         verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, None)
-        self._receipts = Receipts(cluster, verifier, keys.public) if cluster.signed_replies else None
+        self._receipts = Receipts(cluster, verifier, keys.public, self._chain) if cluster.signed_replies else None
         self._stated = anyio.Event()
         self._evidence: list[EvidenceFile] = []
         self._closed = False
@@ -141,7 +129,7 @@ class Client:
             ClientClosed: the client is closed.
             ValueError: the operation is too long.
         """
-        waiter = _Waiter()
+        waiter = Waiter()
         self.submit(operation, waiter, lane=lane)
         return await self._wait(self._ticket, waiter, timeout)
 
@@ -159,7 +147,7 @@ class Client:
         Raises:
             ServiceError, OutcomeUnknown, Overloaded, ClientClosed, ValueError: as `call`.
         """
-        waiter = _Waiter()
+        waiter = Waiter()
         ticket = self._register(operation, waiter)
         self._do(Ask(ticket, operation, 0, consistency == "linearizable"))
         self._send_soon()
@@ -194,7 +182,7 @@ class Client:
         self._done[self._ticket] = on_done
         return self._ticket
 
-    async def _wait(self, ticket: int, waiter: _Waiter, timeout: float | None) -> Result:
+    async def _wait(self, ticket: int, waiter: Waiter, timeout: float | None) -> Result:
         is_unsent = False
         try:
             with anyio.move_on_after(timeout):
@@ -222,10 +210,24 @@ class Client:
                 return Result(require_ok(status, value), seq, index)
 
     def _reachability(self) -> str:
-        quorums, up = self._quorums, len(self._links.channels)
+        quorums, up = self.configuration.quorums, len(self._links.channels)
         return f"{up} of {quorums.n} replicas reachable, {quorums.strong} needed to order an operation"
 
     # --- state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def configuration(self) -> Configuration:
+        """The newest epoch of the cluster that is proven to this client."""
+        return self._known.configuration
+
+    def ask_for_epochs(self) -> None:
+        """Ask all connected replicas for later epochs; `configuration` changes when one is proven."""
+        if self._chain is None:
+            return
+        question = FetchEpochs(self.configuration.epoch)
+        for replica in self.connected:
+            self._links.post(replica, question)
+        self._links.flush()
 
     @property
     def connected(self) -> tuple[int, ...]:
@@ -259,7 +261,7 @@ class Client:
             TransportError: too few replicas answered within `timeout` seconds.
         """
         with anyio.move_on_after(timeout):
-            while len(self._links.channels) < self._quorums.strong:
+            while len(self._links.channels) < self.configuration.quorums.strong:
                 self._connected = anyio.Event()
                 await self._connected.wait()
             return
@@ -283,7 +285,8 @@ class Client:
                 self._stated = anyio.Event()
                 await self._stated.wait()
             return found
-        raise EvidenceError(f"fewer than {self._quorums.weak} replicas have signed the results of slot {result.seq}")
+        weak = self.configuration.quorums.weak
+        raise EvidenceError(f"fewer than {weak} replicas have signed the results of slot {result.seq}")
 
     @property
     def evidence(self) -> tuple[EvidenceFile, ...]:
@@ -305,7 +308,8 @@ class Client:
         """A session that follows the one with incarnation `above`; what this client has seen stays seen."""
         seen = self._session.seq if above else 0
         incarnation = self._incarnation(above)
-        session = Session(self.cluster.protocol, self._quorums, self.id, self._signer, incarnation)
+        quorums = self.configuration.quorums
+        session = Session(self.cluster.protocol, quorums, self.id, self._signer, incarnation, chain=self._chain)
         session.seq = seen
         return session
 
@@ -345,6 +349,23 @@ class Client:
                     self.on_event(effect)
                 case EventsMissed():
                     self.on_events_missed(effect)
+                case EpochEntered():
+                    self._enter(event)
+
+    def _enter(self, event: SessionInput) -> None:
+        """A later epoch is proven: connect to its members, and keep the proof."""
+        assert isinstance(event, Deliver), f"an epoch is entered by a proof, not by {event}"
+        assert isinstance(event.packet, EpochProof), f"an epoch is entered by a proof, not by {event.packet}"
+        self._known.learn(event.packet.links)
+        self._links.follow(self.configuration)
+        self._connected.set()
+        self._send_soon()
+        if self._chain_file is not None:
+            save_links(self._chain_file, self._known.links)
+
+    def _on_links(self, replica: int, links: tuple[EpochLink, ...]) -> None:
+        self._do(Deliver(ReplicaId(replica), EpochProof(links)))
+        self._send_soon()
 
     def _on_frames(self, replica: int, frames: list[bytes]) -> None:
         self._in_round = True
@@ -369,6 +390,8 @@ class Client:
 
     def _on_change(self, replica: int) -> None:
         self._connected.set()
+        if self._chain is not None and replica in self._links.channels:
+            self._links.post(replica, FetchEpochs(self.configuration.epoch))
         self._do(Unreachable(replica))
         self._send_soon()
 
@@ -393,7 +416,11 @@ class Client:
     def _send(self) -> None:
         self._in_round = False
         self._do(Flush())
-        self._links.flush()
+        lost = self._links.flush()
+        if self._session.primary in lost and len(self._links.channels) >= self.configuration.quorums.weak:
+            # The session need not wait to learn that the primary cannot be reached: the others pass it on.
+            self._do(Unreachable(self._session.primary))
+            self._links.flush()
 
     async def _run_timer(self) -> None:
         """Tick the session when it asked for it; its latest wish counts."""
@@ -417,7 +444,11 @@ class Client:
 
 @asynccontextmanager
 async def connect(
-    cluster: Cluster | str | Path, *, key: KeyPair | str | Path, passphrase: bytes | None = None
+    cluster: Cluster | str | Path,
+    *,
+    key: KeyPair | str | Path,
+    passphrase: bytes | None = None,
+    chain: Path | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to a cluster as the holder of a key, under trio or asyncio.
 
@@ -427,6 +458,8 @@ async def connect(
         cluster: the cluster file, or what it holds.
         key: a private key file (made by `bft keys new`), or a key pair.
         passphrase: of the key file, if it has one.
+        chain: a file that keeps what is proven about later members (`bft.transport.discovery.chain_file`): with it the
+            cluster is found even when all the members that the cluster file names are gone.
 
     Raises:
         ConfigError: the cluster file is missing or malformed.
@@ -436,7 +469,7 @@ async def connect(
     keys = key if isinstance(key, KeyPair) else load_key(Path(key), passphrase)
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        client = Client(config, keys)
+        client = Client(config, keys, chain)
         tasks.start_soon(client.run)
         try:
             yield client

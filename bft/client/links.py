@@ -1,4 +1,4 @@
-"""Connections from a client to all replicas, kept up for ever; nothing here knows what travels over them."""
+"""Connections from a client to all members of an epoch, kept up for ever; nothing here knows what travels over them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from functools import partial
 from random import Random
 
 import anyio
+from anyio.abc import TaskGroup
 
-from bft.config import Cluster
 from bft.crypto.keys import KeyPair
+from bft.epochs import Configuration
 from bft.errors import TransportError
+from bft.headers import Member
 from bft.ids import ClientId, ReplicaId
-from bft.messages import Packet
+from bft.messages import EpochLink, Packet
 from bft.transport.channel import Channel
-from bft.transport.dial import dial
-from bft.transport.handshake import Identity
+from bft.transport.dial import ask_for_links, dial
+from bft.transport.handshake import Identity, WrongIdentity
 from bft.transport.poller import Poller
 from bft.wire.codec import encode
 
@@ -33,20 +35,30 @@ class Links:
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster_id: bytes,
         keys: KeyPair,
+        configuration: Configuration,
+        *,
         on_frames: Callable[[int, list[bytes]], None],
         on_change: Callable[[int], None],
+        on_links: Callable[[int, tuple[EpochLink, ...]], None],
         after_round: Callable[[], None],
     ) -> None:
-        """`on_frames` gets what a replica sent; `on_change` is called when a connection begins or ends.
+        """Connect to the members of `configuration`, from `run` on.
 
-        `after_round` is called when everything that has come from all replicas has been handed over.
+        Args:
+            on_frames: gets what a replica sent.
+            on_change: called when a connection begins or ends.
+            on_links: gets what a stranger at a member's address says about later epochs, unproven.
+            after_round: called when everything that has come from all replicas has been handed over.
         """
-        self._cluster = cluster
-        self._identity = Identity(cluster.id, ClientId(keys.public), keys)
+        self._configuration = configuration
+        self._keeping: dict[int, tuple[Member, anyio.CancelScope]] = {}
+        self._tasks: TaskGroup | None = None
+        self._identity = Identity(cluster_id, ClientId(keys.public), keys)
         self._on_frames = on_frames
         self._on_change = on_change
+        self._on_links = on_links
         self._poller = Poller(after_round)
         self._jitter = Random()
         self._outbox: dict[int, list[bytes]] = {}
@@ -60,43 +72,70 @@ class Links:
             self._encoded = (packet, encode(packet))
         self._outbox.setdefault(replica, []).append(self._encoded[1])
 
-    def flush(self) -> None:
-        """Send what was posted, one system call per replica."""
+    def flush(self) -> list[int]:
+        """Send what was posted, one system call per replica; returns to whom it could not be sent."""
+        lost = []
         for replica, frames in self._outbox.items():
             channel = self.channels.get(replica)
             if channel is not None:
                 channel.send(frames)
+            else:
+                lost.append(replica)
         self._outbox.clear()
+        return lost
 
     async def run(self) -> None:
-        """Keep a connection to every replica, and read them, until cancelled."""
+        """Keep a connection to every member, and read them, until cancelled."""
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             tasks.start_soon(self._poller.run)
-            for replica in range(len(self._cluster.replica)):
-                tasks.start_soon(self._keep, replica)
+            self.follow(self._configuration)
 
-    async def _keep(self, replica: int) -> None:
+    def follow(self, configuration: Configuration) -> None:
+        """Another epoch: connect to its members; connections to those with the same key and address stay."""
+        self._configuration = configuration
+        if self._tasks is None:
+            return
+        for replica, (member, scope) in list(self._keeping.items()):
+            if configuration.member(replica) != member:
+                scope.cancel()
+                del self._keeping[replica]
+                self.failures.pop(replica, None)
+        for member in configuration.members:
+            if member.id not in self._keeping:
+                scope = anyio.CancelScope()
+                self._keeping[member.id] = (member, scope)
+                self._tasks.start_soon(self._keep, member, scope)
+
+    async def _keep(self, member: Member, scope: anyio.CancelScope) -> None:
         pause = PAUSE_SECONDS
-        while True:
-            try:
-                channel = await self._dial(replica)
-            except TransportError as error:
-                self.failures[replica] = str(error)
-            else:
-                pause = PAUSE_SECONDS
-                await self._use(replica, channel)
-            await anyio.sleep(pause * (0.5 + self._jitter.random()))
-            pause = min(pause * 2, PAUSE_SECONDS_MAX)
+        with scope:
+            while True:
+                try:
+                    channel = await self._dial(member)
+                except TransportError as error:
+                    self.failures[member.id] = str(error)
+                    if isinstance(error, WrongIdentity):
+                        await self._ask_stranger(member)
+                else:
+                    pause = PAUSE_SECONDS
+                    await self._use(member.id, channel)
+                await anyio.sleep(pause * (0.5 + self._jitter.random()))
+                pause = min(pause * 2, PAUSE_SECONDS_MAX)
 
-    async def _dial(self, replica: int) -> Channel:
-        entry = self._cluster.replica[replica]
-        return await dial(
-            entry.host,
-            entry.port,
-            server=ReplicaId(replica),
-            server_key=self._cluster.replica_keys[replica],
-            identity=self._identity,
-        )
+    async def _dial(self, member: Member) -> Channel:
+        server = ReplicaId(member.id)
+        return await dial(member.host, member.port, server=server, server_key=member.key, identity=self._identity)
+
+    async def _ask_stranger(self, member: Member) -> None:
+        """Whoever is at a member's address is not the member expected: perhaps the epoch is over."""
+        epoch = self._configuration.epoch
+        try:
+            links = await ask_for_links(member.host, member.port, self._identity.cluster_id, epoch)
+        except TransportError:
+            return
+        if links:
+            self._on_links(member.id, links)
 
     async def _use(self, replica: int, channel: Channel) -> None:
         self.channels[replica] = channel
@@ -108,7 +147,8 @@ class Links:
                 await self._poller.serve(channel, partial(self._on_frames, replica))
                 tasks.cancel_scope.cancel()
         finally:
-            del self.channels[replica]
-            self.failures[replica] = channel.closed or "closed here"
+            if self.channels.get(replica) is channel:
+                del self.channels[replica]
+                self.failures[replica] = channel.closed or "closed here"
             channel.close()
         self._on_change(replica)

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-import os
-import ssl
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from bft.config import Cluster, Local
-from bft.core.proofs import Rules
+from bft.core.recovery import rules_of
 from bft.core.replica import Replica
-from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
-from bft.crypto.tls import endpoint_context, server_context
 from bft.engine import Engine
+from bft.epochs import Configuration, follow, genesis
 from bft.errors import ConfigError, KeyFileError
-from bft.ids import ReplicaId, peer_name
-from bft.ports import Node, Signer, StateMachine, Store
-from bft.signing.client import AgentSigner, socket_path
-from bft.signing.memory import reconcile
+from bft.events import Recovered
+from bft.ids import KEY_BYTES, SIGNATURE_BYTES, ReplicaId
+from bft.messages import Signed
+from bft.ports import Node, StateMachine, Store
+from bft.ports import Signer as Signer
+from bft.runtime.agent_keys import AgentKeys
+from bft.runtime.own_keys import OwnKeys, beside
 from bft.storage.guard import require_unused
 from bft.storage.memory import MemoryStore
 from bft.storage.sqlite import SqliteStore
-from bft.transport.handshake import Prover
+from bft.transport.handshake import Voucher, vouch
 from bft.wire.admission import Admission, Limits
+from bft.wire.codec import encode
 
+Keys = OwnKeys | AgentKeys
 NodeWrapper = Callable[[Node, Signer], Node]
 """Puts something around the honest node: how a replica is made to lie (`bft.adversary`), never a flag inside it."""
 STORE_FILE = "replica.db"
 MEMO_MAX = 65536
 """Verified signatures remembered."""
+NOBODY = ReplicaId(-1)
+"""The name under which a node listens whose replica is a member with a key that is not its own: it takes no part."""
+VOUCHER = ".voucher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,90 +46,36 @@ class Assembly:
     """A replica that can be driven.
 
     Attributes:
-        summary: the honest node's account of itself, whatever is wrapped around it.
+        me: the name under which the node runs: the replica's id, or `NOBODY`.
+        replica: the honest node, whatever is wrapped around it.
     """
 
+    me: ReplicaId
     engine: Engine
     admission: Admission
-    summary: Callable[[], dict[str, object]]
+    replica: Replica
+
+    def summary(self) -> dict[str, object]:
+        """The honest node's account of itself."""
+        return self.replica.summary()
 
 
-def load_replica_key(cluster: Cluster, local: Local, passphrase: bytes | None) -> KeyPair:
-    """The replica's private key, checked against the cluster file.
-
-    Raises:
-        ConfigError: the cluster has no replica with this id.
-        KeyFileError: the key cannot be loaded, or is not the one that the cluster file names.
-    """
-    keys = load_key(Path(local.key), passphrase)
-    _require_own_key(cluster, local, local.key, keys.public)
-    return keys
+def recovered_configuration(cluster: Cluster, recovered: Recovered) -> Configuration:
+    """The epoch that a store stands in."""
+    configuration = genesis(cluster)
+    for link in recovered.epochs:
+        configuration = follow(configuration, link)
+    return configuration
 
 
-def _require_own_key(cluster: Cluster, local: Local, where: str, public: bytes) -> None:
-    if local.id >= len(cluster.replica):
-        raise ConfigError(f"id is {local.id}: cluster {cluster.name} has replicas 0 to {len(cluster.replica) - 1}")
-    expected = cluster.replica_keys[local.id]
-    if public != expected:
-        raise KeyFileError(
-            f"{where}: holds the key {public.hex()}, the cluster file says {expected.hex()} for replica {local.id}"
-        )
-
-
-@dataclass(slots=True)
-class Credentials:
-    """How a replica proves who it is: by a key that it holds, or by an agent that does.
-
-    Attributes:
-        prover: signs hellos.
-        signer: signs messages.
-        context: the listening side of TLS.
-        agent: the signer, if it is an agent.
-    """
-
-    prover: Prover
-    signer: Signer
-    context: ssl.SSLContext
-    agent: AgentSigner | None = None
-
-    def close(self) -> None:
-        """Leave the agent, so that another process may vote."""
-        if self.agent is not None:
-            self.agent.close()
-
-
-class _AgentProver:
-    """Hellos by an agent."""
-
-    def __init__(self, agent: AgentSigner) -> None:
-        self._agent = agent
-
-    def sign(self, data: bytes, /) -> bytes:
-        """See `bft.transport.handshake.Prover`."""
-        return self._agent.prove(data)
-
-
-def load_credentials(cluster: Cluster, local: Local, passphrase: bytes | None) -> Credentials:
-    """The replica's key, from its file or behind its agent, checked against the cluster file.
+def keys_of(local: Local, passphrase: bytes | None) -> Keys:
+    """The replica's keys: in files, or behind an agent.
 
     Raises:
-        ConfigError, KeyFileError: as `load_replica_key`.
+        KeyFileError: the key file cannot be used.
         SigningError: the agent cannot be reached.
     """
-    name = peer_name(ReplicaId(local.id))
-    if local.signer:
-        agent = AgentSigner(socket_path(local.signer))
-        try:
-            _require_own_key(cluster, local, local.signer, agent.public)
-            endpoint = KeyPair.generate()
-            context = endpoint_context(endpoint, agent.certificate(endpoint.public))
-        except BaseException:  # also an interrupt must not leave the connection open
-            agent.close()
-            raise
-        return Credentials(_AgentProver(agent), agent, context, agent)
-    keys = load_replica_key(cluster, local, passphrase)
-    context = server_context(keys, Path(local.key), name, passphrase)
-    return Credentials(keys, Ed25519Signer(cluster.id, ReplicaId(local.id), keys.seed), context)
+    return AgentKeys(local.signer) if local.signer else OwnKeys(Path(local.key), passphrase)
 
 
 def open_store(cluster: Cluster, local: Local) -> Store:
@@ -130,7 +84,7 @@ def open_store(cluster: Cluster, local: Local) -> Store:
     Raises:
         StorageError: see `SqliteStore`; also when a key that has voted from a durable store asks for "memory".
     """
-    marker = Path(local.key + ".used") if local.key else None  # an agent keeps the marker of its key itself
+    marker = beside(Path(local.key), ".used") if local.key else None  # an agent keeps the marker of its key itself
     if local.durability == "memory":
         if marker is not None:
             require_unused(marker, Path(local.data))
@@ -138,32 +92,118 @@ def open_store(cluster: Cluster, local: Local) -> Store:
     return SqliteStore(Path(local.data) / STORE_FILE, cluster.id, local.id, local.durability, marker)
 
 
+def name_of(configuration: Configuration, replica: int, keys: Keys) -> ReplicaId:
+    """The name under which a node may run in this epoch.
+
+    Under its id, unless that id votes with a key that is not in its files: it must neither count a vote of its own nor
+    make one. Safe: a node that is no member signs nothing that counts.
+    """
+    member = configuration.member(replica)
+    is_own = member is None or keys.find(member.key) is not None
+    return ReplicaId(replica) if is_own else NOBODY
+
+
 def assemble(
     cluster: Cluster,
     local: Local,
-    credentials: Credentials,
+    keys: Keys,
     store: Store,
     service: StateMachine,
     wrapper: NodeWrapper | None = None,
-) -> tuple[Assembly, Ed25519Verifier]:
+) -> tuple[Assembly, Recovered]:
     """Build the node from what the store remembers, and everything around it.
 
     Raises:
         StorageError: the store's content is corrupt.
         SigningError: the agent refuses to vote with this store.
     """
-    me = ReplicaId(local.id)
-    verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, cluster.client_keys)
-    signer = credentials.signer
     recovered = store.load()
-    if credentials.agent is not None:
-        stable = recovered.stable.seq if recovered.stable is not None else 0
-        memory = credentials.agent.open(getattr(store, "store_id", os.urandom(16).hex()), stable)
-        recovered = reconcile(recovered, memory, me, signer)
-    replica = Replica(cluster, me, signer, recovered, transfer_rate=local.transfer_bytes_per_second)
+    configuration = recovered_configuration(cluster, recovered)
+    me = name_of(configuration, local.id, keys)
+    recovered = keys.remember(store, recovered, me)
+    verifier = Ed25519Verifier(cluster.id, configuration.keys, cluster.client_keys)
+    signers = keys.signers(cluster.id, ReplicaId(local.id))
+    rate = local.transfer_bytes_per_second
+    replica = Replica(cluster, me, signers, recovered, verifier, transfer_rate=rate)
     protocol = cluster.protocol
-    rules = Rules(cluster.quorums, 0, protocol.checkpoint_interval, protocol.window)
     limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
-    node: Node = replica if wrapper is None else wrapper(replica, signer)
-    admission = Admission(verifier, rules, limits, MEMO_MAX, replica.links)
-    return Assembly(Engine(node, service, store), admission, replica.summary), verifier
+    node: Node = replica if wrapper is None else wrapper(replica, signers[keys.current.public])
+    admission = Admission(verifier, rules_of(cluster, configuration), limits, MEMO_MAX, replica.links)
+    return Assembly(me, Engine(node, service, store), admission, replica), recovered
+
+
+# --- joining --------------------------------------------------------------------------------------------------------
+
+
+def voucher_for(cluster: Cluster, local: Local, keys: Keys) -> Voucher:
+    """What lets this replica in before an epoch names its key: an administrator's word, or that of its former key.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    file = beside(keys.path, VOUCHER)
+    if file.exists():
+        return load_voucher(file)
+    if keys.old is not None:
+        return vouch(cluster.id, local.id, keys.current.public, keys.old)
+    raise ConfigError(
+        f"replica {local.id} is no member of cluster {cluster.name} with the key {keys.current.public_hex}, and nobody"
+        f" vouches for it: no {file} (bft cluster add makes it), nor the key that it replaces"
+    )
+
+
+def load_voucher(file: Path) -> Voucher:
+    """Read a voucher.
+
+    Raises:
+        KeyFileError: it cannot be read, or is none.
+    """
+    try:
+        tree = json.loads(file.read_text())
+        voucher = Voucher(bytes.fromhex(tree["by"]), bytes.fromhex(tree["signature"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KeyFileError(f"{file}: is no voucher: {error}") from error
+    if (len(voucher.by), len(voucher.signature)) != (KEY_BYTES, SIGNATURE_BYTES):
+        raise KeyFileError(f"{file}: is no voucher: a key or a signature has the wrong length")
+    return voucher
+
+
+def save_voucher(file: Path, voucher: Voucher) -> None:
+    """Write a voucher; it is no secret."""
+    file.write_text(json.dumps({"by": voucher.by.hex(), "signature": voucher.signature.hex()}) + "\n")
+
+
+def ready_words(cluster: Cluster, local: Local, keys: Keys, replica: Replica, me: ReplicaId) -> list[Signed]:
+    """What this replica signs so that a change of membership may name its key; nothing while it cannot take part.
+
+    A newcomer signs when it holds the cluster's state, a member when there is a next key; and who comes back, whose
+    node has no name (`me` is `NOBODY`), with the key that it had and the one that it has.
+    """
+    following = keys.next
+    if me != NOBODY:
+        is_member = replica.summary()["member"]
+        key = keys.current if not is_member else following
+        return list(replica.ready(key.public)) if key is not None else []
+    old, words = keys.old, replica.ready(keys.current.public)
+    if not words or old is None or not isinstance(keys, OwnKeys):
+        return []
+    signers = [Ed25519Signer(cluster.id, ReplicaId(local.id), pair.seed) for pair in (old, keys.current)]
+    return [Signed(local.id, words[0].payload, signer.sign(words[0].payload)) for signer in signers]
+
+
+def ready_hex(words: list[Signed]) -> list[str]:
+    """For an account in JSON."""
+    return [encode(word).hex() for word in words]
+
+
+def ready_from(value: object) -> tuple[Signed, ...]:
+    """The words in an account; none if they are malformed."""
+    if not isinstance(value, list):
+        return ()
+    try:
+        return tuple(_signed.decode(bytes.fromhex(str(word))) for word in value)
+    except (ValueError, msgspec.DecodeError):
+        return ()
+
+
+_signed = msgspec.msgpack.Decoder(Signed)

@@ -13,23 +13,26 @@ nothing further is sent (`PROTOCOL.md` 18).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import trio
 
 from bft.config import Durability
+from bft.epochs import Configuration
 from bft.events import (
     Broadcast,
     Committed,
     Deliver,
     Effect,
+    EpochEntered,
     Evidence,
     Input,
     Persist,
     Progress,
     Record,
     Rejected,
+    Retired,
     Send,
     SetTimer,
     Snapshot,
@@ -39,7 +42,7 @@ from bft.events import (
     ViewEntered,
 )
 from bft.ids import Nanos, Peer, ReplicaId
-from bft.messages import Message, Packet, Probe, ProbeReply
+from bft.messages import EpochLink, Message, Packet, Probe, ProbeReply
 from bft.ports import Store
 from bft.runtime.clock import Clock
 from bft.runtime.links import Links
@@ -51,8 +54,9 @@ CLIENT_EFFECTS_MAX = QUEUE_EFFECTS_MAX // 2
 """Beyond it only replicas are listened to: what clients cause may not fill the queue that agreement needs."""
 BLAMED = frozenset(("malformed", "bad-signature", "bad-client-signature", "digest-mismatch"))
 """Reasons of rejection that no correct sender gives."""
+PAUSE_SECONDS = 0.001
 Wants = Callable[[Peer, Packet, Message | None], bool]
-Outgoing = Persist | Send | Broadcast
+Outgoing = Persist | Send | Broadcast | EpochEntered | Retired
 
 
 class Machine(Protocol):
@@ -75,6 +79,22 @@ class Admitter(Protocol):
         ...
 
 
+class Epochs(Protocol):
+    """What changes around a node when its epoch does: `bft.runtime.server`."""
+
+    def learn(self, configuration: Configuration, links: Sequence[EpochLink]) -> None:
+        """At once: what the next frame is checked by must be of the epoch that the node is in."""
+        ...
+
+    def move(self, configuration: Configuration) -> None:
+        """In the order of effects: whatever was to be sent before has been, and the epoch is durable."""
+        ...
+
+    def retire(self, reason: str) -> None:
+        """In the order of effects: the node was removed from the cluster and is needed no longer."""
+        ...
+
+
 class Driver:
     """Runs one node.
 
@@ -84,7 +104,7 @@ class Driver:
     def __init__(
         self,
         me: ReplicaId,
-        n: int,
+        members: Iterable[int],
         machine: Machine,
         admission: Admitter,
         store: Store,
@@ -94,17 +114,20 @@ class Driver:
         *,
         describe: Callable[[], bytes],
         durability: Durability,
+        epochs: Epochs | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """Drive `machine` for replica `me` of `n`.
+        """Drive `machine` for replica `me` among `members`.
 
         Args:
+            epochs: told of changes of membership; None in a cluster that has none.
             describe: the JSON that answers a `Probe`.
             durability: the store's level. Where a write waits for a disk or collects garbage, it goes to a thread, and
                 the event loop goes on meanwhile; the others take less time than a change of threads.
         """
         self._me = me
-        self._others = [ReplicaId(peer) for peer in range(n) if peer != me]
+        self._others = [ReplicaId(peer) for peer in members if peer != me]
+        self._epochs = epochs
         self._machine = machine
         self._admission = admission
         self._store = store
@@ -120,6 +143,7 @@ class Driver:
         self._timer_at: Nanos | None = None
         self._timer_moved = trio.Event()
         self._sleeping_until: Nanos = 0
+        self._is_paused = False
 
     async def run(self) -> None:
         """Start the node and drive it until cancelled.
@@ -139,7 +163,7 @@ class Driver:
         `flush` must follow before the caller waits for anything, or `flush_soon`.
         """
         self._stats.frames_in += len(frames)
-        if len(self._queue) >= (QUEUE_EFFECTS_MAX if isinstance(peer, int) else CLIENT_EFFECTS_MAX):
+        if self._is_paused or len(self._queue) >= (QUEUE_EFFECTS_MAX if isinstance(peer, int) else CLIENT_EFFECTS_MAX):
             self._stats.dropped["overloaded"] += len(frames)
             return 0
         now = self._clock.now()
@@ -182,8 +206,31 @@ class Driver:
                     self._set_timer(effect.at_ns)
                 case Rejected() | Committed() | Progress() | Evidence() | ViewEntered():
                     self._reporter.take(effect, now)
+                case EpochEntered():
+                    assert self._epochs is not None, "only a cluster with administrators changes"
+                    self._epochs.learn(effect.configuration, effect.links)
+                    self._queue.append(effect)
+                case Retired():
+                    self._queue.append(effect)
                 case _:
                     raise AssertionError(f"the engine carries out {type(effect).__name__} itself")
+
+    async def replace(self, make: Callable[[], tuple[ReplicaId, Machine, Admitter, Iterable[int]]]) -> None:
+        """Go on with another node, made by `make` when everything that this one said is durable and sent.
+
+        Frames that come meanwhile are dropped; the protocol repairs that. Connections stay.
+
+        Raises:
+            BFTError: whatever `make` raises.
+        """
+        self._is_paused = True
+        while self._queue or self._writing:
+            self.flush()
+            await trio.sleep(PAUSE_SECONDS)
+        self._me, self._machine, self._admission, members = make()
+        self._others = [ReplicaId(peer) for peer in members if peer != self._me]
+        self._is_paused = False
+        self._step(Start())
 
     # --- carrying out ---
 
@@ -250,12 +297,32 @@ class Driver:
                         frames.setdefault(other, []).append(frame)
                 case Persist():
                     continue
+                case EpochEntered(configuration):
+                    self._pass_on(frames)
+                    frames = {}
+                    self._move(configuration)
+                    continue
+                case Retired(reason):
+                    self._pass_on(frames)
+                    frames = {}
+                    assert self._epochs is not None, "only a cluster with administrators changes"
+                    self._epochs.retire(reason)
+                    continue
             self._stats.packets_out += 1
+        self._pass_on(frames)
+
+    def _pass_on(self, frames: dict[Peer, list[bytes]]) -> None:
         to_me = frames.pop(self._me, None)
         for peer, batch in frames.items():
             self._links.send(peer, batch)
         if to_me is not None:
             self.receive(self._me, to_me)
+
+    def _move(self, configuration: Configuration) -> None:
+        """From here on a broadcast goes to the new members."""
+        assert self._epochs is not None, "only a cluster with administrators changes"
+        self._others = [ReplicaId(member.id) for member in configuration.members if member.id != self._me]
+        self._epochs.move(configuration)
 
     # --- time ---
 
@@ -269,7 +336,8 @@ class Driver:
             now = self._clock.now()
             if self._timer_at is not None and self._timer_at <= now:
                 self._timer_at = None
-                self._step(Tick())
+                if not self._is_paused:
+                    self._step(Tick())
                 continue
             self._timer_moved = trio.Event()
             self._sleeping_until = now + NANOS_PER_SECOND if self._timer_at is None else self._timer_at

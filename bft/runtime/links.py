@@ -1,6 +1,8 @@
 """Who is connected, and by which channels packets reach them.
 
-Replica i dials every j and sends to j over that connection only; what j sends comes over the connection that j dialed.
+Replica i dials every member j and sends to j over that connection; what j sends comes over the connection that j
+dialed. A replica that is no member yet is dialed by nobody, nor is one that nobody reaches: those are answered over the
+newest connection that they have opened.
 A client's replies go over every connection that its key holds (two processes may share a key with distinct sessions).
 All numbers of connections are bounded, and an excess evicts the oldest of the same name or refuses the newcomer.
 """
@@ -60,7 +62,7 @@ class Links:
 
     def send(self, peer: Peer, frames: list[bytes]) -> None:
         """Send to a peer by whatever connection it has; without one the frames are dropped."""
-        channels = list(self._incoming.get(peer, ())) if isinstance(peer, bytes) else self._dialed_to(peer)
+        channels = list(self._incoming.get(peer, ())) if isinstance(peer, bytes) else self._to_replica(peer)
         if not channels:
             self._stats.dropped["not-connected"] += len(frames)
             return
@@ -86,17 +88,25 @@ class Links:
             self._stats.dropped["unread-connection"] += 1
             channel.close("the other side does not read what it is sent")
 
-    def _dialed_to(self, peer: int) -> list[Channel]:
+    def _to_replica(self, peer: int) -> list[Channel]:
         channel = self._dialed.get(peer)
-        return [] if channel is None else [channel]
+        return list(self._incoming.get(peer, ()))[-1:] if channel is None else [channel]
 
     def attach(self, peer: ReplicaId, channel: Channel) -> None:
         """Send to a replica by this dialed connection from now on."""
         self._dialed[peer] = channel
 
-    def detach(self, peer: ReplicaId) -> None:
-        """The dialed connection is gone."""
-        del self._dialed[peer]
+    def detach(self, peer: ReplicaId, channel: Channel) -> None:
+        """The dialed connection is gone; nothing happens if another has taken its place."""
+        if self._dialed.get(peer) is channel:
+            del self._dialed[peer]
+
+    def dismiss(self, peer: ReplicaId, key: bytes, reason: str) -> None:
+        """Close the connections that a replica has opened with another key than this one, which is its own now."""
+        for channel in list(self._incoming.get(peer, ())):
+            if channel.proven != key:
+                self.leave(peer, channel)
+                channel.close(reason)
 
     def enter(self, peer: Peer, channel: Channel) -> str | None:
         """Take an incoming connection, evicting the oldest of the same peer if it has too many.

@@ -1,73 +1,71 @@
-"""A replica process: listens, dials the other replicas, serves clients, until told to stop."""
+"""A replica process: listens, dials the members of the present epoch, serves clients, until told to stop.
+
+Epochs (`PROTOCOL.md` 19). The node says when it enters one. At once, frames are checked by its keys and rules; in the
+order of effects, newcomers are dialed, those who left are not dialed again, and connections that a replica opened with
+a key that it has no longer are closed. All others stay. A dialer that finds another key than it expects, or is refused,
+asks the stranger for links: so a replica that was away finds today's members at yesterday's addresses.
+
+A replica whose key no epoch names *listens*: under its own id if that is new, else as nobody (`assembly.NOBODY`), and
+once an epoch names its key it goes on as that member. One that was removed stops when it is needed no longer.
+"""
 
 from __future__ import annotations
 
 import logging
-import random
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from ssl import SSLContext
 
 import trio
 
 from bft.config import Cluster, Local
-from bft.errors import BFTError, ConfigError, TransportError
+from bft.core.recovery import rules_of
+from bft.crypto.signatures import Ed25519Verifier
+from bft.epochs import Configuration, genesis
+from bft.errors import ConfigError, KeyFileError, TransportError
 from bft.events import Report
+from bft.headers import Member
 from bft.ids import Peer, ReplicaId, peer_name
-from bft.messages import ENVELOPE_BYTES_MAX
+from bft.messages import EpochLink, EpochProof, Signed
 from bft.ports import StateMachine, Store
 from bft.runtime.archive import Archive
-from bft.runtime.assembly import Assembly, Credentials, NodeWrapper, assemble, load_credentials, open_store
-from bft.runtime.driver import Driver
+from bft.runtime.assembly import (
+    NOBODY,
+    Assembly,
+    Keys,
+    NodeWrapper,
+    assemble,
+    keys_of,
+    open_store,
+    ready_hex,
+    ready_words,
+    voucher_for,
+)
+from bft.runtime.causes import cause_of
+from bft.runtime.client_reader import ClientReader
+from bft.runtime.dialer import Dialer
+from bft.runtime.driver import Admitter, Driver, Machine
 from bft.runtime.evidence import EvidenceKeeper
-from bft.runtime.lane import ClientLane, turn_of
-from bft.runtime.links import LinkLimits, Links
-from bft.runtime.quota import Quota, Quotas
+from bft.runtime.limits import ServerLimits as ServerLimits
+from bft.runtime.links import Links
+from bft.runtime.roster import Roster
 from bft.runtime.scrub import scrub_forever
-from bft.runtime.stats import NANOS_PER_SECOND, Collector, Reporter, Stats, account, start_metrics
-from bft.signing.client import FollowedStore
-from bft.transport.channel import Channel, ChannelClosed, SendBudget
-from bft.transport.dial import FRAME_BYTES_MAX, dial
+from bft.runtime.stats import Collector, Reporter, Stats, account, start_metrics
+from bft.services.loading import load_service
+from bft.transport.channel import Channel, SendBudget
+from bft.transport.dial import ask_for_links
+from bft.transport.discovery import chain_file, load_links
 from bft.transport.frames import ReceiveBudget
-from bft.transport.handshake import HANDSHAKE_SECONDS, Host, Identity, Prover, refuse, welcome
-from bft.transport.listener import STRANGERS_MAX, Listener, listen
+from bft.transport.handshake import Host, Identity, refuse, welcome
+from bft.transport.listener import Listener, listen
 from bft.transport.poller import Poller
+from bft.wire.codec import encode
 
-PAUSE_SECONDS_MAX = 0.25
-"""A held-back client's connection is looked at this often, so that one that has ended does not linger."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """Bounds on what peers can make a replica hold.
-
-    Attributes:
-        links: bounds on authenticated connections.
-        strangers_max: connections that have not yet said who they are.
-        handshake_seconds: how long they may take.
-        client_frame_bytes_max: longest frame of a client.
-        replica_frame_bytes_max: longest frame of a replica.
-        client_buffer_bytes_max: bytes that wait for a slow connection that somebody else opened.
-        client_buffers_bytes_max: bytes that wait for all of those together.
-        receive_bytes_max: incomplete frames of all connections together.
-        redial_seconds_min: first pause before dialing a replica again.
-        redial_seconds_max: cap of that pause, which doubles.
-    """
-
-    links: LinkLimits = field(default_factory=LinkLimits)
-    strangers_max: int = STRANGERS_MAX
-    handshake_seconds: float = HANDSHAKE_SECONDS
-    client_frame_bytes_max: int = ENVELOPE_BYTES_MAX + 4096
-    replica_frame_bytes_max: int = FRAME_BYTES_MAX
-    client_buffer_bytes_max: int = 16 * 1024 * 1024
-    client_buffers_bytes_max: int = 256 * 1024 * 1024
-    receive_bytes_max: int = 256 * 1024 * 1024
-    redial_seconds_min: float = 0.05
-    redial_seconds_max: float = 2.0
+DISMISS_SECONDS = 2.0
 
 
 class ReplicaServer:
@@ -75,6 +73,7 @@ class ReplicaServer:
 
     Attributes:
         stats: what it has counted so far.
+        retired: why it stopped by itself: it was removed from the cluster; None if it did not.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class ReplicaServer:
             node_wrapper: makes the replica lie.
             passphrase: of the key file.
             service: the state machine; by default the one that the cluster file names.
-            sockets: listening sockets to use instead of the cluster file's address.
+            sockets: listening sockets to use instead of the address in the files.
             limits: bounds on peers.
             on_report: gets every report of the node, in the event loop's thread.
 
@@ -110,20 +109,31 @@ class ReplicaServer:
         self._local = local
         self._wrapper = node_wrapper
         self._passphrase = passphrase
-        self._service = service
+        self._given_service = service
         self._sockets = sockets
         self._limits = limits or ServerLimits()
         self._on_report = on_report
-        self._me = ReplicaId(local.id)
-        self._log = logging.getLogger(f"bft.{peer_name(self._me)}")
+        self._id = ReplicaId(local.id)
+        self._log = logging.getLogger(f"bft.{peer_name(self._id)}")
         self._scope = trio.CancelScope()
         self._started = time.monotonic()
-        self._summary: Callable[[], dict[str, object]] = dict
+        self._parts: Assembly | None = None
         self._listener: Listener | None = None
+        self._is_coming_back = False
+        self.retired: str | None = None
         self.stats = Stats()
         self._links = Links(self.stats, self._limits.links)
-        self._quotas = Quotas(local.client_limits)
-        self._lane = ClientLane()
+        self._clients = ClientReader(local.client_limits, self.stats)
+        # Set by `run`, in this order.
+        self._keys: Keys
+        self._service: StateMachine
+        self._store: Store
+        self._roster: Roster
+        self._host: Host
+        self._driver: Driver
+        self._poller: Poller
+        self._dialer: Dialer
+        self._nursery: trio.Nursery
 
     def stop(self) -> None:
         """Make `run` return; may be called before it runs, and more than once."""
@@ -131,10 +141,12 @@ class ReplicaServer:
 
     def account(self) -> dict[str, object]:
         """What a probe is told, beside the counters."""
-        listener = self._listener
+        listener, parts = self._listener, self._parts
         return {
             **self._summary(),
             "cluster": self._cluster.id.hex(),
+            "role": self._role(),
+            "ready": ready_hex(self._ready_words()) if parts is not None else [],
             "connections": {
                 "dialed": self._links.dialed,
                 "incoming": self._links.incoming,
@@ -147,59 +159,127 @@ class ReplicaServer:
             "lies": None if self._wrapper is None else getattr(self._wrapper, "__name__", repr(self._wrapper)),
         }
 
+    def _summary(self) -> dict[str, object]:
+        if self._parts is None:
+            return {}
+        return {**self._parts.summary(), "replica": self._local.id}
+
+    def _role(self) -> str:
+        """member, learner (is to join or to come back), or leaver (was removed)."""
+        configuration = self._roster.configuration
+        if self._is_member_of(configuration):
+            return "member"
+        return "leaver" if self._roster.was_member(self._id) and configuration.member(self._id) is None else "learner"
+
+    def _is_member_of(self, configuration: Configuration) -> bool:
+        member = configuration.member(self._id)
+        return member is not None and self._keys.find(member.key) is not None
+
+    def _ready_words(self) -> list[Signed]:
+        assert self._parts is not None, "a replica that runs has its parts"
+        if not self._cluster.admin:
+            return []
+        return ready_words(self._cluster, self._local, self._keys, self._parts.replica, self._parts.me)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open everything, serve until `stop`, close everything; `task_status` is told when it serves.
+
+        Returns by itself when the replica was removed from its cluster and is needed no longer (`retired`).
 
         Raises:
             BFTError: configuration, key, store or port are not as they must be; or the store failed while serving, in
                 which case nothing was sent after the failure.
             AssertionError: the replica found a bug in itself; it must not be restarted without thought.
         """
-        credentials = load_credentials(self._cluster, self._local, self._passphrase)
+        self._keys = keys_of(self._local, self._passphrase)
         try:
-            await self._run(credentials, task_status)
+            await self._run(task_status)
         finally:
-            credentials.close()
+            self._keys.close()
 
-    async def _run(self, credentials: Credentials, task_status: trio.TaskStatus[None]) -> None:
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         """Open what `run` has not opened yet, serve, close it."""
-        service = _load_service(self._cluster.service) if self._service is None else self._service
+        self._require_key()
+        self._context()  # fails now rather than later if the key file is not what it should be
+        self._service = load_service(self._cluster.service) if self._given_service is None else self._given_service
         sockets = self._listen() if self._sockets is None else self._sockets
         try:
-            store = open_store(self._cluster, self._local)
+            store = self._store = open_store(self._cluster, self._local)
             try:
-                parts, verifier = assemble(self._cluster, self._local, credentials, store, service, self._wrapper)
-                if credentials.agent is not None:
-                    store = FollowedStore(store, credentials.agent)
-                host = Host(self._cluster.id, self._me, credentials.context, verifier)
-                await self._serve(parts, store, host, sockets, credentials.prover, task_status)
+                parts = self._assemble()
+                self._store = self._keys.follow(store)
+                # Only now is it known which key the epoch names: the process may have died while it changed its key.
+                context = self._context()
+                self._host = Host(self._cluster.id, self._id, context, self._door(), self._cluster.admin_keys)
+                self._host.links = lambda epoch: self._roster.links_from(epoch)
+                await self._serve(parts, sockets, task_status)
             finally:
                 store.close()
         finally:
             for sock in sockets:
                 sock.close()
 
+    def _require_key(self) -> None:
+        """Where nobody can change the membership, the cluster file names the only key that will ever do."""
+        if self._cluster.admin:
+            return
+        entry = genesis(self._cluster).member(self._id)
+        if entry is None:
+            last = len(self._cluster.replica) - 1
+            raise ConfigError(f"id is {self._id}: cluster {self._cluster.name} has replicas 0 to {last}")
+        if self._keys.current.public != entry.key:
+            raise KeyFileError(
+                f"{self._local.key or self._local.signer}: holds the key {self._keys.current.public_hex},"
+                f" the cluster file says {entry.key.hex()} for replica {self._id}"
+            )
+
+    def _assemble(self) -> Assembly:
+        """Build the node from the store; note which epoch it stands in.
+
+        Raises:
+            StorageError: the store's content is corrupt.
+            ConfigError: the replica is no member, and nobody vouches for it.
+        """
+        parts, recovered = assemble(self._cluster, self._local, self._keys, self._store, self._service, self._wrapper)
+        self._parts = parts
+        self._roster = Roster(self._cluster, recovered.epochs)
+        configuration = self._roster.configuration
+        member = configuration.member(self._id)
+        if self._is_member_of(configuration) and member is not None:
+            self._keys.settle(member.key)
+        elif not self._roster.was_member(self._id) or member is not None:
+            voucher_for(self._cluster, self._local, self._keys)
+        return parts
+
+    def _context(self) -> SSLContext:
+        return self._keys.context(peer_name(self._id))
+
+    def _door(self) -> Ed25519Verifier:
+        """Knows who is let in: members, members of the epoch before, clients."""
+        return Ed25519Verifier(self._cluster.id, self._roster.door_keys(), self._cluster.client_keys)
+
     def _listen(self) -> list[socket.socket]:
-        entry = self._cluster.replica[self._local.id]
-        return listen(entry.host, entry.port)
+        host, port = self._local.host, self._local.port
+        if not port:
+            entry = genesis(self._cluster).member(self._id)
+            if entry is None:
+                raise ConfigError(
+                    f"id is {self._id}: the file of cluster {self._cluster.name} has replicas 0 to"
+                    f" {len(self._cluster.replica) - 1}; one that joins must say where it listens (host, port)"
+                )
+            host, port = entry.host, entry.port
+        return listen(host, port)
 
     async def _serve(
-        self,
-        parts: Assembly,
-        store: Store,
-        host: Host,
-        sockets: Sequence[socket.socket],
-        keys: Prover,
-        task_status: trio.TaskStatus[None],
+        self, parts: Assembly, sockets: Sequence[socket.socket], task_status: trio.TaskStatus[None]
     ) -> None:
-        self._summary = parts.summary
         keeper = EvidenceKeeper(Path(self._local.data) / "evidence", self._cluster.id)
         archive = Archive(Path(self._local.data) / "archive", self._local.archive_slots)
-        driver = self._make_driver(parts, store, keeper, archive)
-        poller = Poller(driver.flush)
+        driver = self._driver = self._make_driver(parts, keeper, archive)
+        poller = self._poller = Poller(driver.flush)
         self._listener = Listener(
             sockets,
-            host,
+            self._host,
             budget=ReceiveBudget(self._limits.receive_bytes_max),
             strangers_max=self._limits.strangers_max,
             handshake_seconds=self._limits.handshake_seconds,
@@ -207,49 +287,142 @@ class ReplicaServer:
             send_budget=SendBudget(self._limits.client_buffers_bytes_max),
         )
         port = self._local.metrics_port
-        stop_metrics = start_metrics(port, Collector(parts.summary, self.stats)) if port else None
+        stop_metrics = start_metrics(port, Collector(self._summary, self.stats)) if port else None
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    pauses = (self._limits.redial_seconds_min, self._limits.redial_seconds_max)
+                    self._dialer = Dialer(
+                        self._id, self._links, nursery, self._read, self._identity, self._ask_stranger, pauses
+                    )
+                    self._dialer.follow(self._roster.configuration)
                     nursery.start_soon(driver.run)
-                    nursery.start_soon(self._lane.run)
+                    nursery.start_soon(self._clients.run)
                     nursery.start_soon(poller.run)
                     if self._local.scrub_pages_per_second and self._local.durability != "memory":
                         rate = self._local.scrub_pages_per_second
-                        nursery.start_soon(scrub_forever, store, rate, driver.take_in, self.stats)
+                        nursery.start_soon(scrub_forever, self._store, rate, driver.take_in, self.stats)
                     nursery.start_soon(keeper.run)
                     nursery.start_soon(archive.run)
-                    nursery.start_soon(self._listener.run, partial(self._answer, driver, poller))
-                    for peer in range(len(self._cluster.replica)):
-                        if peer != self._me:
-                            nursery.start_soon(self._keep_dialed, driver, poller, keys, ReplicaId(peer))
-                    self._log.info("serves with durability %s", self._local.durability)
+                    nursery.start_soon(self._listener.run, self._answer)
+                    nursery.start_soon(self._show_kept_links)
+                    self._log.info("serves with durability %s as %s", self._local.durability, self._role())
                     task_status.started()
         except BaseExceptionGroup as group:
-            raise _cause(group) from group
+            raise cause_of(group) from group
         finally:
             if stop_metrics is not None:
                 stop_metrics()
         self._log.info("stopped")
 
-    def _make_driver(self, parts: Assembly, store: Store, keeper: EvidenceKeeper, archive: Archive) -> Driver:
-        reporter = Reporter(self._me, self.stats, self._on_report, keeper, archive)
+    def _make_driver(self, parts: Assembly, keeper: EvidenceKeeper, archive: Archive) -> Driver:
+        reporter = Reporter(self._id, self.stats, self._on_report, keeper, archive)
         return Driver(
-            self._me,
-            len(self._cluster.replica),
+            parts.me,
+            self._roster.configuration.quorums.members,
             parts.engine,
             parts.admission,
-            store,
+            self._store,
             self._links,
             reporter,
             self.stats,
-            describe=lambda: account(parts.summary(), self.stats, self.account()),
+            describe=lambda: account(self._summary(), self.stats, self.account()),
             durability=self._local.durability,
+            epochs=self,
         )
+
+    # --- epochs (`bft.runtime.driver.Epochs`) ---
+
+    def learn(self, configuration: Configuration, links: Sequence[EpochLink]) -> None:
+        """The node is in another epoch: its keys and rules admit from the next frame on."""
+        assert self._parts is not None, "a node that runs has its parts"
+        self._roster.enter(configuration, links)
+        verifier = Ed25519Verifier(self._cluster.id, configuration.keys, self._cluster.client_keys)
+        self._parts.admission.enter(verifier, rules_of(self._cluster, configuration), tuple(links))
+
+    def move(self, configuration: Configuration) -> None:
+        """Connect as the epoch says; take the key that it names."""
+        member = configuration.member(self._id)
+        self._log.info(
+            "epoch %d of replicas %s begins after slot %d",
+            configuration.epoch,
+            ", ".join(map(str, configuration.quorums.members)),
+            configuration.base,
+        )
+        renew = False
+        if member is not None and self._is_member_of(configuration):
+            renew = self._keys.settle(member.key)
+            if renew:
+                self._log.info("votes with the key %s from now on", member.key.hex())
+                self._host.context = self._context()
+            if self._parts is not None and self._parts.me == NOBODY and not self._is_coming_back:
+                self._is_coming_back = True
+                self._nursery.start_soon(self._come_back)
+        self._host.verifier = self._door()
+        for replica, key in self._roster.changed_keys().items():
+            self._nursery.start_soon(self._dismiss, ReplicaId(replica), key)
+        for replica in self._links.incoming:
+            if self._roster.is_gone(replica):
+                self._links.dismiss(ReplicaId(replica), b"", "the replica was removed long ago")
+        self._dialer.follow(configuration, renew=renew)
+        self._call_in_newcomers()
+
+    def _call_in_newcomers(self) -> None:
+        """Those who listen would ask in a moment; the epoch that needs them begins now."""
+        proof = [encode(EpochProof((self._roster.last_link,)))]
+        for replica in self._roster.newcomers():
+            if replica != self._id:
+                self._links.send(ReplicaId(replica), proof)
+
+    async def _dismiss(self, replica: ReplicaId, key: bytes) -> None:
+        """End what a replica has opened with its former key, once it had time to connect with the new one.
+
+        Safe: between replicas a connection is no vote, and carries nothing that is believed without proof.
+        """
+        await trio.sleep(DISMISS_SECONDS)
+        if self._roster.door_keys().get(replica) == key:
+            self._links.dismiss(replica, key, "the replica has another key now")
+
+    def retire(self, reason: str) -> None:
+        """Removed, and not needed any longer.
+
+        Raises:
+            KeyFileError: it was not removed at all, but its key was changed, and nobody gave it the new one.
+        """
+        member = self._roster.configuration.member(self._id)
+        if member is not None:
+            raise KeyFileError(
+                f"{self._keys.path}: epoch {self._roster.configuration.epoch} names the key {member.key.hex()} for"
+                f" replica {self._id}, which is in none of its key files"
+            )
+        self.retired = reason
+        self._log.info("leaves the cluster: %s; its key is erased", reason)
+        self._keys.erase(f"replica {self._id} was removed from cluster {self._cluster.name}: {reason}")
+        self.stop()
+
+    async def _come_back(self) -> None:
+        """The epoch names the key of a node that listened as nobody: go on as that member, from the store."""
+
+        def make() -> tuple[ReplicaId, Machine, Admitter, Sequence[int]]:
+            parts = self._assemble()
+            self._log.info("is a member again, from slot %s on", parts.summary()["executed"])
+            return parts.me, parts.engine, parts.admission, self._roster.configuration.quorums.members
+
+        await self._driver.replace(make)
+        self._is_coming_back = False
+
+    async def _show_kept_links(self) -> None:
+        """Links that were kept beside the key lead to members that the cluster file does not know."""
+        await trio.lowlevel.checkpoint()  # the node starts first
+        for link in load_links(chain_file(self._keys.path, self._cluster)):
+            self._driver.receive(self._id, [encode(EpochProof((link,)))])
+            self._driver.flush()
+            await trio.sleep(0)
 
     # --- connections ---
 
-    async def _answer(self, driver: Driver, poller: Poller, channel: Channel, peer: Peer) -> None:
+    async def _answer(self, channel: Channel, peer: Peer) -> None:
         """Serve a connection that somebody opened, to its end."""
         no_room = self._links.enter(peer, channel)
         if no_room is not None:
@@ -259,78 +432,48 @@ class ReplicaServer:
         welcome(channel, limits.client_frame_bytes_max if isinstance(peer, bytes) else limits.replica_frame_bytes_max)
         try:
             if isinstance(peer, bytes):
-                await self._read_client(driver, channel, peer)
+                await self._clients.serve(self._driver, channel, peer)
             else:
-                await _read(driver, poller, channel, peer)
+                await self._read(channel, peer)
         finally:
             self._links.leave(peer, channel)
 
-    async def _read_client(self, driver: Driver, channel: Channel, client: bytes) -> None:
-        """Hand what a client sends to the driver as its quota and its turn allow; the rest stays in its socket."""
-        quota = self._quotas.of(client, time.monotonic_ns())
+    def _identity(self) -> Identity:
+        """Who this replica is to others now: a member (or one of the epoch before), or somebody who is vouched for."""
+        configuration = self._roster.configuration
+        voucher = None
+        if not self._is_member_of(configuration) and (
+            configuration.member(self._id) is not None or not self._roster.was_member(self._id)
+        ):
+            voucher = voucher_for(self._cluster, self._local, self._keys)
+        return Identity(self._cluster.id, self._id, self._keys.current, voucher)
+
+    async def _ask_stranger(self, member: Member) -> None:
+        """Whoever is at a member's address is not the member expected: perhaps the epoch is over."""
+        epoch = self._roster.configuration.epoch
+        try:
+            links = await ask_for_links(member.host, member.port, self._cluster.id, epoch)
+        except TransportError:
+            return
+        if links:
+            self._driver.receive(ReplicaId(member.id), [encode(EpochProof(links))])
+            self._driver.flush()
+
+    async def _read(self, channel: Channel, peer: Peer) -> None:
+        """Hand everything that comes over a channel to the driver, until it ends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(channel.run_writer)
-            try:
-                while True:
-                    await self._take_turns(driver, channel, client, quota, await channel.receive())
-            except ChannelClosed:
-                nursery.cancel_scope.cancel()
-
-    async def _take_turns(
-        self, driver: Driver, channel: Channel, client: bytes, quota: Quota, frames: list[bytes]
-    ) -> None:
-        start = 0
-        while start < len(frames) and channel.closed is None:
-            pause, why = quota.pause_ns(time.monotonic_ns())
-            if pause:
-                self.stats.delayed[why] += 1
-                await trio.sleep(min(pause / NANOS_PER_SECOND, PAUSE_SECONDS_MAX))
-                continue
-            stop, work = turn_of(frames, start)
-            await self._lane.turn(work)
-            part = frames[start:stop]
-            quota.spend(part, time.monotonic_ns())
-            bad = driver.receive(client, part)
-            driver.flush_soon()
-            if bad:
-                quota.blame(bad, time.monotonic_ns())
-            start = stop
-
-    async def _keep_dialed(self, driver: Driver, poller: Poller, keys: Prover, peer: ReplicaId) -> None:
-        """Hold a connection to another replica, for as long as this one lives."""
-        identity = Identity(self._cluster.id, self._me, keys)
-        entry = self._cluster.replica[peer]
-        pause, failure = self._limits.redial_seconds_min, ""
-        while True:
-            try:
-                channel = await dial(
-                    entry.host, entry.port, server=peer, server_key=bytes.fromhex(entry.key), identity=identity
-                )
-            except TransportError as error:
-                if str(error) != failure:
-                    failure = str(error)
-                    self._log.info("no connection to r%d: %s", peer, failure)
-            else:
-                pause, failure = self._limits.redial_seconds_min, ""
-                await self._use_dialed(driver, poller, channel, peer)
-            await trio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, self._limits.redial_seconds_max)
-
-    async def _use_dialed(self, driver: Driver, poller: Poller, channel: Channel, peer: ReplicaId) -> None:
-        self._log.info("connected to r%d", peer)
-        self._links.attach(peer, channel)
-        try:
-            await _read(driver, poller, channel, peer)
-        finally:
-            self._links.detach(peer)
-            channel.close()
-        self._log.info("connection to r%d ended: %s", peer, channel.closed)
+            await self._poller.serve(channel, partial(self._driver.receive, peer))
+            nursery.cancel_scope.cancel()
 
 
 def serve(
     cluster: Cluster, local: Local, node_wrapper: NodeWrapper | None = None, *, passphrase: bytes | None = None
-) -> None:
-    """Run a replica as this process's main program, until SIGTERM or SIGINT.
+) -> str | None:
+    """Run a replica as this process's main program, until SIGTERM or SIGINT, or until it is removed from the cluster.
+
+    Returns:
+        Why it stopped by itself; None if it was told to.
 
     Raises:
         BFTError: as `ReplicaServer.run`; the process should exit with a code other than 0.
@@ -347,35 +490,10 @@ def serve(
     try:
         trio.run(main)
     except BaseExceptionGroup as group:
-        raise _cause(group) from group
+        raise cause_of(group) from group
+    return server.retired
 
 
 async def _stop_on(signals: AsyncIterator[int], server: ReplicaServer) -> None:
     async for _ in signals:
         server.stop()
-
-
-async def _read(driver: Driver, poller: Poller, channel: Channel, peer: Peer) -> None:
-    """Hand everything that comes over a channel to the driver, until it ends."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(channel.run_writer)
-        await poller.serve(channel, partial(driver.receive, peer))
-        nursery.cancel_scope.cancel()
-
-
-def _load_service(path: str) -> StateMachine:
-    from bft.services.loading import load_service
-
-    return load_service(path)
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that people should see: a bug before a failure of the environment before anything else."""
-    for kind in (AssertionError, BFTError):
-        matching = group.subgroup(kind)
-        while matching is not None:
-            first = matching.exceptions[0]
-            if not isinstance(first, BaseExceptionGroup):
-                return first
-            matching = first
-    return group

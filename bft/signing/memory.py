@@ -19,18 +19,22 @@ def reconcile(recovered: Recovered, memory: Opened, me: int, signer: Signer) -> 
 
     A VIEW-CHANGE or NEW-VIEW is resumed as if its record had been written. An own PRE-PREPARE comes back without its
     batch, which is lost: the slot stays open until the others give up on it and change the view, but nothing else is
-    proposed in its place.
+    proposed in its place. What was said in an epoch that is over is void.
     """
+    epoch = len(recovered.epochs)
     if memory.view_change:
         change = decode_replica_message(memory.view_change)
         assert isinstance(change, ViewChange), "the agent gives back what it signed"
-        if change.view > _view(recovered):
+        if change.epoch == epoch and change.view > _view(recovered):
             signed = Signed(me, memory.view_change, signer.sign(memory.view_change))
             recovered.view = ViewRecord(change.view, False, signed, None)
     if memory.new_view:
         new_view = decode_replica_message(memory.new_view)
         assert isinstance(new_view, NewView), "the agent gives back what it signed"
-        if new_view.view > _view(recovered) or (new_view.view == _view(recovered) and not _is_active(recovered)):
+        is_later = new_view.view > _view(recovered)
+        if new_view.epoch == epoch and (
+            is_later or (new_view.view == _view(recovered) and not _is_active(recovered))
+        ):
             signed = Signed(me, memory.new_view, signer.sign(memory.new_view))
             recovered.view = ViewRecord(new_view.view, True, _view_change(recovered, new_view.view), signed)
     for payload in memory.proposals:
@@ -42,7 +46,8 @@ def _add_proposal(recovered: Recovered, payload: bytes, me: int, signer: Signer)
     header = decode_replica_message(payload)
     assert isinstance(header, PrePrepare), "the agent gives back what it signed"
     known = any((held.seq, held.view) == (header.seq, header.view) for held in recovered.accepted)
-    if not known and header.view == _view(recovered) and _is_active(recovered):
+    is_present = header.epoch == len(recovered.epochs) and header.view == _view(recovered)
+    if not known and is_present and _is_active(recovered):
         recovered.accepted.append(Accepted(header.seq, header.view, Signed(me, payload, signer.sign(payload)), b""))
 
 

@@ -215,6 +215,11 @@ def _overload() -> dict[str, Scenario]:
     found["C06-two-torrents"] = _scenario(
         {}, hostile_clients={"mallory": "torrent", "trudy": "torrent"}, gst_ms=0, workload=LONG, protocol=wide
     )
+    # Backups that measure the primary as strictly as they may: what a flood waits for is none of its doing.
+    strict = {**wide, "slow_floor_ms": 40, "fair_slack_ms": 30, "skips_max": 8, "witness_interval_ms": 10}
+    found["C06-torrent-measured"] = _scenario(
+        {}, hostile_clients={"mallory": "torrent"}, gst_ms=0, workload=LONG, protocol=strict
+    )
     # Ever new keys fill the session table with sessions from the future; correct clients come one after the other.
     found["C11-future-sessions"] = _scenario(
         {},
@@ -297,11 +302,12 @@ def _hunts() -> dict[str, Scenario]:
         ),
         # The primary's PREPARE would make each group's value prepared.
         "P19-split": _scenario({"0": "split((2,), (1, 3)) & primary_prepares() & support()"}),
-        # The busy client must not hide the starved one's wait.
+        # The busy client must not hide the starved one's wait; without the monitor, which would find it out as well.
         "P07-busy-and-starved": msgspec.structs.replace(
             _scenario(
                 {"0": "censor()"},
                 gst_ms=0,
+                protocol={**QUICK, "slow_floor_ms": 0},
                 network=Network(delay_us=(5000, 8000)),
                 workload=Workload(clients=2, operations=100, outstanding=1, keys=2, query_permille=0),
             ),

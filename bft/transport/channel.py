@@ -55,6 +55,7 @@ class Channel:
         progressed_at: when the socket last took something while more waited (`time.monotonic`).
         on_close: called once, just before the socket is closed.
         address: the peer's address, for people.
+        proven: the public key that the other side has proven to hold, once it has.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Channel:
         self.closed: str | None = None
         self.on_close: Callable[[], None] | None = None
         self.address = _address(sock)
+        self.proven: bytes | None = None
 
     @property
     def buffered_bytes(self) -> int:

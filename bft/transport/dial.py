@@ -13,10 +13,12 @@ import anyio
 from bft.crypto.tls import dialer_context
 from bft.errors import TransportError
 from bft.ids import ReplicaId
+from bft.messages import EpochLink
 from bft.transport.channel import SEND_BUFFER_BYTES_MAX, Channel
-from bft.transport.handshake import GREETING_BYTES_MAX, HANDSHAKE_SECONDS, Identity, introduce
+from bft.transport.handshake import GREETING_BYTES_MAX, HANDSHAKE_SECONDS, Identity, inquire, introduce
 
 FRAME_BYTES_MAX = 32 * 1024 * 1024
+LINKS_BYTES_MAX = 2 * 1024 * 1024
 KEEPALIVE_SECONDS = 10
 DEAD_AFTER_SECONDS = 15
 
@@ -38,14 +40,15 @@ async def dial(
         host: name or address.
         port: TCP port.
         server: which replica should be there.
-        server_key: its key in the cluster file.
+        server_key: its key in the present epoch.
         identity: who we are.
         frame_bytes_max: longest frame that the server may send.
         buffer_bytes_max: bytes that `Channel.send` keeps when the socket is full.
         seconds: deadline for all of it.
 
     Raises:
-        TransportError: nobody listens, the deadline passed, the server is not who it should be, or it refuses us.
+        WrongIdentity: the server is not who it should be, or refuses us; `ask_for_links` may tell why.
+        TransportError: nobody listens, or the deadline passed.
     """
     channel: Channel | None = None
     try:
@@ -66,6 +69,26 @@ async def dial(
         _close(channel)
         raise
     return channel
+
+
+async def ask_for_links(
+    host: str, port: int, cluster_id: bytes, epoch: int, seconds: float = HANDSHAKE_SECONDS
+) -> tuple[EpochLink, ...]:
+    """Ask whoever listens for the links from `epoch` on. It is not authenticated, and neither are we: verify them.
+
+    Raises:
+        TransportError: nobody listens, or what does is no replica of this cluster.
+    """
+    channel: Channel | None = None
+    try:
+        with anyio.fail_after(seconds):
+            sock = await connect(host, port)
+            channel = Channel(sock, _context(), server_side=False, frame_bytes_max=GREETING_BYTES_MAX)
+            return await inquire(channel, cluster_id, epoch, LINKS_BYTES_MAX)
+    except TimeoutError:
+        raise TransportError(f"{host}:{port} did not answer within {seconds:g} s") from None
+    finally:
+        _close(channel)
 
 
 async def connect(host: str, port: int) -> socket.socket:

@@ -20,7 +20,7 @@ from bft.ids import Peer
 from bft.transport.channel import SEND_BUFFER_BYTES_MAX, Channel, SendBudget
 from bft.transport.dial import tune
 from bft.transport.frames import ReceiveBudget
-from bft.transport.handshake import GREETING_BYTES_MAX, HANDSHAKE_SECONDS, Host, interview
+from bft.transport.handshake import GREETING_BYTES_MAX, HANDSHAKE_SECONDS, Host, Visited, interview
 
 BACKLOG = 256
 STRANGERS_MAX = 128
@@ -59,6 +59,7 @@ class Listener:
     Attributes:
         refused: connections that did not get in, by reason.
         strangers: connections that are being authenticated now.
+        visits: connections that wanted links, and got them.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Listener:
         self._scopes: OrderedDict[int, anyio.CancelScope] = OrderedDict()
         self._serial = 0
         self.refused: Counter[str] = Counter()
+        self.visits = 0
 
     @property
     def strangers(self) -> int:
@@ -158,6 +160,8 @@ class Listener:
                 return await interview(channel, self._host)
         except TimeoutError:
             self.refused["too-slow"] += 1
+        except Visited:
+            self.visits += 1
         except TransportError:
             self.refused["handshake"] += 1
         finally:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -30,6 +31,8 @@ PROTOCOL = {
     "status_interval_ms": 50,
 }
 START_SECONDS = 15.0
+PORTS = 12
+"""Reserved for a cluster whose membership changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,18 @@ class Rig:
         for replica in replicas or range(len(self.processes)):
             self.processes[replica].kill()
 
+    def config(self, replica: int) -> Path:
+        """A replica's own configuration, also of one that joined later."""
+        return self.folder / f"r{replica}" / "replica.toml"
+
+    async def change(self, *arguments: str) -> Ended:
+        """Run a command that changes this cluster, while the test goes on; it must succeed."""
+        ended = await trio.to_thread.run_sync(partial(bft, *arguments, "--dir", str(self.folder), seconds=120.0))
+        assert ended.code == 0, ended
+        return ended
+
     async def accounts(self) -> list[Account]:
-        """What all replicas say about themselves."""
+        """What all replicas of the cluster file say about themselves."""
         keys = KeyPair.generate()
         return await probe_all(self.cluster, Identity(self.cluster.id, ClientId(keys.public), keys), seconds=1.0)
 
@@ -120,13 +133,17 @@ def make_rig(
     enrolment: str = "open",
     service: str | None = None,
     signed_replies: bool = False,
+    admins: int = 0,
+    admin_threshold: int = 1,
 ) -> Iterator[Rig]:
-    """Write a cluster's files; nothing runs yet. All processes are dead at the end."""
+    """Write a cluster's files; nothing runs yet. All processes are dead at the end, those that joined later, too."""
     plan = Plan(
         name="test",
         signed_replies=signed_replies,
         n=n,
-        base_port=reserve_ports(n),
+        base_port=reserve_ports(PORTS if admins else n),
+        admins=admins,
+        admin_threshold=admin_threshold,
         durability=durability,
         enrolment=enrolment,
         protocol=PROTOCOL,
@@ -138,6 +155,8 @@ def make_rig(
         yield rig
     finally:
         rig.kill()
+        for config in folder.glob("r*/replica.toml"):
+            ReplicaProcess(config).kill()
 
 
 def bft(*arguments: str, seconds: float = 30.0, cwd: Path | None = None) -> Ended:

@@ -20,6 +20,8 @@ from bft.sim.world import World
 SECOND = 1_000_000_000
 MINUTE = 60
 FAULT_FREE = 8
+FLOOD_ROUNDS = 160
+"""One in 25 ms."""
 PROTOCOL = {
     "checkpoint_interval": 32,
     "window": 64,
@@ -128,3 +130,21 @@ def test_nobody_is_deposed_where_nobody_is_at_fault(seed):
     assert _completed(history)
     assert _complaints(history) & set(PERFORMANCE) == set()
     assert {final["view"] for final in history.final.values()} == {0}
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_flood_brings_no_complaint_about_performance(clients, monkeypatch):
+    """Who sends more than its share waits by the rules of the fair pool: a correct primary must not pay for it."""
+    monkeypatch.setattr("bft.sim.workload.HOSTILE_ROUNDS", FLOOD_ROUNDS)
+    scenario = Scenario(
+        seed=1,
+        network=CAMPUS,
+        hostile_clients={"mallory": "torrent"},
+        gst_ms=0,
+        patience_ms=4000,
+        workload=Workload(clients=clients, operations=100_000, outstanding=1, keys=4, query_permille=0),
+        protocol={**PROTOCOL, "session_window": 4096},
+    )
+    history = World(scenario, Registers).run()
+    assert _completed(history) > 100
+    assert check(history, only=("fairness", "no-groundless-suspicion", "no-framing")) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 import trio
 
@@ -318,3 +320,19 @@ async def test_probe_returns_a_replicas_own_account() -> None:
         with pytest.raises(bft.TransportError):
             await client.probe(77)
         assert isinstance(client, Client)
+
+
+async def test_primary_that_cannot_be_reached_costs_no_patience() -> None:
+    """What could not even be sent goes to the others at once; they pass it on to the primary when it is due."""
+    # The client would wait for 4 s before it tells the others, who pass it on after 4 s.
+    patient = Protocol(request_timeout_ms=16_000)
+    async with local_cluster(protocol=patient) as cluster:
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            port = unused.getsockname()[1]
+        replicas = (msgspec.structs.replace(cluster.cluster.replica[0], port=port), *cluster.cluster.replica[1:])
+        blind = msgspec.structs.replace(cluster.cluster, replica=replicas)
+        async with connect(blind, key=cluster.client) as client:
+            await client.wait_connected(8)
+            with trio.fail_after(7):
+                await client.service(KeyValue).put("a", "1")
+            assert 0 not in client.connected

@@ -190,6 +190,55 @@ def test_new_view_proposes_everything_again() -> None:
     assert [pending.request.number for pending in pool.take(1, 99, BATCH_BYTES)] == [1, 2, 3, 4, 5]
 
 
+# --- what a backup knows of it --------------------------------------------------------------------------------------
+
+
+def _charged(pool: Pool, seq: int, *batch: tuple[int, int, int]) -> None:
+    """Another replica's batch of (client, number, operations)."""
+    pool.charge(
+        seq,
+        [(bytes([client]) * 32, Request(1, number, 1, (b"",) * count, ())) for client, number, count in batch],
+    )
+
+
+def test_backup_knows_who_has_had_more_than_its_share() -> None:
+    """By the batches alone: neither client's envelopes came here before these."""
+    pool = Pool()
+    for seq in range(1, 12):
+        _charged(pool, seq, (9, 400 * seq, 400), (1, seq, 1))
+    greedy, modest = _pending(9, 9999), _pending(1, 9999)
+    for pending in (greedy, modest):
+        assert pool.add(pending)
+    assert pool.is_beyond_share(greedy) and not pool.is_beyond_share(modest)
+    assert not greedy.is_behind, "it came alone; how long it waits shows once it is proposed"
+    _charged(pool, 12, (9, 9999, 1), (1, 9999, 1))
+    assert pool.remove(greedy.key, 5) == 0
+    pool.reset()
+    assert not pool.is_beyond_share(_pending(9, 1)), "a new primary keeps new accounts"
+
+
+def test_slots_of_its_own_make_no_client_greedy() -> None:
+    """How many slots there are is the primary's choice, and no excuse for starving whom it gave them to."""
+    pool = Pool()
+    for turn in range(100):
+        _charged(pool, 1 + 2 * turn, (9, turn, 1))
+        _charged(pool, 2 + 2 * turn, (1, turn, 1), (2, turn, 1), (3, turn, 1))
+    pending = _pending(9, 9999)
+    assert pool.add(pending)
+    assert not pool.is_beyond_share(pending)
+
+
+def test_wait_behind_a_turn_of_the_clients_own_says_nothing() -> None:
+    """The time since arrival of what a flood had before it is no measure of the primary, of what came first it is."""
+    pool = Pool()
+    pending = [_pending(9, 1 + 100 * place, 100) for place in range(9)]
+    for item in pending:
+        item.since = 7
+        assert pool.add(item)
+    assert [pool.remove(item.key, 8) for item in pending] == [7] * 5 + [0] * 4
+    assert pool.remove(pending[0].key, 8) == 0
+
+
 # --- room ---------------------------------------------------------------------------------------------------------
 
 

@@ -112,7 +112,7 @@ class Bench:
         self.links = RecordingLinks(self.stats)
         self.driver = Driver(
             ReplicaId(0),
-            4,
+            range(4),
             self.script,
             self.script,
             self.store,
