@@ -45,7 +45,7 @@ from bft.config import Cluster, load_cluster
 from bft.core.evidence import EvidenceFile, file_of
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
-from bft.epochs import Configuration
+from bft.epochs import Configuration, genesis
 from bft.errors import ClientClosed, EvidenceError, OutcomeUnknown, Overloaded, SessionExpired, TransportError
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ClientId, ReplicaId
@@ -80,7 +80,9 @@ class Client:
         self.on_events_missed: Callable[[EventsMissed], None] = lambda event: None
         self._known = KnownChain.of(cluster, chain if cluster.admin else None)
         self._chain_file = chain
-        self._chain = Chain(self._known.configuration, self._known.verifier) if cluster.admin else None
+        self._chain = Chain(genesis(cluster), self._known.verifier) if cluster.admin else None
+        if self._chain is not None:
+            self._chain.learn(self._known.links)  # from genesis on: receipts and evidence bring the whole way
         self._signer = Ed25519Signer(cluster.id, ClientId(keys.public), keys.seed)
         self._links = Links(
             cluster.id,
@@ -100,7 +102,7 @@ class Client:
         self._timer = anyio.Event()
         self._probes = Probes()
         verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, None)
-        self._receipts = Receipts(cluster, verifier, keys.public) if cluster.signed_replies else None
+        self._receipts = Receipts(cluster, verifier, keys.public, self._chain) if cluster.signed_replies else None
         self._stated = anyio.Event()
         self._evidence: list[EvidenceFile] = []
         self._closed = False

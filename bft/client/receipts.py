@@ -130,6 +130,7 @@ class Receipts:
         self._verifier = verifier
         self._client = client
         self._chain = chain or Chain(genesis(cluster), verifier)
+        assert self._chain.at(0) is not None, "receipts prove themselves from the cluster file: the chain begins there"
         self._members: dict[int, MembersVerifier] = {}
         self._said: dict[int, dict[Slot, _Said]] = {}
         self._bytes: Counter[int] = Counter()
