@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
-import re
 import shutil
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -307,8 +308,8 @@ async def test_proactive_recovery_renews_every_replica_in_turn(tmp_path: Path) -
         await rig.until_all_answer()
         before = KnownChain.of(rig.cluster).configuration.keys
         pids = [process.pid() for process in rig.processes]
-        note = rig.folder / "keys" / "r2.pem.used"
-        note.write_text(re.sub(r"(?m)^generation .*$", "generation 99", note.read_text()))  # the store is an old copy
+        with contextlib.closing(sqlite3.connect(rig.folder / "r2" / "data" / "replica.db")) as database, database:
+            database.execute("insert into identity select * from identity")  # damaged: seen at the next start
         async with _under_load(rig) as client:
             await client.service(KeyValue).put("a", "1")
             done = await rig.change("cluster", "recover", "--json")
