@@ -52,15 +52,17 @@ FAILING = Scenario(
 @pytest.fixture
 def broken_quorums() -> Iterator[None]:
     """A protocol that takes f + 1 for a quorum, everywhere, so that no validator disagrees (mutant M01)."""
-    sound = vars(Quorums)["of"]
+    sound = vars(Quorums)["among"]
 
-    def of(cls: type[Quorums], n: int) -> Quorums:
+    def among(cls: type[Quorums], members: Iterable[int]) -> Quorums:
+        ascending = tuple(sorted(members))
+        n = len(ascending)
         f = (n - 1) // 3
-        return cls(n, f, f + 1, f + 1)
+        return cls(n, f, f + 1, f + 1, ascending, frozenset(ascending))
 
-    Quorums.of = classmethod(of)  # type: ignore[assignment, method-assign]
+    Quorums.among = classmethod(among)  # type: ignore[assignment, method-assign]
     yield
-    Quorums.of = sound  # type: ignore[method-assign]
+    Quorums.among = sound  # type: ignore[method-assign]
 
 
 def invoke(*arguments: object) -> Result:
@@ -224,7 +226,7 @@ def test_shrunk_pytest_file_fails_on_broken_code_and_passes_on_mended(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The file written for a bug is a regression test: red before the mend, green after it."""
-    sound = vars(Quorums)["of"]
+    sound = vars(Quorums)["among"]
     request.getfixturevalue("broken_quorums")
     path = shrinking.write_out(shrinking.shrink(_failing_run()), tmp_path)[1]
     namespace: dict[str, object] = {}
@@ -233,7 +235,7 @@ def test_shrunk_pytest_file_fails_on_broken_code_and_passes_on_mended(
     assert callable(test)
     with pytest.raises(AssertionError):
         test()
-    Quorums.of = sound  # type: ignore[method-assign]
+    Quorums.among = sound  # type: ignore[method-assign]
     test()
 
 
