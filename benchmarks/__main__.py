@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,17 @@ def main() -> None:
     """
 
 
-def _finish(name: str, rows: list[dict[str, Any]], as_json: bool, output: Path, **more: object) -> None:
+def _finish(
+    name: str, rows: list[dict[str, Any]], as_json: bool, output: Path, shown: Sequence[str] = (), **more: object
+) -> None:
     path = results.write(name, rows, output, **more)
     if as_json:
         click.echo(json.dumps(rows))
         return
-    table = Table(title=name)
-    for column in rows[0]:
-        table.add_column(column)
+    columns = [column for column in rows[0] if not shown or column in shown]
+    table = Table(*columns, title=name)
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(_text(row[column]) for column in columns))
     console.print(table)
     console.print(f"written to {path}")
 
@@ -298,7 +299,8 @@ def hostile(
         niceness, seconds = niceness[:1], 1.0
     runs = [trio.run(measure_hostile, durability, sessions, kind, niceness, seconds) for _ in range(repeat)]
     rows = combined(runs, durability=durability, sessions=sessions)
-    _finish(name or "hostile", rows, as_json, output, counted=counted(runs))
+    shown = ("kind", "niceness", "before_op_s", "beside_op_s", "ratio", "stall_ms", "hostile_frames_s")
+    _finish(name or "hostile", rows, as_json, output, shown, counted=counted(runs))
     poor = [row["kind"] for row in rows if row["niceness"] == niceness[0] and row["ratio"]["median"] < require]
     if poor:
         click.echo(f"below {require:g} of the honest throughput: {', '.join(poor)}", err=True)

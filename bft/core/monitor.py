@@ -80,7 +80,7 @@ class Monitor:
         self._fair_slack = protocol.fair_slack_ms * MILLISECOND
         self._skips_max = protocol.skips_max
         self._may_probe = self._floor > 0 and protocol.witness_interval_ms > 0
-        self._passes_max = max(protocol.pipeline // 2, 1)
+        self._passes_max = protocol.pipeline
         self._weak = weak
         self._grace = timeout
         self._window = timeout // 2
@@ -193,9 +193,10 @@ class Monitor:
     def note_left_out(self) -> None:
         """A fresh proposal with room to spare leaves the probe out.
 
-        A fair primary's next proposal holds it: only those already on their way when it arrived there do not. Half of
-        the probes see half a pipeline of these at most, on average less than one (measured in LANs, WANs and under
-        jitter: `tests/sim/test_performance.py`); who orders one at a time leaves most of them out more often.
+        A fair primary's next proposal holds it: only those already on their way when it arrived there do not, a
+        pipeline of them at most. On average they are less than one where clients wait for answers; where somebody
+        sends without end, slots commit and are proposed in bursts of a whole pipeline, just ahead of the next request
+        (`tests/sim/test_performance.py`). Who orders one at a time leaves out most of what more clients than that send.
         """
         self._probe_passes += 1
 

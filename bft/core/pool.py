@@ -410,8 +410,8 @@ class Pool:
     def charge(self, seq: int, requests: Sequence[tuple[bytes, Request]]) -> None:
         """Another replica's batch for this view: note that its envelopes are proposed, and charge it to its clients.
 
-        The slot itself is not charged: how many there are is the primary's choice, and one that makes a slot of every
-        envelope could call all of its clients greedy.
+        The slot itself is not charged: how many there are is the primary's choice, and one that gives a client slots
+        of its own could call it greedy, and starve it.
         """
         spent: dict[bytes, int] = {}
         for client, request in requests:

@@ -158,7 +158,7 @@ def test_stale_proposals_are_waste_when_they_are_most():
 
 def test_probe_left_out_by_most_batches_is_waste():
     """Who orders one at a time passes over what waits, long before it is late."""
-    for passes, verdict in ((2, ""), (3, WASTE)):
+    for passes, verdict in ((4, ""), (5, WASTE)):
         judge = Judge()
         judge.now += SECOND
         for _ in range(2 * WINDOW_SAMPLES):
