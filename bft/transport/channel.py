@@ -281,7 +281,7 @@ class Channel:
     async def _pull(self) -> None:
         """Take what the socket has; waits until it has something."""
         try:
-            while True:
+            while self.closed is None:
                 await anyio.wait_readable(self._socket)
                 if self._take_in():
                     return
@@ -289,6 +289,7 @@ class Channel:
             raise ChannelClosed(self.closed or "closed here") from None
         except OSError as error:
             raise self._closing(f"connection lost: {error.strerror or error}") from error
+        raise ChannelClosed(self.closed)
 
     def _take_in(self) -> bool:
         """Take what the socket has; False if it has nothing."""

@@ -209,6 +209,20 @@ def test_receive_ends_when_closed_here(run, host) -> None:
     run(scenario)
 
 
+def test_receive_after_close_says_why(run, host) -> None:
+    """Somebody else may have closed the channel between two calls: there is no descriptor to wait for any more."""
+
+    async def scenario() -> None:
+        async with rig.open_rig(host) as it:
+            channel = await it.dial_alice()
+            channel.close("a newer one took its place")
+            for _ in range(2):
+                with pytest.raises(ChannelClosed, match="a newer one"):
+                    await channel.receive()
+
+    run(scenario)
+
+
 def test_frame_over_the_limit_closes_the_connection(run, host) -> None:
     """A length beyond the limit ends the connection before the content is read."""
 

@@ -154,9 +154,9 @@ def make_rig(
     try:
         yield rig
     finally:
-        rig.kill()
         for config in folder.glob("r*/replica.toml"):
-            ReplicaProcess(config).kill()
+            ReplicaProcess(config).kill()  # whoever has started it
+        rig.kill()
 
 
 def bft(*arguments: str, seconds: float = 30.0, cwd: Path | None = None) -> Ended:
