@@ -32,7 +32,7 @@ STRIDE = 7
 """Of a family's crash points every so many-th comes first: neighbours tend to break alike."""
 FEW_POINTS = 40
 """So many points stand for a whole family where the real code is to pass; `bft campaign crashpoints` runs them all."""
-RUN_SECONDS_MAX = 8
+RUN_SECONDS_MAX = 20.0
 """A run that takes more processor time is put aside as inconclusive: some mutants make messages multiply."""
 
 
