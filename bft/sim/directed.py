@@ -257,6 +257,20 @@ def _hunts() -> dict[str, Scenario]:
                 Rule(kinds=("ViewChange",), view=2, sources=(3,), targets=(2,)),
             ),
         ),
+        # Nobody lies: replica 0 alone prepares slot 1 in view 0; view 1 begins without it and decides the slot otherwise;
+        # view 2 begins with both certificates, the older one first.
+        "X04-two-certificates": _scenario(
+            {},
+            gst_ms=900,
+            workload=one,
+            rules=(
+                Rule(kinds=("Prepare",), view=0, targets=(1, 2, 3)),
+                Rule(kinds=("ViewChange",), view=1, sources=(0,), targets=(1,)),
+                Rule(kinds=("PrePrepare", "Prepare", *COMMITS), view=1, targets=(0,)),
+                Rule(kinds=("Prepare",), view=1, seqs=(2, 99)),
+                Rule(kinds=("ViewChange",), view=2, sources=(3,), targets=(2,)),
+            ),
+        ),
         # Prepared at replica 1 alone, which a lying COMMIT could decide; view 2 begins without it.
         "B03-one-commit": _scenario(
             {"3": "support() & hide_prepared()"},
