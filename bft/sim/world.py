@@ -241,7 +241,8 @@ def _fair_share(scenario: Scenario, protocol: Protocol) -> int:
     """
     network = scenario.network
     is_calm = not (network.loss_permille or network.slow_permille or network.regions or network.bandwidth_mbit)
-    if scenario.corrupted or scenario.faults or scenario.rules or not is_calm or network.delay_us[1] > FAIR_DELAY_US:
+    is_faulty = scenario.corrupted or scenario.faults or scenario.crash_points or scenario.rules
+    if is_faulty or not is_calm or network.delay_us[1] > FAIR_DELAY_US:
         return 0
     if scenario.changes:
         return 0  # who leaves or joins may be missed as one that is at fault
