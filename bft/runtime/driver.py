@@ -52,7 +52,7 @@ from bft.wire.codec import encode
 QUEUE_EFFECTS_MAX = 100_000
 CLIENT_EFFECTS_MAX = QUEUE_EFFECTS_MAX // 2
 """Beyond it only replicas are listened to: what clients cause may not fill the queue that agreement needs."""
-BLAMED = frozenset(("malformed", "bad-signature", "bad-client-signature", "digest-mismatch"))
+BLAMED = frozenset(("malformed", "bad-signature", "bad-client-signature", "another-clients", "digest-mismatch"))
 """Reasons of rejection that no correct sender gives."""
 PAUSE_SECONDS = 0.001
 Wants = Callable[[Peer, Packet, Message | None], bool]

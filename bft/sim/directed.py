@@ -257,8 +257,8 @@ def _hunts() -> dict[str, Scenario]:
                 Rule(kinds=("ViewChange",), view=2, sources=(3,), targets=(2,)),
             ),
         ),
-        # Nobody lies: replica 0 alone prepares slot 1 in view 0; view 1 begins without it and decides the slot otherwise;
-        # view 2 begins with both certificates, the older one first.
+        # Nobody lies: replica 0 alone prepares slot 1 in view 0; view 1 begins without it, and decides the slot
+        # otherwise; view 2 begins with both certificates, the older one first.
         "X04-two-certificates": _scenario(
             {},
             gst_ms=900,

@@ -175,12 +175,14 @@ class HostileClientHost:
             self.client, signer, world.scenario.n, stream, world.now, world.now, window=window, mint=self._mint
         )
         self._minted = MINTED_INDEX * (1 + index)
+        self._own_keys = {self.client}
         self._rounds = 0
 
     def _mint(self) -> tuple[bytes, Signer]:
         """A key that nobody has seen before."""
         self._minted += 1
         key = self._world.vault.client_key(self._minted)
+        self._own_keys.add(key)
         return key, self._world.vault.client_signer(key)
 
     def start(self) -> None:
@@ -188,7 +190,10 @@ class HostileClientHost:
         world = self._world
         self._hostile.now = world.now
         for replica, packet in self._behaviour(self._hostile):
-            world.send(self.client, replica, packet)
+            source = self.client
+            if isinstance(packet, SignedRequest) and packet.client in self._own_keys:
+                source = packet.client  # who holds many keys has connections for each of them
+            world.send(source, replica, packet)
         self._rounds += 1
         if self._rounds < HOSTILE_ROUNDS:
             world.at(world.now + HOSTILE_PAUSE_MS * MILLISECOND, self.start)

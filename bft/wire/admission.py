@@ -219,6 +219,12 @@ class Admission:
         return Deliver(peer, packet)
 
     def _request(self, packet: SignedRequest, peer: Peer, wants: Wants) -> Deliver | None:
+        """An envelope: replicas pass on anybody's, a client sends its own.
+
+        Else one connection could speak for any number of keys, and shares and quotas by key would bound nobody.
+        """
+        if isinstance(peer, bytes) and packet.client != peer:
+            raise _Refused("another-clients")
         request = self._static(packet)
         if not wants(peer, packet, request):
             return None

@@ -118,3 +118,14 @@ def test_queries_of_many_hostile_keys_leave_an_honest_client_its_share(bench):
     load = bench.replica._state.waiting_load
     assert load[CLIENT][0] == 99
     assert bench.replica.summary()["waiting_queries"] <= WAITING_MAX
+
+
+def test_client_speaks_for_its_own_key_only(bench):
+    """Else one connection could have any number of shares; replicas pass on what they were sent."""
+    request = bench.request(1)
+    stranger = b"s" * 32
+    bench.deliver(stranger, request)
+    assert bench.rejections() == ["another-clients"]
+    bench.deliver(2, request)
+    assert bench.rejections() == []
+    assert bench.replica.summary()["pending"] == 1
