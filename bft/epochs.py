@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from bft.config import Cluster, Protocol, new_view_bytes_max
 from bft.digests import members_digest, state_digest
 from bft.headers import Approval, Header, Member, MembershipChange, Reconfigure
+from bft.ids import Nanos
 from bft.membership import REPLICAS_MAX, REPLICAS_MIN, Quorums
 from bft.messages import PAYLOAD_BYTES_MAX, Checkpoint, CheckpointCertificate, EpochLink, Signed
 from bft.ports import KeyVerifier
@@ -313,3 +314,62 @@ def approved(change: bytes, signatures: dict[bytes, bytes], ready: Iterable[Sign
 def base_certificate(links: Sequence[EpochLink]) -> CheckpointCertificate | None:
     """Proof of the checkpoint from which the epoch after `links` begins; None for the first epoch."""
     return links[-1].certificate if links else None
+
+
+class Chain:
+    """The newest epoch that is proven to somebody who follows the cluster, and the way there.
+
+    A replica that answers in a later epoch is asked for the links that lead there. The members before it certified
+    each, and administrators signed it, so it does not matter who sends them. One that says so and sends nothing is only
+    asked again when the pause is over.
+
+    Attributes:
+        configuration: its members.
+        links: the way to it from the epoch that the chain began with; evidence and receipts bring it along.
+    """
+
+    __slots__ = ("_asked", "_known", "_verifier", "configuration", "links")
+
+    def __init__(self, configuration: Configuration, verifier: KeyVerifier) -> None:
+        """Begin at an epoch that is trusted: genesis, or one proven and kept before."""
+        self.configuration = configuration
+        self.links: tuple[EpochLink, ...] = ()
+        self._known = {configuration.epoch: configuration}
+        self._verifier = verifier
+        self._asked: dict[int, Nanos] = {}
+
+    def should_ask(self, replica: int, now: Nanos, pause: Nanos) -> bool:
+        """True if a replica may be asked for links now; remembers that it was.
+
+        Never where there are no administrators: there is one epoch then.
+        """
+        if not self.configuration.admins or now - self._asked.get(replica, -(1 << 62)) < pause:
+            return False
+        self._asked[replica] = now
+        return True
+
+    def learn(self, links: Sequence[EpochLink]) -> bool:
+        """Go on along links that may begin at an earlier epoch; True if they led to a later one.
+
+        Links already known are skipped by their certificate's epoch, a number that proves nothing: what is left must
+        hold from the present epoch on.
+        """
+        ahead = [link for link in links if link.certificate.epoch >= self.configuration.epoch]
+        if not ahead:
+            return False
+        configuration, known = self.configuration, {}
+        try:
+            for link in ahead:
+                configuration = verify_chain(configuration, (link,), self._verifier)
+                known[configuration.epoch] = configuration
+        except ChainError:
+            return False
+        self.configuration = configuration
+        self.links += tuple(ahead)
+        self._known.update(known)
+        self._asked = {}
+        return True
+
+    def at(self, epoch: int) -> Configuration | None:
+        """The members of a proven epoch, the first of which is where the chain began."""
+        return self._known.get(epoch)

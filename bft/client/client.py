@@ -20,7 +20,6 @@ from typing import Literal, TypeVar
 
 import anyio
 
-from bft.client.chain import Chain
 from bft.client.links import Links
 from bft.client.probes import Probes
 from bft.client.proxy import ServiceProxy
@@ -45,7 +44,7 @@ from bft.config import Cluster, load_cluster
 from bft.core.evidence import EvidenceFile, file_of
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
-from bft.epochs import Configuration, genesis
+from bft.epochs import Configuration
 from bft.errors import ClientClosed, EvidenceError, OutcomeUnknown, Overloaded, SessionExpired, TransportError
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ClientId, ReplicaId
@@ -80,9 +79,7 @@ class Client:
         self.on_events_missed: Callable[[EventsMissed], None] = lambda event: None
         self._known = KnownChain.of(cluster, chain if cluster.admin else None)
         self._chain_file = chain
-        self._chain = Chain(genesis(cluster), self._known.verifier) if cluster.admin else None
-        if self._chain is not None:
-            self._chain.learn(self._known.links)  # from genesis on: receipts and evidence bring the whole way
+        self._chain = self._known.chain if cluster.admin else None
         self._signer = Ed25519Signer(cluster.id, ClientId(keys.public), keys.seed)
         self._links = Links(
             cluster.id,
@@ -350,13 +347,10 @@ class Client:
                 case EventsMissed():
                     self.on_events_missed(effect)
                 case EpochEntered():
-                    self._enter(event)
+                    self._enter()
 
-    def _enter(self, event: SessionInput) -> None:
-        """A later epoch is proven: connect to its members, and keep the proof."""
-        assert isinstance(event, Deliver), f"an epoch is entered by a proof, not by {event}"
-        assert isinstance(event.packet, EpochProof), f"an epoch is entered by a proof, not by {event.packet}"
-        self._known.learn(event.packet.links)
+    def _enter(self) -> None:
+        """The session has proven a later epoch: connect to its members, and keep the proof."""
         self._links.follow(self.configuration)
         self._connected.set()
         self._send_soon()

@@ -18,13 +18,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from bft.client.chain import Chain
 from bft.config import Cluster
 from bft.core.evidence import WRONG_REPLY, contradiction
 from bft.core.verdict import MembersVerifier, epoch_of
 from bft.crypto.signatures import Ed25519Verifier
 from bft.digests import bundle_digest
-from bft.epochs import ChainError, genesis
+from bft.epochs import Chain, ChainError, genesis
 from bft.errors import EvidenceError
 from bft.events import Evidence
 from bft.ids import U63, DigestBytes, KeyBytes

@@ -10,7 +10,7 @@ PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specifi
 - An operation of a lane names its unfinished predecessor; a finished one needs no mention, since it has executed.
 - Reads (`bft.client.reads`) that find no agreement in time are ordered instead.
 - Replies of different epochs never count together. A later epoch than the session's is believed by its chain of proofs
-  only (`bft.client.chain`); then everything unfinished goes to the new members, and to each exactly once as before.
+  only (`bft.epochs.Chain`); then everything unfinished goes to the new members, and to each exactly once as before.
 - While replicas say that they have no room, nothing new leaves (`bft.client.refusals`).
 
 Deviation: an envelope is sent to one replica first and to all after a quarter of the request timeout, well before a
@@ -19,7 +19,6 @@ backup that knew of it would suspect the primary. Now and then one goes to all a
 
 from __future__ import annotations
 
-from bft.client.chain import Chain
 from bft.client.inbox import EventVotes, Inbox
 from bft.client.reads import Answer, Read, Reads
 from bft.client.refusals import EARLY_NS, Refusals
@@ -40,7 +39,7 @@ from bft.client.tally import Tally
 from bft.client.window import Envelope, Window
 from bft.client.witness import Witness
 from bft.config import MILLISECOND, Protocol
-from bft.epochs import Configuration
+from bft.epochs import Chain, Configuration
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Nanos, Peer, ReplicaId
 from bft.membership import Quorums

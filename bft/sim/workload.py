@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bft.adversary.clients import Hostile, hostile_behaviour
-from bft.client.chain import Chain
 from bft.client.receipts import Receipts
 from bft.client.session import Ask, Completed, Flush, Lost, Session, SessionEffect, Submit
 from bft.config import MILLISECOND
-from bft.epochs import genesis
+from bft.epochs import Chain, genesis
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Peer
 from bft.messages import SignedReply, SignedRequest

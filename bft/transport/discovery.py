@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -16,11 +16,10 @@ import msgspec
 
 from bft.config import Cluster
 from bft.crypto.signatures import Ed25519Verifier
-from bft.epochs import ChainError, Configuration, genesis, verify_chain
+from bft.epochs import Chain, Configuration, genesis
 from bft.errors import TransportError
 from bft.headers import Member
 from bft.messages import EpochLink
-from bft.ports import KeyVerifier
 from bft.transport.dial import ask_for_links
 from bft.wire.codec import encode
 
@@ -33,36 +32,28 @@ _links = msgspec.msgpack.Decoder(list[EpochLink])
 
 @dataclass(slots=True)
 class KnownChain:
-    """The way from the cluster file to the newest epoch that is proven here.
-
-    Attributes:
-        configuration: that epoch.
-        links: the way, from genesis.
-    """
+    """The way from the cluster file to the newest epoch that is proven here: a chain, and whom to ask for more."""
 
     cluster_id: bytes
-    configuration: Configuration
-    verifier: KeyVerifier
-    links: list[EpochLink] = field(default_factory=list)
+    chain: Chain
 
     @classmethod
     def of(cls, cluster: Cluster, file: Path | None = None) -> KnownChain:
         """Begin at the cluster file, and go on along what `file` keeps, as far as that holds."""
-        chain = cls(cluster.id, genesis(cluster), Ed25519Verifier(cluster.id, (), None))
+        known = cls(cluster.id, Chain(genesis(cluster), Ed25519Verifier(cluster.id, (), None)))
         if file is not None:
-            chain.learn(load_links(file))
-        return chain
+            known.chain.learn(load_links(file))
+        return known
 
-    def learn(self, links: Sequence[EpochLink]) -> bool:
-        """Go on along links that may begin earlier; True if they led to a later epoch."""
-        ahead = [link for link in links if link.certificate.epoch >= self.configuration.epoch]
-        try:
-            found = verify_chain(self.configuration, ahead, self.verifier)
-        except ChainError:
-            return False
-        self.links += ahead
-        self.configuration = found
-        return bool(ahead)
+    @property
+    def configuration(self) -> Configuration:
+        """The newest epoch that is proven."""
+        return self.chain.configuration
+
+    @property
+    def links(self) -> tuple[EpochLink, ...]:
+        """The way to it, from genesis."""
+        return self.chain.links
 
     async def discover(self, seconds: float = DISCOVERY_SECONDS) -> None:
         """Ask the members known, and those found by that, until nobody knows of a later epoch."""
@@ -78,7 +69,7 @@ class KnownChain:
                 links = await ask_for_links(member.host, member.port, self.cluster_id, epoch, seconds)
             except TransportError:
                 return
-            self.learn(links)
+            self.chain.learn(links)
 
         async with anyio.create_task_group() as tasks:
             for member in self.configuration.members:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bft.client.chain import Chain
 from bft.config import AdminEntry, Cluster, Protocol, ReplicaEntry
 from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
@@ -14,6 +13,7 @@ from bft.epochs import (
     OPERATION_BYTES_MAX,
     READY_WINDOWS,
     SYSTEM_PREFIX,
+    Chain,
     ChainError,
     Configuration,
     activation,

@@ -10,12 +10,12 @@ import trio
 
 import bft
 from bft.adversary.live import Corruption
-from bft.client.chain import Chain
 from bft.client.receipts import BOGUS_MAX, SLOTS_KEPT_MAX, Receipt, Receipts
 from bft.core.evidence import EvidenceFile, file_of
 from bft.core.verdict import verdict
 from bft.crypto.signatures import Ed25519Verifier
 from bft.digests import bundle_digest
+from bft.epochs import Chain
 from bft.errors import EvidenceError
 from bft.events import Evidence
 from bft.messages import Bundle, Reply, ReplyStatement, Result, SignedReply
