@@ -8,7 +8,7 @@ import msgspec
 from bft.errors import TransportError
 from bft.messages import Probe, ProbeReply
 from bft.transport.channel import Channel
-from bft.wire.codec import encode
+from bft.wire.codec import DECODE_ERRORS, encode
 
 
 class _Probing:
@@ -53,6 +53,6 @@ class Probes:
             return
         try:
             probing.report = msgspec.json.decode(reply.report, type=dict[str, object])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except DECODE_ERRORS:
             return
         probing.event.set()

@@ -29,7 +29,7 @@ from bft.events import Evidence
 from bft.ids import U63, DigestBytes, KeyBytes
 from bft.messages import Endorsement, Endorsements, EpochLink, Payload, ReplyStatement, Result, Signed, SignedReply
 from bft.ports import OutsideVerifier
-from bft.wire.codec import Malformed, decode_bundle, encode
+from bft.wire.codec import DECODE_ERRORS, Malformed, decode_bundle, encode
 
 SLOTS_KEPT_MAX = 1024
 BYTES_KEPT_MAX = 8 * 1024 * 1024
@@ -74,7 +74,7 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """
         try:
             return msgspec.json.decode(content, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise EvidenceError(f"no receipt: {error}") from error
 
     def verify(self, cluster: Cluster) -> tuple[Result, ...]:

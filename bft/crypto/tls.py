@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ssl
 import tempfile
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -94,8 +95,10 @@ def vouches_for(key: bytes, der: bytes) -> bool:
     """
     if certificate_key(der) == key:
         return True
+    certificate = _certificate(der)
+    if certificate is None:
+        return False
     try:
-        certificate = x509.load_der_x509_certificate(der)
         Ed25519PublicKey.from_public_bytes(key).verify(certificate.signature, certificate.tbs_certificate_bytes)
     except (ValueError, UnsupportedAlgorithm, InvalidSignature):
         return False
@@ -113,11 +116,21 @@ def dialer_context() -> ssl.SSLContext:
 
 def certificate_key(der: bytes) -> bytes | None:
     """The 32-byte Ed25519 public key of a DER certificate; None if it cannot be read or is of another kind."""
+    certificate = _certificate(der)
     try:
-        key = x509.load_der_x509_certificate(der).public_key()
+        key = certificate.public_key() if certificate is not None else None
     except (ValueError, UnsupportedAlgorithm):
         return None
     return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None
+
+
+def _certificate(der: bytes) -> x509.Certificate | None:
+    """Whoever answers chooses these bytes: their oddities are not for our log, and `InvalidVersion` is no ValueError."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return x509.load_der_x509_certificate(der)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return None
 
 
 def _harden(context: ssl.SSLContext) -> None:

@@ -17,8 +17,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer, sender_bytes
 from bft.crypto.tls import endpoint_certificate
@@ -49,7 +47,7 @@ from bft.signing.guard import Guard
 from bft.signing.rules import Refused
 from bft.storage.guard import claim
 from bft.transport.handshake import HELLO_DOMAIN
-from bft.wire.codec import Malformed, decode_replica_message
+from bft.wire.codec import DECODE_ERRORS, Malformed, decode_replica_message
 
 CONNECTIONS_MAX = 8
 SEND_SECONDS = 5.0
@@ -268,7 +266,7 @@ class AgentServer:
                 if isinstance(answer, Denied):
                     self._say(f"refused: {answer.code}: {answer.detail}")
                 connection.sock.sendall(pack(answer))
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        except (*DECODE_ERRORS, ValueError) as error:
             self._drop(connection, f"malformed: {error}")
         except OSError as error:
             self._drop(connection, f"gone: {error}")

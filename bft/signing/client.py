@@ -39,6 +39,7 @@ from bft.signing.frames import (
     pack,
 )
 from bft.signing.rules import CODES
+from bft.wire.codec import DECODE_ERRORS
 
 T = TypeVar("T", Identified, Certificate, Opened, Signatures, Reported)
 ANSWER_SECONDS = 10.0
@@ -181,7 +182,7 @@ class AgentSigner:
             raise self._broken(f"an answer of {length} bytes")
         try:
             return decode_answer(_exactly(sock, length))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except DECODE_ERRORS as error:
             raise self._broken(str(error)) from error
 
     def _broken(self, why: str) -> SigningError:

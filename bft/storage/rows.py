@@ -14,7 +14,7 @@ from bft.digests import NULL_DIGEST, batch_digest, state_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Prepared, ViewRecord
 from bft.messages import CheckpointCertificate, EpochLink, PreparedCertificate, PrePrepare, Signed
-from bft.wire.codec import Malformed, decode_header, decode_replica_message, encode
+from bft.wire.codec import DECODE_ERRORS, Malformed, decode_header, decode_replica_message, encode
 
 T = TypeVar("T")
 
@@ -118,5 +118,5 @@ def view_record_from(view: int, active: int, view_change: bytes | None, new_view
 def _decoded(decoder: msgspec.msgpack.Decoder[T], blob: bytes, where: str) -> T:
     try:
         return decoder.decode(blob)
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise StorageError(f"{where} is corrupt: {error}") from error

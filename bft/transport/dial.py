@@ -103,9 +103,14 @@ async def connect(host: str, port: int) -> socket.socket:
         raise TransportError(f"{host}:{port}: the name cannot be resolved: {error}") from error
     failure = "no address"
     for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # no descriptor left, or no such family here
+            failure = error.strerror or str(error)
+            continue
         try:
             await _connect(sock, address)
+            tune(sock)
         except OSError as error:
             sock.close()
             failure = error.strerror or str(error)
@@ -113,7 +118,6 @@ async def connect(host: str, port: int) -> socket.socket:
             sock.close()
             raise
         else:
-            tune(sock)
             return sock
     raise TransportError(f"{host}:{port}: cannot connect: {failure}")
 

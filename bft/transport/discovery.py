@@ -21,7 +21,7 @@ from bft.errors import TransportError
 from bft.headers import Member
 from bft.messages import EpochLink
 from bft.transport.dial import ask_for_links
-from bft.wire.codec import encode
+from bft.wire.codec import DECODE_ERRORS, encode
 
 CHAIN_BYTES_MAX = 64 * 1024 * 1024
 ROUNDS_MAX = 4096
@@ -88,7 +88,7 @@ def load_links(file: Path) -> list[EpochLink]:
         if file.stat().st_size > CHAIN_BYTES_MAX:
             return []
         return _links.decode(file.read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *DECODE_ERRORS):
         return []
 
 

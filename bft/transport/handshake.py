@@ -37,7 +37,7 @@ from bft.errors import TransportError
 from bft.ids import U63, ClientId, DigestBytes, KeyBytes, Peer, ReplicaId, ReplicaIndex, SignatureBytes, peer_name
 from bft.messages import EpochLink, EpochProof, Message
 from bft.transport.channel import Channel
-from bft.wire.codec import encode
+from bft.wire.codec import DECODE_ERRORS, encode
 
 T = TypeVar("T")
 HELLO_DOMAIN = b"bft/1 hello\0"
@@ -303,5 +303,5 @@ def refuse(channel: Channel, reason: str) -> None:
 def _decoded(decoder: msgspec.msgpack.Decoder[T], frame: bytes, where: str) -> T:
     try:
         return decoder.decode(frame)
-    except msgspec.DecodeError as error:
+    except DECODE_ERRORS as error:
         raise TransportError(f"{where} does not follow the handshake: {error}") from error

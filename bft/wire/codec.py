@@ -34,6 +34,10 @@ _ready = msgspec.msgpack.Decoder(Ready)
 _reconfigure = msgspec.msgpack.Decoder(Reconfigure)
 
 
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError)
+"""What msgspec raises for bytes that somebody made up: not one of its own classes only."""
+
+
 class Malformed(Exception):
     """Bytes that are not the one encoding of an allowed value. Internal: admission turns it into a rejection."""
 
@@ -122,7 +126,7 @@ def open_manifest(body: bytes) -> Opened:
 def _strict(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
     try:
         value = decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise Malformed(str(error)) from error
     if encode(value) != data:
         raise Malformed("not the canonical encoding")
