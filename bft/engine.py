@@ -28,7 +28,7 @@ from bft.events import (
 )
 from bft.ids import Nanos, Peer
 from bft.messages import ManifestBody, Message, Packet
-from bft.ports import Node, StateMachine, Store
+from bft.ports import Inspectable, Node, StateMachine, Store
 from bft.state.executor import Executor
 from bft.wire.codec import decode_manifest
 
@@ -100,13 +100,13 @@ class Engine:
             return ()
         ours, theirs = decode_manifest(stored), decode_manifest(effect.manifest)
         lines = [*_pages("service", ours.service, theirs.service), *_pages("session", ours.sessions, theirs.sessions)]
-        explain = getattr(self._executor.machine, "explain", None)
-        if effect.pages and explain is not None and ours.service != theirs.service:
+        machine = self._executor.machine
+        if effect.pages and isinstance(machine, Inspectable) and ours.service != theirs.service:
             right = dict(zip(theirs.service, effect.pages, strict=True))
             wrong = [digest for digest in ours.service if digest not in right]
             right.update((page_digest(page), page) for page in self._store.read_pages(wrong))
             if all(digest in right for digest in ours.service):
-                lines += explain([right[digest] for digest in ours.service], effect.pages)
+                lines += machine.explain([right[digest] for digest in ours.service], effect.pages)
         return tuple(lines)
 
     def _may_ask(self, peer: Peer, now: Nanos) -> bool:

@@ -6,7 +6,7 @@ Each has a real implementation, a fake for the simulator, and one conformance su
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from bft.events import Effect, Input, Record, Recovered
 from bft.ids import Nanos, Peer
@@ -36,6 +36,15 @@ class Signer(Protocol):
 
     def sign(self, payload: bytes, /) -> bytes:
         """64-byte signature over the identity's domain prefix and `payload`."""
+        ...
+
+
+@runtime_checkable
+class BatchSigner(Signer, Protocol):
+    """A signer to which several payloads cost little more than one, since it must be waited for."""
+
+    def sign_many(self, payloads: Sequence[bytes], /) -> Sequence[bytes]:
+        """Signatures in the order of the payloads."""
         ...
 
 
@@ -138,6 +147,19 @@ class StateMachine(Protocol):
 
     def restore(self, pages: Sequence[bytes], /) -> None:
         """Replace the whole state by these pages, in the order that `checkpoint` gave."""
+        ...
+
+
+@runtime_checkable
+class Inspectable(StateMachine, Protocol):
+    """A state machine that people can look into: typed services are, those on bytes need not be."""
+
+    def observe(self) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
+        """What `checkpoint` would report, without any effect on what executes later."""
+        ...
+
+    def explain(self, ours: Sequence[bytes], theirs: Sequence[bytes], /) -> list[str]:
+        """Where two states differ, given as their pages in order: lines for people."""
         ...
 
 

@@ -30,7 +30,7 @@ from bft.core import (
     viewchange,
 )
 from bft.core.state import Signers
-from bft.epochs import Configuration
+from bft.epochs import Configuration, base_certificate
 from bft.events import (
     Deliver,
     Effect,
@@ -332,6 +332,7 @@ class Replica:
     def summary(self) -> dict[str, object]:
         """Where the replica stands, and the size of every table: for `status`, and for the bounded-state checker."""
         state = self._state
+        proof = state.stable or base_certificate(state.links)
         return {
             "replica": state.me,
             "epoch": state.epoch,
@@ -344,7 +345,7 @@ class Replica:
             "executed": state.executed,
             "stable": state.log.low,
             "chain": state.chain.hex(),
-            "state_digest": state.stable.digest.hex() if state.stable is not None else "",
+            "state_digest": proof.digest.hex() if proof is not None else "",
             "pending": len(state.pool),
             "slots": len(state.log.slots),
             "batches": state.log.batch_count,

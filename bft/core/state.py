@@ -6,7 +6,7 @@ The parts are modules of functions on this state: `ordering`, `execution`, `chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bft.config import MILLISECOND, Protocol
@@ -37,7 +37,7 @@ from bft.headers import Header, Pending
 from bft.ids import Nanos, Peer
 from bft.membership import Quorums
 from bft.messages import CheckpointCertificate, EpochLink, Packet, ReplicaMessage, Signed, ViewChange
-from bft.ports import KeyVerifier, Signer
+from bft.ports import BatchSigner, KeyVerifier, Signer
 from bft.wire.codec import Opened, encode
 
 Signers = Signer | Mapping[bytes, Signer]
@@ -120,14 +120,13 @@ class Divergence:
     """A checkpoint at which this replica's state is not the one that a strong quorum certified.
 
     Attributes:
-        ours, theirs: the two state digests.
+        ours: the digest of the own state.
         where: what differs, as lines for people; filled while the right state comes in.
         repaired: True once the certified state (or a later one) is installed.
     """
 
     seq: int
     ours: bytes
-    theirs: bytes
     where: tuple[str, ...] = ()
     repaired: bool = False
 
@@ -300,21 +299,21 @@ class State:
 
     def sign(self, message: ReplicaMessage) -> Signed:
         """Sign a message of ours; it must pass the validator that others hold it against."""
-        found = flaw(message, self.me, self.rules)
-        assert found is None, f"about to send a message that others must refuse ({found}): {message}"
-        payload = encode(message)
+        payload = self._checked(message)
         return Signed(self.me, payload, self.signer.sign(payload))
 
     def sign_all(self, messages: Sequence[ReplicaMessage]) -> tuple[Signed, ...]:
-        """Sign several messages; in one go where the signer can, since asking an agent costs a wait each."""
-        many: Callable[[Sequence[bytes]], Sequence[bytes]] | None = getattr(self.signer, "sign_many", None)
-        if many is None or not messages:
+        """Sign several messages; in one go where that spares waiting."""
+        if not isinstance(self.signer, BatchSigner) or not messages:
             return tuple(map(self.sign, messages))
-        for message in messages:
-            found = flaw(message, self.me, self.rules)
-            assert found is None, f"about to send a message that others must refuse ({found}): {message}"
-        payloads = list(map(encode, messages))
-        return tuple(Signed(self.me, payload, made) for payload, made in zip(payloads, many(payloads), strict=True))
+        payloads = list(map(self._checked, messages))
+        signatures = self.signer.sign_many(payloads)
+        return tuple(Signed(self.me, payload, made) for payload, made in zip(payloads, signatures, strict=True))
+
+    def _checked(self, message: ReplicaMessage) -> bytes:
+        found = flaw(message, self.me, self.rules)
+        assert found is None, f"about to send a message that others must refuse ({found}): {message}"
+        return encode(message)
 
     def persist(self, record: Record) -> None:
         """Nothing emitted after this leaves the machine before `record` is durable."""

@@ -76,7 +76,7 @@ def repair(state: State, ours: bytes, certificate: CheckpointCertificate) -> Non
     if not state.serves and state.fetching is not None and certificate.seq <= state.fetching.certificate.seq:
         return
     state.divergences += state.serves
-    state.divergence = Divergence(certificate.seq, ours, certificate.digest)
+    state.divergence = Divergence(certificate.seq, ours)
     state.progress("diverged", certificate.seq, f"own state {ours.hex()[:8]}, certified {certificate.digest.hex()[:8]}")
     begin(state, certificate)
 

@@ -33,7 +33,7 @@ from bft.determinism.frames import (
 )
 from bft.determinism.surroundings import Surroundings, enter
 from bft.digests import page_digest
-from bft.ports import StateMachine
+from bft.ports import Inspectable, StateMachine
 from bft.state.context import Context
 
 TRACE_LINES = 6
@@ -52,7 +52,7 @@ class Worker:
         self._pages: dict[bytes, bytes] = {}
         self._history: list[tuple[bytes, ...]] = []
         self._unreported: dict[bytes, None] = {}
-        self._observe = getattr(machine, "observe", machine.checkpoint)
+        self._observe = machine.observe if isinstance(machine, Inspectable) else machine.checkpoint
         self._digests = self._look()
 
     def answer(self, request: Request) -> Answer:
