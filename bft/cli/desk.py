@@ -23,7 +23,7 @@ from bft.cli.change import (
     wait_ready,
 )
 from bft.cli.connection import Target
-from bft.cli.layout import CLUSTER_FILE, replica_folder
+from bft.cli.layout import CLUSTER_FILE, key_path, replica_folder
 from bft.cli.probe import Account, probe, probe_identity
 from bft.cli.processes import ReplicaProcess
 from bft.cli.terminal import (
@@ -225,12 +225,15 @@ def local_member(cluster: Cluster, config: Path) -> Member:
     """A replica that lives here, as a member with the key that it shows now.
 
     Raises:
-        ConfigError: its files do not say where it listens.
+        ConfigError: its files do not say where it listens, or with which key.
         KeyFileError: its key cannot be used.
     """
     local = load_local(config)
-    key = load_key(Path(local.key), passphrase_from_environment()).public
     entry = genesis(cluster).member(local.id)
+    if local.signer and entry is not None:
+        key = entry.key  # an agent holds no other: it refuses a key that the cluster file does not list
+    else:
+        key = load_key(key_path(local), passphrase_from_environment()).public
     if local.port:
         return Member(local.id, key, local.host, local.port)
     if entry is None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bft.cli.folders import make_folder
-from bft.config import Cluster, Durability, load_cluster, load_local
+from bft.config import Cluster, Durability, Local, load_cluster, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.errors import ConfigError
 from bft.runtime.own_keys import RETIRED, beside
@@ -114,9 +114,26 @@ def replica_configs(folder: Path) -> list[Path]:
 
 
 def has_left(config: Path) -> bool:
-    """True if the replica was removed from its cluster, and has erased its key."""
-    key = Path(load_local(config).key)
+    """True if the replica was removed from its cluster and has erased its key; no agent ever does that."""
+    local = load_local(config)
+    if local.signer:
+        return False
+    key = Path(local.key)
     return beside(key, RETIRED).exists() and not key.exists()
+
+
+def key_path(local: Local) -> Path:
+    """A replica's key file, for whoever makes, reads or replaces it.
+
+    Raises:
+        ConfigError: there is none here.
+    """
+    if local.signer:
+        raise ConfigError(
+            f"the key is held by an agent: replica {local.id} has signer = {_text(local.signer)}, and this needs its"
+            f" key file (key in replica.toml, with the replica and the agent stopped)"
+        )
+    return Path(local.key)
 
 
 def add_replica(folder: Path, replica: int, address: tuple[str, int], durability: Durability) -> Path:

@@ -10,7 +10,7 @@ import msgspec
 
 from bft.cli.change import Approvals, Change, load_approvals, require_sound
 from bft.cli.desk import Desk, change_of, discover, local_member, with_desk
-from bft.cli.layout import add_replica, replica_configs
+from bft.cli.layout import add_replica, key_path, replica_configs
 from bft.cli.processes import ReplicaProcess
 from bft.cli.terminal import (
     cluster_option,
@@ -280,7 +280,7 @@ def _make_newcomers(
     for index in range(count):
         replica = before.next_id + index
         config = add_replica(desk.folder, replica, (host, first + index), durability)
-        key = Path(load_local(config).key)
+        key = key_path(load_local(config))
         pair = load_key(key, passphrase_from_environment())
         save_voucher(beside(key, VOUCHER), vouch(desk.cluster.id, replica, pair.public, admin))
         save_links(chain_file(key, desk.cluster), chain.links)

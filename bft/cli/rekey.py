@@ -17,7 +17,7 @@ import msgspec
 
 from bft.cli.change import Approvals, Change
 from bft.cli.desk import Desk, change_of, members_accounts, standing, with_desk
-from bft.cli.layout import replica_configs
+from bft.cli.layout import key_path, replica_configs
 from bft.cli.processes import ReplicaProcess
 from bft.cli.terminal import example, passphrase_from_environment, print_json
 from bft.config import load_local
@@ -61,9 +61,9 @@ def rotate(desk: Desk, config: Path) -> None:
 def _rotation(desk: Desk, config: Path) -> tuple[Approvals, dict[int, bytes], dict[str, object]]:
     """The signed change, the key that the replica shows until then, and what to tell a script."""
     local = load_local(config)
+    key = key_path(local)
     before = desk.known().configuration
     member = _require_member(before, local.id)
-    key = Path(local.key)
     present = load_key(key, passphrase_from_environment())
     if present.public != member.key:
         raise ConfigError(
@@ -127,10 +127,10 @@ def rejoin(desk: Desk, config: Path) -> None:
 def _prepare_return(desk: Desk, config: Path) -> dict[str, object]:
     """New key, empty store, running process."""
     local = load_local(config)
+    key, data = key_path(local), Path(local.data)
     chain = desk.known()
     member = _require_member(chain.configuration, local.id)
     process = ReplicaProcess(config)
-    key, data = Path(local.key), Path(local.data)
     aside: Path | None = None
     if _is_fresh(key, member):
         desk.say(f"r{local.id}: goes on with the return that was begun")
@@ -198,7 +198,7 @@ def _return_of(desk: Desk, config: Path) -> Approvals:
     local = load_local(config)
     before = desk.known().configuration
     member = _require_member(before, local.id)
-    pair = load_key(Path(local.key), passphrase_from_environment())
+    pair = load_key(key_path(local), passphrase_from_environment())
     approvals = Approvals(_rekeyed(before, member, pair))
     for admin in desk.admins():
         approvals.sign(desk.cluster, admin)
@@ -236,9 +236,9 @@ def recover(desk: Desk, every_s: int | None, only: tuple[int, ...], settle_s: fl
         raise ConfigError("recovery changes the membership once per replica: signatures cannot be made beforehand")
     while True:
         done = []
-        for config in replica_configs(desk.folder):
+        for config in _members_here(desk, only):
             local = load_local(config)
-            if (only and local.id not in only) or desk.known().configuration.member(local.id) is None:
+            if desk.known().configuration.member(local.id) is None:
                 continue
             _require_healthy(desk)
             done.append({"replica": local.id, **_recover_one(desk, config)})
@@ -251,6 +251,22 @@ def recover(desk: Desk, every_s: int | None, only: tuple[int, ...], settle_s: fl
         if every_s is None:
             return
         time.sleep(every_s)
+
+
+def _members_here(desk: Desk, only: tuple[int, ...]) -> list[Path]:
+    """Configurations of the members in this folder, or of these of them.
+
+    Raises:
+        ConfigError: one of them cannot be given a new key, which is said before any of them is touched.
+    """
+    before = desk.known().configuration
+    found = []
+    for config in replica_configs(desk.folder):
+        local = load_local(config)
+        if before.member(local.id) is not None and (not only or local.id in only):
+            key_path(local)
+            found.append(config)
+    return found
 
 
 def _recover_one(desk: Desk, config: Path) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -56,9 +57,9 @@ class AgentProcess:
 
 
 @contextmanager
-def held_by_an_agent(folder: Path) -> Iterator[tuple[Rig, AgentProcess]]:
+def held_by_an_agent(folder: Path, *, admins: int = 0) -> Iterator[tuple[Rig, AgentProcess]]:
     """A cluster of which one replica has its key in an agent, and no key file that it could read."""
-    with make_rig(folder) as rig:
+    with make_rig(folder, admins=admins) as rig:
         agent = AgentProcess(rig, HELD)
         config = rig.processes[HELD].config
         text = re.sub(r'^key = ".*"$', 'signer = "unix:signer.sock"', config.read_text(), flags=re.MULTILINE)
@@ -159,6 +160,27 @@ async def test_rolled_back_store_is_refused_by_the_agent(tmp_path: Path) -> None
             await service.put("after", "1")
         report = bft("keys", "agent", "--report", "--socket", str(agent.socket))
         assert '"refused-rolled-back": 1' in report.out, report.out + report.err
+
+
+async def test_commands_for_a_cluster_find_a_replica_behind_an_agent(tmp_path: Path) -> None:
+    """It starts, is shown, bears changes of others, and stops; what would replace its key says that it cannot."""
+    with held_by_an_agent(tmp_path / "cluster", admins=1) as (rig, _):
+        up = await rig.change("cluster", "up", "--json")
+        assert [(row["replica"], row["failure"]) for row in json.loads(up.out)] == [(r, None) for r in range(4)]
+        pid = rig.processes[HELD].pid()
+        status = rig.bft("cluster", "status", "--json")
+        assert status.code == 0, status
+        assert [row["answers"] for row in json.loads(status.out)["replicas"]] == [True] * 4
+        config, folder = str(rig.config(HELD)), str(rig.folder)
+        for arguments in (("keys", "rotate", config), ("replica", "rejoin", config), ("cluster", "recover")):
+            refused = bft(*arguments, "--dir", folder)
+            assert (refused.code, "the key is held by an agent" in refused.err) == (2, True), refused
+        assert rig.processes[HELD].pid() == pid is not None, "nothing was touched"
+        await rig.change("cluster", "add", "--durability", "process")
+        replaced = await rig.change("cluster", "replace", str(HELD), "--durability", "process", "--json")
+        assert (json.loads(replaced.out)["removed"], json.loads(replaced.out)["added"]) == ([HELD], [5])
+        down = await rig.change("cluster", "down", "--json")
+        assert {row["replica"] for row in json.loads(down.out)} == {0, 1, 2, 3, 4, 5}
 
 
 def test_agent_and_configuration_say_what_is_wrong(tmp_path: Path) -> None:
