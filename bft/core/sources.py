@@ -89,7 +89,7 @@ class Sources:
         return all(source.left for source in self.by_replica.values())
 
     @property
-    def open(self) -> int:
+    def open_pages(self) -> int:
         """Pages asked for and not here yet."""
         return sum(len(source.open) for source in self.by_replica.values())
 
@@ -115,7 +115,7 @@ class Sources:
                 if not source.open:
                     source.batch = min(2 * source.batch, PAGES_PER_REQUEST)
 
-    def late(self, now: Nanos, patience: Nanos) -> list[int]:
+    def overdue(self, now: Nanos, patience: Nanos) -> list[int]:
         """Give up on pages that take too long; returns those who have let it come to that once too often.
 
         Who has sent something since it was asked is busy, not late: an answer has a bounded size.

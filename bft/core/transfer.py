@@ -110,12 +110,13 @@ def ask(state: State) -> None:
             certificate = fetching.certificate
             state.send(sources.next(), FetchManifest(certificate.seq, certificate.digest))
         return
-    for replica in sources.late(state.now, sources.patience(2 * state.status_interval_ns)):
+    for replica in sources.overdue(state.now, sources.patience(2 * state.status_interval_ns)):
         _leave(state, fetching, replica, "slow" if sources.by_replica[replica].pages else "silent")
     if state.now < fetching.paid_until:
         return
     room = _room(state, fetching)
-    wanted = [digest for digest in islice(fetching.missing, room + sources.open) if not sources.is_open(digest)][:room]
+    wanted = [digest for digest in islice(fetching.missing, room + sources.open_pages) if not sources.is_open(digest)]
+    wanted = wanted[:room]
     while wanted:
         ready = sources.next_for_pages()
         if ready is None:
@@ -132,7 +133,7 @@ def _room(state: State, fetching: Fetching) -> int:
     if state.transfer_rate:
         page = fetching.size // fetching.fetched if fetching.fetched else PAGE_BYTES_GUESS
         room = min(room, max(1, state.transfer_rate // LOOKS_PER_SECOND // max(1, page)))
-    return max(0, room - fetching.sources.open)
+    return max(0, room - fetching.sources.open_pages)
 
 
 def _leave(state: State, fetching: Fetching, replica: int, reason: str) -> None:

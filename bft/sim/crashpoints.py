@@ -9,7 +9,7 @@ ones, and of pairs of stops (the second while it recovers from the first), a sam
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from random import Random
 from typing import Literal
 
@@ -17,7 +17,7 @@ import msgspec
 
 from bft.errors import ConfigError
 from bft.membership import Quorums
-from bft.sim.scenario import CrashPoint, Fault, Network, Rule, Scenario, Workload
+from bft.sim.scenario import QUICK, CrashPoint, Fault, Network, Rule, Scenario, Workload
 from bft.sim.service import Registers
 from bft.sim.world import World
 
@@ -38,12 +38,21 @@ HONEST_BUT_FAULTY = "silent() & during(view=9999)"
 """A strategy that never does anything: the replica counts as one of the f faulty ones, for what it will forget."""
 SECOND_AFTER = 24
 """The second stop of a pair comes within so many boundaries of the first: while the replica still recovers."""
-QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_interval_ms": 20}
-TINY = {**QUICK, "checkpoint_interval": 4, "window": 8, "pipeline": 2}
+TINY = {**QUICK, "status_interval_ms": 20, "checkpoint_interval": 4, "window": 8, "pipeline": 2}
 DOWN_MS_SHORT = 5
 DOWN_MS = {"decided-once": 250}
 """How long a replica stays away; elsewhere it is too short for the others to leave the view."""
-CALM = Network(delay_us=(100, 900))
+
+small = partial(
+    Scenario,
+    seed=1,
+    network=Network(delay_us=(100, 900)),
+    gst_ms=0,
+    patience_ms=20_000,
+    protocol=TINY,
+    one_by_one=True,
+)
+"""What the families have in common."""
 
 
 def families() -> dict[str, Scenario]:
@@ -51,19 +60,19 @@ def families() -> dict[str, Scenario]:
     few = Workload(clients=1, operations=9, outstanding=2, keys=2, query_permille=100)
     return {
         # Orders, checkpoints and garbage collection: the normal case with every kind of record.
-        "ordering": _family(Workload(clients=2, operations=12, outstanding=2, keys=2, query_permille=100)),
+        "ordering": small(workload=Workload(clients=2, operations=12, outstanding=2, keys=2, query_permille=100)),
         # The primary goes silent in the middle: VIEW-CHANGEs, a NEW-VIEW, slots proposed again.
-        "view-change": _family(few, corrupted={"0": "silent_after(3)"}),
+        "view-change": small(workload=few, corrupted={"0": "silent_after(3)"}),
         # Two view changes in a row: the second primary is mute, so what was chosen once must be chosen again.
-        "two-views": _family(
-            Workload(clients=1, operations=5, outstanding=1, keys=1, query_permille=0),
+        "two-views": small(
+            workload=Workload(clients=1, operations=5, outstanding=1, keys=1, query_permille=0),
             rules=(Rule(kinds=("Commit", "CommitCertificate"), view=0), Rule(kinds=("NewView",), view=1)),
             gst_ms=450,
         ),
         # A slot is decided at r0 alone; beside it r1 alone could tell of it, for r3 hides what it prepared, and the
         # first new view fails. Whatever r1 forgets is lost.
-        "decided-once": _family(
-            Workload(clients=1, operations=3, outstanding=1, keys=1, query_permille=0),
+        "decided-once": small(
+            workload=Workload(clients=1, operations=3, outstanding=1, keys=1, query_permille=0),
             corrupted={"3": "support() & hide_prepared()"},
             rules=(
                 Rule(kinds=("Prepare",), view=0, targets=(2,)),
@@ -74,22 +83,22 @@ def families() -> dict[str, Scenario]:
             gst_ms=900,
         ),
         # The primary's proposals come when everybody has left its view: a vote for them would be a step back.
-        "late-primary": _family(
-            Workload(clients=2, operations=5, outstanding=3, keys=2, query_permille=0),
+        "late-primary": small(
+            workload=Workload(clients=2, operations=5, outstanding=3, keys=2, query_permille=0),
             corrupted={"0": "slow(60, 400)"},
             rules=(Rule(kinds=("NewView",), view=1),),
             gst_ms=700,
             protocol={**TINY, "pipeline": 4, "batch_operations_max": 1},
         ),
         # A liar proposes two values and repeats itself: whoever forgets its vote gives the other one too.
-        "equivocation": _family(
-            few,
+        "equivocation": small(
+            workload=few,
             corrupted={"0": "propose_twice((1,), (2, 3)) & repeat(8, 12) & support()"},
             network=Network(delay_us=(100, 4000)),
         ),
         # A replica is cut off for more than a window and fetches the state, while others stop.
-        "transfer": _family(
-            Workload(clients=1, operations=30, outstanding=2, keys=3, query_permille=0),
+        "transfer": small(
+            workload=Workload(clients=1, operations=30, outstanding=2, keys=3, query_permille=0),
             faults=(
                 Fault(at_ms=8, kind="partition", groups=((2,), (0, 1, 3))),
                 Fault(at_ms=90, kind="heal"),
@@ -97,40 +106,14 @@ def families() -> dict[str, Scenario]:
             gst_ms=95,
         ),
         # Seven replicas, two of which lie: for sampling.
-        "seven": _family(
-            few,
+        "seven": small(
+            workload=few,
             n=7,
             corrupted={"0": "silent_after(4)", "1": "hide_prepared() & support()"},
         ),
         # Seven replicas that tell the truth: two of them lose their disks.
-        "seven-honest": _family(few, n=7),
+        "seven-honest": small(workload=few, n=7),
     }
-
-
-def _family(
-    workload: Workload,
-    *,
-    n: int = 4,
-    corrupted: dict[str, str] | None = None,
-    rules: tuple[Rule, ...] = (),
-    faults: tuple[Fault, ...] = (),
-    gst_ms: int = 0,
-    network: Network = CALM,
-    protocol: dict[str, int] = TINY,
-) -> Scenario:
-    return Scenario(
-        seed=1,
-        n=n,
-        network=network,
-        rules=rules,
-        corrupted=corrupted or {},
-        faults=faults,
-        gst_ms=gst_ms,
-        patience_ms=20_000,
-        workload=workload,
-        protocol=protocol,
-        one_by_one=True,
-    )
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, order=True):

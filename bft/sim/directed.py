@@ -6,17 +6,20 @@ family of the catalogue runs in every campaign.
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from bft.adversary.clients import HOSTILE
 from bft.sim import changes
-from bft.sim.scenario import Fault, Network, Rule, Scenario, Workload
+from bft.sim.scenario import CALM, QUICK, Fault, Network, Rule, Scenario, Workload, pause, power_loss
 
-QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_interval_ms": 30}
-CALM = Network(delay_us=(100, 500))
 SMALL = Workload(clients=2, operations=12, outstanding=3, keys=2)
 LONG = Workload(clients=2, operations=60, outstanding=2, keys=3)
 COMMITS = ("Commit", "CommitCertificate")
+
+fixed = partial(Scenario, seed=1, network=CALM, gst_ms=400, workload=SMALL, protocol=QUICK)
+"""What these schedules have in common."""
 
 PRIMARY = {
     "P01": "equivocate() & support()",
@@ -112,22 +115,23 @@ def catalogue() -> dict[str, Scenario]:
     """All of them, by name."""
     found: dict[str, Scenario] = {}
     for name, crime in PRIMARY.items():
-        found[name] = _scenario({"0": crime}, workload=LONG if name == "P15c" else SMALL)
+        found[name] = fixed(corrupted={"0": crime}, workload=LONG if name == "P15c" else SMALL)
     for name, crime in SECOND_PRIMARY.items():
         lie = f"{crime} & contradict_new_view() & support()"
-        found[name] = _scenario({"1": lie}, *_pause(0, 40, 700), gst_ms=900, rules=_decided_at_two())
+        found[name] = fixed(corrupted={"1": lie}, faults=pause(0, 40, 700), gst_ms=900, rules=_decided_at_two())
     for name, crime in BACKUP.items():
         rules = (Rule(kinds=("NewView",), view=1),) if name.startswith("B08") else ()
-        found[name] = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG, rules=rules)
+        found[name] = fixed(corrupted={"3": crime}, faults=pause(0, 40, 500), gst_ms=700, workload=LONG, rules=rules)
     for name, crime in SIGNED.items():
-        unsigned = _scenario({"3": crime}, *_pause(0, 40, 500), gst_ms=700, workload=LONG)
-        found[name] = msgspec.structs.replace(unsigned, signed_replies=True)
+        found[name] = fixed(
+            corrupted={"3": crime}, faults=pause(0, 40, 500), gst_ms=700, workload=LONG, signed_replies=True
+        )
     for name, crime in TRANSFER.items():
         found[name] = _lagging(2, {"3": crime})
         found[f"{name}-asked-first"] = _lagging(2, {"0": crime})
     found["B13-asked-for-pages"] = _lagging(2, {"1": "bad_pages()"})
     for name in HOSTILE:
-        found[f"C-{name}"] = _scenario({}, hostile_clients={"mallory": name})
+        found[f"C-{name}"] = fixed(hostile_clients={"mallory": name})
     found.update(_overload())
     hunts = _hunts()
     found.update(hunts)
@@ -138,45 +142,6 @@ def catalogue() -> dict[str, Scenario]:
     found.update(changes.directed())
     found.update(_performance())
     return found
-
-
-def _scenario(
-    corrupted: dict[str, str],
-    *faults: Fault,
-    gst_ms: int = 400,
-    rules: tuple[Rule, ...] = (),
-    hostile_clients: dict[str, str] | None = None,
-    workload: Workload = SMALL,
-    n: int = 4,
-    protocol: dict[str, int] = QUICK,
-    network: Network = CALM,
-) -> Scenario:
-    return Scenario(
-        seed=1,
-        n=n,
-        network=network,
-        rules=rules,
-        corrupted=corrupted,
-        hostile_clients=hostile_clients or {},
-        faults=tuple(sorted(faults, key=lambda fault: fault.at_ms)),
-        gst_ms=gst_ms,
-        workload=workload,
-        protocol=protocol,
-    )
-
-
-def _pause(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
-    return (
-        Fault(at_ms=from_ms, kind="crash", replica=replica),
-        Fault(at_ms=until_ms, kind="restart", replica=replica),
-    )
-
-
-def _power_loss(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
-    return (
-        Fault(at_ms=from_ms, kind="power-loss", replica=replica),
-        Fault(at_ms=until_ms, kind="restart", replica=replica),
-    )
 
 
 def _decided_at_two() -> tuple[Rule, ...]:
@@ -192,10 +157,9 @@ def _lagging(replica: int, corrupted: dict[str, str]) -> Scenario:
     others = tuple(other for other in range(4) if other != replica)
     cut = Fault(at_ms=10, kind="partition", groups=((replica,), others))
     workload = Workload(clients=2, operations=200, outstanding=2, keys=3)
-    return _scenario(
-        corrupted,
-        cut,
-        Fault(at_ms=300, kind="heal"),
+    return fixed(
+        corrupted=corrupted,
+        faults=(cut, Fault(at_ms=300, kind="heal")),
         gst_ms=310,
         workload=workload,
         hostile_clients={"mallory": "never_acknowledge"},
@@ -207,29 +171,30 @@ def _overload() -> dict[str, Scenario]:
     # Patience of some dozens of slots, as in life: a client's fair share may be one slot of several.
     wide = {**QUICK, "session_window": 4096, "request_timeout_ms": 200}
     found = {
-        f"C06-{name}-at-full-speed": _scenario(
-            {}, hostile_clients={"mallory": name}, gst_ms=0, workload=LONG, protocol=wide
-        )
+        f"C06-{name}-at-full-speed": fixed(hostile_clients={"mallory": name}, gst_ms=0, workload=LONG, protocol=wide)
         for name in ("torrent", "reuse_numbers", "never_reads", "garbage_signatures", "two_faces")
     }
-    found["C06-two-torrents"] = _scenario(
-        {}, hostile_clients={"mallory": "torrent", "trudy": "torrent"}, gst_ms=0, workload=LONG, protocol=wide
+    found["C06-two-torrents"] = fixed(
+        hostile_clients={"mallory": "torrent", "trudy": "torrent"}, gst_ms=0, workload=LONG, protocol=wide
     )
     # Backups that measure the primary as strictly as they may: what a flood waits for is none of its doing.
     strict = {**wide, "slow_floor_ms": 40, "fair_slack_ms": 30, "skips_max": 8, "witness_interval_ms": 10}
-    found["C06-torrent-measured"] = _scenario(
-        {}, hostile_clients={"mallory": "torrent"}, gst_ms=0, workload=LONG, protocol=strict
+    found["C06-torrent-measured"] = fixed(
+        hostile_clients={"mallory": "torrent"}, gst_ms=0, workload=LONG, protocol=strict
     )
     # Ever new keys fill the session table with sessions from the future; correct clients come one after the other.
-    found["C11-future-sessions"] = _scenario(
-        {},
+    found["C11-future-sessions"] = fixed(
         hostile_clients={"mallory": "future_sessions"},
         gst_ms=0,
         workload=Workload(clients=6, operations=8, outstanding=2, keys=2, stagger_ms=100),
     )
     # A liar adds its refusals to what correct replicas say.
-    found["C06-torrent-and-refusals"] = _scenario(
-        {"3": "refuse_clients()"}, hostile_clients={"mallory": "torrent"}, gst_ms=0, workload=LONG, protocol=wide
+    found["C06-torrent-and-refusals"] = fixed(
+        corrupted={"3": "refuse_clients()"},
+        hostile_clients={"mallory": "torrent"},
+        gst_ms=0,
+        workload=LONG,
+        protocol=wide,
     )
     return found
 
@@ -240,15 +205,15 @@ def _hunts() -> dict[str, Scenario]:
     lose_commits = Rule(kinds=COMMITS, view=0, targets=(0, 2, 3))
     found = {
         # A executes at replica 1 only; view 1 carries it but prepares nowhere; view 2 must still know it.
-        "X01-two-view-changes": _scenario(
-            {"3": "support() & hide_prepared()"},
+        "X01-two-view-changes": fixed(
+            corrupted={"3": "support() & hide_prepared()"},
             gst_ms=900,
             workload=one,
             rules=(lose_commits, Rule(kinds=("Prepare", *COMMITS), view=1)),
         ),
         # A certificate of view 0 that only the liar holds meets one of view 1.
-        "B09-old-certificate": _scenario(
-            {"0": "(hide_prepared() & during(view=1)) & (old_certificate() & during(view=2))"},
+        "B09-old-certificate": fixed(
+            corrupted={"0": "(hide_prepared() & during(view=1)) & (old_certificate() & during(view=2))"},
             gst_ms=900,
             workload=one,
             rules=(
@@ -259,8 +224,7 @@ def _hunts() -> dict[str, Scenario]:
         ),
         # Nobody lies: replica 0 alone prepares slot 1 in view 0; view 1 begins without it, and decides the slot
         # otherwise; view 2 begins with both certificates, the older one first.
-        "X04-two-certificates": _scenario(
-            {},
+        "X04-two-certificates": fixed(
             gst_ms=900,
             workload=one,
             rules=(
@@ -272,8 +236,8 @@ def _hunts() -> dict[str, Scenario]:
             ),
         ),
         # Prepared at replica 1 alone, which a lying COMMIT could decide; view 2 begins without it.
-        "B03-one-commit": _scenario(
-            {"3": "support() & hide_prepared()"},
+        "B03-one-commit": fixed(
+            corrupted={"3": "support() & hide_prepared()"},
             gst_ms=900,
             workload=one,
             rules=(
@@ -284,8 +248,8 @@ def _hunts() -> dict[str, Scenario]:
             ),
         ),
         # Decided at replica 2 alone; the new primary has its own VIEW-CHANGE and the liar's, and must wait for a third.
-        "P22-one-short": _scenario(
-            {"3": "support() & hide_prepared()"},
+        "P22-one-short": fixed(
+            corrupted={"3": "support() & hide_prepared()"},
             gst_ms=900,
             workload=one,
             rules=(
@@ -295,73 +259,71 @@ def _hunts() -> dict[str, Scenario]:
             ),
         ),
         # What was proposed is lost with its view: the next primary must propose it again.
-        "N01-prepares-lost": _scenario(
-            {},
+        "N01-prepares-lost": fixed(
             gst_ms=600,
             rules=(Rule(kinds=("Prepare",), view=0), Rule(kinds=("PrePrepare",), view=0, late_ms=60)),
         ),
         # A proof comes without its batch, and the first request for it is lost.
-        "N01-fetch-lost": _scenario(
-            {},
+        "N01-fetch-lost": fixed(
             gst_ms=300,
             workload=Workload(clients=1, operations=4, outstanding=1, keys=1, query_permille=0),
             rules=(Rule(kinds=("PrePrepare",), targets=(3,)), Rule(kinds=("FetchBatch",))),
         ),
         # A replica that has left the view restarts; the old primary's proposals arrive only then.
-        "D15-restart-while-changing": _scenario(
-            {"0": "slow_primary(250)"},
-            *_pause(2, 180, 190),
+        "D15-restart-while-changing": fixed(
+            corrupted={"0": "slow_primary(250)"},
+            faults=pause(2, 180, 190),
             gst_ms=600,
             rules=(Rule(kinds=("NewView",), view=1), Rule(kinds=("ViewChange",), view=1, targets=(2,))),
         ),
         # The primary's PREPARE would make each group's value prepared.
-        "P19-split": _scenario({"0": "split((2,), (1, 3)) & primary_prepares() & support()"}),
+        "P19-split": fixed(corrupted={"0": "split((2,), (1, 3)) & primary_prepares() & support()"}),
         # The busy client must not hide the starved one's wait; without the monitor, which would find it out as well.
-        "P07-busy-and-starved": msgspec.structs.replace(
-            _scenario(
-                {"0": "censor()"},
-                gst_ms=0,
-                protocol={**QUICK, "slow_floor_ms": 0},
-                network=Network(delay_us=(5000, 8000)),
-                workload=Workload(clients=2, operations=100, outstanding=1, keys=2, query_permille=0),
-            ),
+        "P07-busy-and-starved": fixed(
+            corrupted={"0": "censor()"},
+            gst_ms=0,
+            protocol={**QUICK, "slow_floor_ms": 0},
+            network=Network(delay_us=(5000, 8000)),
+            workload=Workload(clients=2, operations=100, outstanding=1, keys=2, query_permille=0),
             patience_ms=4200,
         ),
         # One signer counted often, under a value that the primary showed to a few: needs two liars.
-        "B08-repeated-7": _scenario(
-            {"0": 'split((1, 2, 3), (4, 5)) & support() & forged_certificate("repeated")', "6": "support()"},
+        "B08-repeated-7": fixed(
+            corrupted={"0": 'split((1, 2, 3), (4, 5)) & support() & forged_certificate("repeated")', "6": "support()"},
             n=7,
             gst_ms=700,
             workload=one,
             rules=(Rule(kinds=COMMITS, view=0, targets=(0, 2, 3, 4, 5, 6)),),
         ),
-        "X03-hoarded-certificate": _scenario(
-            {"3": "hoard_certificate() & during(view=2)"},
+        "X03-hoarded-certificate": fixed(
+            corrupted={"3": "hoard_certificate() & during(view=2)"},
             gst_ms=900,
             workload=one,
             rules=(Rule(kinds=("Prepare",), view=0, targets=(0, 1, 2)), Rule(kinds=COMMITS, view=1, targets=(0, 2, 3))),
         ),
         # Slot 1 prepares nowhere, slot 2 everywhere: view 1 must fill the gap with null.
-        "P14-gap": _scenario(
-            {},
+        "P14-gap": fixed(
             gst_ms=600,
             workload=Workload(clients=2, operations=6, outstanding=2, keys=1),
             rules=(Rule(kinds=("PrePrepare", "Prepare"), view=0, seqs=(1, 1)), Rule(kinds=COMMITS, view=0)),
         ),
         # Every replica's VIEW-CHANGE is lost once, at first.
-        "N01-view-changes-lost": _scenario(
-            {"0": "silent()"},
+        "N01-view-changes-lost": fixed(
+            corrupted={"0": "silent()"},
             gst_ms=190,
             rules=(Rule(kinds=("ViewChange",)),),
         ),
     }
     for n, primaries in ((4, 1), (7, 2)):
         # The first primaries say nothing: requests must wait for the first that works, and be spread again to it.
-        found[f"P03-silent-primaries-{n}"] = _scenario({str(index): "silent()" for index in range(primaries)}, n=n)
+        found[f"P03-silent-primaries-{n}"] = fixed(
+            corrupted={str(index): "silent()" for index in range(primaries)}, n=n
+        )
         # Equivocation with the missing votes on both sides.
         split = "split((2, 3), (1,)) & support()" if n == 4 else "split((2, 3, 4), (5, 6)) & support()"
-        found[f"X02-supported-split-{n}"] = _scenario(
-            {str(index): split if not index else "support() & hide_prepared()" for index in range(primaries)}, n=n
+        found[f"X02-supported-split-{n}"] = fixed(
+            corrupted={str(index): split if not index else "support() & hide_prepared()" for index in range(primaries)},
+            n=n,
         )
     return found
 
@@ -380,9 +342,10 @@ def _performance() -> dict[str, Scenario]:
         ("X05-unfair", 'suspect_storm("unfair-primary") & depose()', 1, 150, 12_000),
     ):
         liar = "3" if "suspect" in crime else "0"
-        scenario = _scenario(
-            {liar: crime},
+        found[name] = fixed(
+            corrupted={liar: crime},
             gst_ms=0,
+            patience_ms=patience_ms,
             workload=Workload(clients=clients, operations=operations, outstanding=1, keys=3, query_permille=0),
             protocol={
                 "witness_interval_ms": 10,
@@ -392,54 +355,49 @@ def _performance() -> dict[str, Scenario]:
                 "batch_operations_max": 32,
             },
         )
-        found[name] = msgspec.structs.replace(scenario, patience_ms=patience_ms)
     return found
 
 
 def _environment() -> dict[str, Scenario]:
     """Crashes, slow networks, lagging replicas: no liar needed."""
     everybody = tuple(range(4))
-    found = {f"D01-crash-{at_ms}": _scenario({}, *_pause(0, at_ms, at_ms + 150)) for at_ms in (5, 15, 30, 60)}
+    found = {f"D01-crash-{at_ms}": fixed(faults=pause(0, at_ms, at_ms + 150)) for at_ms in (5, 15, 30, 60)}
     for at_ms in (8, 20, 45):
         stop = [Fault(at_ms=at_ms, kind="power-loss", replica=replica) for replica in everybody]
         back = [Fault(at_ms=at_ms + 40, kind="restart", replica=replica) for replica in everybody]
-        found[f"D03-power-loss-{at_ms}"] = _scenario({}, *stop, *back)
+        found[f"D03-power-loss-{at_ms}"] = fixed(faults=(*stop, *back))
     # A power loss after the vote, with a primary that then proposes something else.
-    found["D02-vote-again"] = _scenario(
-        {"0": "propose_twice((1,), (2, 3)) & repeat(8, 12)"},
-        *(fault for at_ms in range(12, 100, 20) for fault in _power_loss(1, at_ms, at_ms + 3)),
+    found["D02-vote-again"] = fixed(
+        corrupted={"0": "propose_twice((1,), (2, 3)) & repeat(8, 12)"},
+        faults=tuple(fault for at_ms in range(12, 100, 20) for fault in power_loss(1, at_ms, at_ms + 3)),
         network=Network(delay_us=(100, 6000)),
         rules=(Rule(kinds=("Prepare", *COMMITS), view=0),),
     )
-    found["D02-vote-then-other"] = _scenario(
-        {"0": "propose_twice((2, 3), (1,)) & support()"},
-        *(
-            Fault(at_ms=at_ms + shift, kind=kind, replica=1 + at_ms % 3)  # type: ignore[arg-type]
-            for at_ms in range(6, 60, 7)
-            for shift, kind in ((0, "power-loss"), (3, "restart"))
-        ),
+    found["D02-vote-then-other"] = fixed(
+        corrupted={"0": "propose_twice((2, 3), (1,)) & support()"},
+        faults=tuple(fault for at_ms in range(6, 60, 7) for fault in power_loss(1 + at_ms % 3, at_ms, at_ms + 3)),
         network=Network(delay_us=(100, 12_000)),
     )
     # Delays above the first timeouts, also after stabilisation: only back-off gets a new view through.
-    slow = _scenario(
-        {"0": "silent()"},
+    found["N04-slow-network"] = fixed(
+        corrupted={"0": "silent()"},
         gst_ms=0,
         network=Network(delay_us=(1000, 5000), regions=True),
         protocol={"request_timeout_ms": 40, "view_change_timeout_ms": 40, "status_interval_ms": 40},
         workload=Workload(clients=1, operations=3, outstanding=1, keys=1),
+        patience_ms=12_000,
     )
-    found["N04-slow-network"] = msgspec.structs.replace(slow, patience_ms=12_000)
     for at_ms in (60, 110):
-        found[f"D01-crash-late-{at_ms}"] = _scenario(
-            {}, *_pause(2, at_ms, at_ms + 20), workload=LONG, hostile_clients={"mallory": "never_acknowledge"}
+        found[f"D01-crash-late-{at_ms}"] = fixed(
+            faults=pause(2, at_ms, at_ms + 20), workload=LONG, hostile_clients={"mallory": "never_acknowledge"}
         )
     for replica in (1, 2):
         found[f"N05-lagging-{replica}"] = _lagging(replica, {})
         # The one that caught up is needed for every quorum afterwards, and old requests are ordered again.
         found[f"D12-lagging-then-needed-{replica}"] = _lagging(replica, {"0": "replay_batch() & silent_after(40)"})
     # Writes complete with a weak quorum of replies while the readers' replicas lag behind.
-    found["X08-stale-reads"] = _scenario(
-        {"3": "stale_read()"},
+    found["X08-stale-reads"] = fixed(
+        corrupted={"3": "stale_read()"},
         gst_ms=900,
         rules=(Rule(kinds=COMMITS, targets=(0, 2), late_ms=40),),
         workload=Workload(clients=3, operations=20, outstanding=1, keys=1, query_permille=500),

@@ -10,7 +10,7 @@ from random import Random
 
 from bft.adversary.clients import HOSTILE
 from bft.sim.directed import catalogue
-from bft.sim.scenario import Fault, FaultKind, Network, Rule, Scenario, Workload
+from bft.sim.scenario import QUICK, Fault, FaultKind, Network, Rule, Scenario, Workload
 
 CRIMES = (
     "bad_batch_body()",
@@ -139,7 +139,6 @@ RESTRICTIONS = (
 )
 PHASES = (("PrePrepare",), ("Prepare",), ("Commit", "CommitCertificate"), ("ViewChange",), ("NewView",))
 """What a round's delivery matrices are about."""
-QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_interval_ms": 30}
 """Short patience, so that several views pass before the stabilisation time."""
 
 

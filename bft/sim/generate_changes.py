@@ -10,9 +10,8 @@ from random import Random
 
 import msgspec
 
-from bft.sim.changes import QUICK
 from bft.sim.generate import CRIMES, STOPS, scenario
-from bft.sim.scenario import Change, Fault, FaultKind, Scenario
+from bft.sim.scenario import QUICK, Change, Fault, FaultKind, Scenario
 
 
 def reconfigured(seed: int, n: int = 4, crimes: tuple[str, ...] = CRIMES) -> Scenario:

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bft.client.session import Completed, Flush, Lost, SessionEffect, SessionInput, Submit
+from bft.client.session import Completed, Flush, Lost, Submit
 from bft.config import MILLISECOND
 from bft.epochs import Configuration, approved, change_bytes, system_operation
-from bft.events import Deliver, Send, SetTimer, Tick
 from bft.headers import Member
-from bft.ids import Peer
-from bft.messages import STATUS_OK, FetchEpochs, SignedReply, SignedRequest
-from bft.sim.workload import make_session
-from bft.wire.codec import Malformed, decode_packet, decode_request
+from bft.messages import STATUS_OK, FetchEpochs
+from bft.sim.session_host import SessionHost
 
 if TYPE_CHECKING:
     from bft.sim.world import World
@@ -32,15 +29,12 @@ OPERATOR_INDEX = 3000
 """Keys of operators, who submit what administrators signed, are numbered from here."""
 
 
-class AdminHost:
+class AdminHost(SessionHost):
     """Brings one change about."""
 
     def __init__(self, world: World, index: int) -> None:
-        self._world = world
+        super().__init__(world, OPERATOR_INDEX + index, world.now + index)
         self._change = world.scenario.changes[index]
-        self.client = world.vault.client_key(OPERATOR_INDEX + index)
-        signer = world.vault.client_signer(self.client)
-        self._session = make_session(world, self.client, signer, world.now + index)
         self._ticket = 0
         self._open = False
         self._has_finished = False
@@ -64,15 +58,6 @@ class AdminHost:
     def start(self) -> None:
         """Wait for the time."""
         self._world.at(self._world.now + self._change.at_ms * MILLISECOND, self._try)
-
-    def deliver(self, source: Peer, frame: bytes) -> None:
-        """A frame from a replica; hostile until decoded."""
-        try:
-            packet = decode_packet(frame)
-        except Malformed:
-            return
-        self._do(Deliver(source, packet.reply if isinstance(packet, SignedReply) else packet))
-        self._do(Flush())
 
     def _try(self) -> None:
         """Submit the change for the epoch known here, if there is something left to change."""
@@ -114,38 +99,18 @@ class AdminHost:
         self._asked = (configuration.epoch + 1, tuple(sorted(member.id for member in members)))
         return system_operation(approved(payload, signatures, ready))
 
-    def _do(self, event: SessionInput) -> None:
-        for effect in self._session.step(event, self._world.now):
-            self._carry_out(effect)
-
-    def _carry_out(self, effect: SessionEffect) -> None:
-        world = self._world
-        match effect:
-            case Send():
-                if isinstance(effect.packet, SignedRequest):
-                    request = decode_request(effect.packet.payload)
-                    world.history.issued[self.client, request.session, request.number] = effect.packet.payload
-                world.send(self.client, effect.to, effect.packet)
-            case SetTimer():
-                world.at(max(effect.at_ns, world.now + MILLISECOND), lambda: self._do(Tick()))
-            case Completed():
-                self._open = False
-                self.note(effect)
-            case Lost():
-                self._open = False
-            case _:
-                pass
-
-    def note(self, outcome: Completed) -> None:
-        """Count what became of an attempt."""
-        key = "change-accepted" if outcome.status == STATUS_OK else "change-refused"
+    def ended(self, effect: Completed | Lost) -> None:
+        """Count what became of an attempt; the next one may begin."""
+        self._open = False
+        if isinstance(effect, Lost):
+            return
+        key = "change-accepted" if effect.status == STATUS_OK else "change-refused"
         transitions = self._world.history.transitions
         transitions[key] = transitions.get(key, 0) + 1
-        if outcome.status == STATUS_OK:
-            epoch, last = msgspec.msgpack.decode(outcome.value)
+        if effect.status == STATUS_OK:
+            epoch, last = msgspec.msgpack.decode(effect.value)
             self._promised = epoch
             self._world.history.changes.append((epoch, last, self._asked, self._change.is_lawful))
         elif not self._change.is_lawful:
             self._attempts -= 1
             self._has_finished = self._attempts == 0
-

@@ -201,3 +201,21 @@ SIMULATED = {
 }
 """Small limits, so that edges are reached within a short run. No witnesses: where one copy of a request more would make
 up for a lost one, schedules would show less; scenarios about performance set them."""
+QUICK = {"request_timeout_ms": 100, "view_change_timeout_ms": 100, "status_interval_ms": 30}
+"""Short patience, for schedules in which views are to change."""
+CALM = Network(delay_us=(100, 500))
+"""A network that does no harm: what goes wrong in a fixed schedule is in the schedule."""
+
+
+def pause(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
+    """A process is killed and started again; what the operating system had is there."""
+    return _stop("crash", replica, from_ms, until_ms)
+
+
+def power_loss(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
+    """A machine loses power and comes back, with no more than was synced."""
+    return _stop("power-loss", replica, from_ms, until_ms)
+
+
+def _stop(kind: FaultKind, replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
+    return Fault(at_ms=from_ms, kind=kind, replica=replica), Fault(at_ms=until_ms, kind="restart", replica=replica)

@@ -8,15 +8,13 @@ import msgspec
 
 from bft.adversary.clients import Hostile, hostile_behaviour
 from bft.client.receipts import Receipts
-from bft.client.session import Ask, Completed, Flush, Lost, Session, SessionEffect, Submit
+from bft.client.session import Ask, Completed, Flush, Lost, Submit
 from bft.config import MILLISECOND
-from bft.epochs import Chain, genesis
-from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Peer
 from bft.messages import SignedReply, SignedRequest
 from bft.ports import Signer
 from bft.sim.history import Operation
-from bft.wire.codec import Malformed, decode_packet, decode_request
+from bft.sim.session_host import SessionHost
 
 if TYPE_CHECKING:
     from bft.sim.world import World
@@ -26,30 +24,18 @@ CLIENTS_FROM = 1000
 """A client that reports evidence counts from here in the history."""
 
 
-def make_session(
-    world: World, client: bytes, signer: Signer, incarnation: int, chain: Chain | None = None
-) -> Session:
-    """A session that knows the cluster file and follows the cluster from there."""
-    chain = chain or Chain(genesis(world.cluster), world.vault)
-    return Session(world.cluster.protocol, world.quorums, client, signer, incarnation, chain=chain)
-
-
-class ClientHost:
+class ClientHost(SessionHost):
     """The process of one correct client: keeps some calls open until it has made all of them."""
 
     def __init__(self, world: World, index: int) -> None:
-        self._world = world
-        self.client = world.vault.client_key(index)
+        self._begins = world.now + index * world.scenario.workload.stagger_ms * MILLISECOND
+        super().__init__(world, index, self._begins + index)
+        self._index = index
         self._random = world.stream(f"client/{index}")
         self._left = world.scenario.workload.operations
         self._ticket = 0
         self._has_written = False
         self._open: dict[int, Operation] = {}
-        self._begins = world.now + index * world.scenario.workload.stagger_ms * MILLISECOND
-        signer = world.vault.client_signer(self.client)
-        self._index = index
-        self._chain = Chain(genesis(world.cluster), world.vault)
-        self._session = make_session(world, self.client, signer, self._begins + index, self._chain)
         self.receipts = Receipts(world.cluster, world.vault.verifier(world.scenario.n), self.client, self._chain)
 
     @property
@@ -66,18 +52,11 @@ class ClientHost:
             self._call()
         self._do(Flush())
 
-    def deliver(self, source: Peer, frame: bytes) -> None:
-        """A frame from a replica; hostile until decoded."""
-        try:
-            packet = decode_packet(frame)
-        except Malformed:
-            return
-        if isinstance(packet, SignedReply) and isinstance(source, int):
-            for evidence in self.receipts.add(source, packet):
+    def examine(self, source: Peer, signed: SignedReply) -> None:
+        """Hold it against what others have signed; report who has contradicted them."""
+        if isinstance(source, int):
+            for evidence in self.receipts.add(source, signed):
                 self._world.note_evidence(CLIENTS_FROM + self._index, evidence)
-            packet = packet.reply
-        self._do(Deliver(source, packet))
-        self._do(Flush())
 
     def _call(self) -> None:
         if not self._left:
@@ -115,33 +94,16 @@ class ClientHost:
         elif not self._open:
             world.at(world.now + pause_ms * MILLISECOND, self.start)
 
-    def _do(self, event: Submit | Ask | Flush | Deliver | Tick) -> None:
-        for effect in self._session.step(event, self._world.now):
-            self._carry_out(effect)
-
-    def _carry_out(self, effect: SessionEffect) -> None:
-        world = self._world
-        match effect:
-            case Send():
-                if isinstance(effect.packet, SignedRequest):
-                    request = decode_request(effect.packet.payload)
-                    world.history.issued[self.client, request.session, request.number] = effect.packet.payload
-                world.send(self.client, effect.to, effect.packet)
-            case SetTimer():
-                world.at(max(effect.at_ns, world.now + MILLISECOND), lambda: self._do(Tick()))
-            case Completed():
-                record = self._open.pop(effect.ticket)
-                record.completed = world.now
-                record.status = effect.status
-                record.value = effect.value
-                record.position = (effect.seq, effect.index)
-                record.is_query = record.is_query and effect.index < 0
-                self._go_on()
-            case Lost():
-                self._open.pop(effect.ticket)
-                self._go_on()
-            case _:
-                pass
+    def ended(self, effect: Completed | Lost) -> None:
+        """Note the outcome, and go on."""
+        record = self._open.pop(effect.ticket)
+        if isinstance(effect, Completed):
+            record.completed = self._world.now
+            record.status = effect.status
+            record.value = effect.value
+            record.position = (effect.seq, effect.index)
+            record.is_query = record.is_query and effect.index < 0
+        self._go_on()
 
 
 HOSTILE_PAUSE_MS = 25

@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bft.sim.changes import QUICK
 from bft.sim.checkers import check
 from bft.sim.directed import catalogue
 from bft.sim.history import History
-from bft.sim.scenario import Change, Network, Scenario, Workload
+from bft.sim.scenario import QUICK, Change, Network, Scenario, Workload
 from bft.sim.service import Registers
 from bft.sim.world import World
 

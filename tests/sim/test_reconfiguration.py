@@ -14,7 +14,7 @@ from bft.sim.service import Registers
 from bft.sim.world import World
 
 DIRECTED = changes.directed()
-CRASHES = changes.crash_points(35, 135, 20)
+CRASHES = changes.timed_crashes(35, 135, 20)
 
 
 @pytest.mark.parametrize("name", sorted(DIRECTED))
