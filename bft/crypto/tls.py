@@ -125,7 +125,7 @@ def certificate_key(der: bytes) -> bytes | None:
 
 
 def _certificate(der: bytes) -> x509.Certificate | None:
-    """Whoever answers chooses these bytes: their oddities are not for our log, and `InvalidVersion` is no ValueError."""
+    """Whoever answers chooses these bytes: no warning about them for our log, and `InvalidVersion` is no ValueError."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return x509.load_der_x509_certificate(der)
