@@ -101,6 +101,14 @@ class SessionTable:
         live = self._incarnations.get(client, [])
         return incarnation <= self._floor or (len(live) >= self._protocol.sessions_per_client and incarnation < live[0])
 
+    def is_finished(self, client: bytes, request: Request) -> bool:
+        """True if no operation of the envelope needs ordering any more."""
+        session = self.get(client, request.session)
+        if session is None:
+            return self.is_expired(client, request.session)
+        first = request.number
+        return all(session.finished(number) for number in range(first, first + len(request.operations)))
+
     def select(self, requests: tuple[tuple[bytes, Request], ...], seq: int, time_ns: int) -> list[OperationCall]:
         """Which operations of a batch execute, in order: each at most once, lanes first in first out."""
         calls: list[OperationCall] = []

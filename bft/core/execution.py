@@ -10,7 +10,7 @@ from bft.config import MILLISECOND
 from bft.core import budget, checkpoint, ordering, queries, reconfig
 from bft.core.state import State
 from bft.digests import NULL_DIGEST, chain_digest, seed_digest
-from bft.events import Committed, Execute, Executed, OperationCall
+from bft.events import Committed, Execute, Executed, OpenedBatch, OperationCall
 from bft.messages import FetchEvents, Refusal, Reply, ReplyStatement, SignedReply
 
 REPLY_BYTES_FROM_ALL = 8192
@@ -33,6 +33,7 @@ def execute_ready(state: State) -> None:
         state.lease_ns += min(step_ns, state.protocol.lease_step_max_ms * MILLISECOND)
     calls: list[OperationCall] = []
     if batch is not None:
+        _note_fresh(state, batch)
         selected = state.sessions.select(batch.requests, seq, state.time_ns)
         calls, state.system_calls = reconfig.split(state, batch.requests, selected)
     effect = Execute(
@@ -46,6 +47,17 @@ def execute_ready(state: State) -> None:
     state.executing = (effect, digest, batch)
     state.out.append(Committed(slot.committed))
     state.out.append(effect)
+
+
+def _note_fresh(state: State, batch: OpenedBatch) -> None:
+    """Tell the monitor the first operation per session that this batch finishes."""
+    state.monitor.note_slot()
+    for client, request in batch.requests:
+        session = state.sessions.get(client, request.session)
+        numbers = range(request.number, request.number + len(request.operations))
+        first = next((number for number in numbers if session is None or not session.finished(number)), 0)
+        if first:
+            state.monitor.note_fresh((client, request.session), first)
 
 
 def on_executed(state: State, event: Executed) -> None:
@@ -67,7 +79,8 @@ def on_executed(state: State, event: Executed) -> None:
     if batch is not None:
         oldest = state.now
         for client, request in batch.requests:
-            since = state.pool.remove((client, request.session, request.number), state.now)
+            pending = state.pool.remove((client, request.session, request.number), state.now)
+            since = state.monitor.waited_since(pending, state.now) if pending is not None else 0
             if since and since < oldest:
                 oldest = since
             if state.sessions.get(client, request.session) is None:

@@ -3,10 +3,11 @@
 A primary that works just well enough to outlive every timeout could slow a cluster down to one batch per timeout for
 ever. So each backup measures, locally, and complains (`viewchange.suspect`); a weak quorum of complaints deposes.
 
-    latency    from a request's arrival here to its execution here. p90 over a window against
+    latency    from a request's arrival here, if the primary has it since then, to its execution here. p90 over a
+               window against
                theta = slow_factor * (the weak-th largest last known p90 among all primaries) + slow_floor
     fairness   how many batches pass over a request that this replica itself gave to the primary
-    waste      how many of the envelopes that are proposed had already been executed here, and how many batches with
+    waste      how many of the envelopes that are proposed had long been executed here, and how many batches with
                room to spare leave out a request that this replica gave to the primary as soon as it came
 
 Why the weak-th largest: among weak many largest there is a correct primary's, so faulty ones cannot raise theta beyond
@@ -21,7 +22,8 @@ Safe: a complaint triggers the ordinary view change and nothing else; no agreed 
 complaints pause after each change of view, and theta doubles whenever weak many performance changes come close together
 (one of the deposed was correct, so the load has changed), until it exceeds the request timeout and rules nothing.
 
-All times are integer nanoseconds; memory is constant per replica: two counters, one window, two figures per primary.
+All times are integer nanoseconds; memory is bounded: counters, one window, two figures per primary, and which sessions
+were served in the last two pipelines of slots.
 Sources: [Aardvark NSDI'09], [Prime DSN'08], [RBFT ICDCS'13].
 """
 
@@ -65,11 +67,11 @@ class Monitor:
     """
 
     __slots__ = (
-        "_bad_probes", "_bad_slow", "_bad_waste", "_begun", "_changed", "_doublings", "_factor", "_fair_slack",
-        "_floor", "_gap", "_grace", "_left_out", "_may_probe", "_next_probe", "_next_sample", "_offered",
-        "_offered_since", "_operations", "_passes_max", "_period", "_primary", "_probe_passes", "_probes",
-        "_quiet_since", "_rate_since", "_samples", "_skips_max", "_stale", "_weak", "_window", "changes",
-        "complaints", "p90", "probe", "rates", "reason", "skips", "watched",
+        "_bad_probes", "_bad_slow", "_bad_waste", "_begun", "_changed", "_doublings", "_executed", "_factor",
+        "_fair_slack", "_floor", "_fresh", "_gap", "_grace", "_left_out", "_may_probe", "_next_probe",
+        "_next_sample", "_offered", "_offered_since", "_older_fresh", "_operations", "_passes_max", "_period",
+        "_primary", "_probe_passes", "_probes", "_quiet_since", "_rate_since", "_samples", "_skips_max", "_stale",
+        "_weak", "_window", "changes", "complaints", "p90", "probe", "rates", "reason", "skips", "watched",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, weak: int) -> None:
@@ -125,6 +127,9 @@ class Monitor:
         self._samples: list[Nanos] = []
         self._bad_slow = self._bad_waste = 0
         self._offered = self._stale = self._operations = 0
+        self._fresh: dict[tuple[bytes, int], int] = {}
+        self._older_fresh: dict[tuple[bytes, int], int] = {}
+        self._executed = 0
         self.skips = 0
 
     def leave(self, now: Nanos, *, for_performance: bool) -> None:
@@ -138,8 +143,39 @@ class Monitor:
             self._doublings = min(self._doublings + 1, DOUBLINGS_MAX)
             self._changed = []
 
+    def waited_since(self, pending: Pending, now: Nanos) -> Nanos:
+        """When the wait of a request began to say something of the primary; 0 if it never did.
+
+        It says nothing if its client had more than its share, nor if it waited here for long before it was passed on:
+        a client could show backups first what it sends the primary last (`test_request_kept_back_frames_nobody`).
+        """
+        if pending.is_behind:
+            return 0
+        if not pending.forwarded:
+            return pending.since if now - max(pending.since, self._begun) <= self.forward_ns else 0
+        return max(pending.since, pending.forwarded - self.forward_ns)
+
+    def note_slot(self) -> None:
+        """A slot is about to be executed: what is fresh is so for one to two pipelines of slots."""
+        self._executed += 1
+        if self._executed >= self._passes_max:
+            self._older_fresh, self._fresh = self._fresh, {}
+            self._executed = 0
+
+    def note_fresh(self, name: tuple[bytes, int], number: int) -> None:
+        """Operation `number` of a session (client, incarnation) is about to be executed for the first time."""
+        self._fresh.setdefault(name, number)
+
+    def is_fresh(self, name: tuple[bytes, int], number: int) -> bool:
+        """True if that operation, which has been executed here, was so only lately: the primary could not know.
+
+        An envelope that overlaps another on its way is proposed in good faith, and found executed when it comes.
+        """
+        first = self._older_fresh.get(name, self._fresh.get(name))
+        return first is not None and number >= first
+
     def note_executed(self, since: Nanos, operations: int, now: Nanos) -> None:
-        """A slot was executed; `since` is the arrival of a request in it that came here before, 0 if none did."""
+        """A slot was executed; `since` is when a request in it began to wait for this primary, 0 if none did."""
         self._operations += operations
         if since and now >= self._next_sample and len(self._samples) < SAMPLES_PER_WINDOW_MAX:
             if not self._samples:
@@ -149,7 +185,8 @@ class Monitor:
             self._samples.append(now - max(since, self._begun))
 
     def note_proposed(self, *, stale: bool) -> None:
-        """A fresh proposal was accepted; `stale` if an envelope of it, picked at random, had been executed before."""
+        """A fresh proposal was accepted; `stale` if an envelope of it, picked at random, had been executed long before.
+        """
         self._offered += 1
         self._stale += stale
 

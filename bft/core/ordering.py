@@ -17,6 +17,7 @@ from __future__ import annotations
 from bft.config import MILLISECOND
 from bft.core import budget, execution, reconfig, viewchange
 from bft.core.log import Slot
+from bft.core.pool import Pending
 from bft.core.proofs import commit_certificate_flaw, prepared_certificate_flaw
 from bft.core.state import State
 from bft.digests import batch_digest
@@ -54,13 +55,29 @@ def propose(state: State) -> None:
         and state.log.within(state.next_seq)
     ):
         seq = state.next_seq
-        taken = state.pool.take(seq, protocol.batch_operations_max, protocol.batch_bytes_max)
+        taken = _unfinished(state, state.pool.take(seq, protocol.batch_operations_max, protocol.batch_bytes_max))
+        if not taken and not reconfig.must_fill(state):
+            continue
         time_ns = max(state.now, 1)
         body = encode(Batch(time_ns, tuple(pending.signed for pending in taken)))
         requests = tuple((pending.signed.client, pending.request) for pending in taken)
         batch = OpenedBatch(batch_digest(body), body, time_ns, requests)
         state.next_seq = seq + 1
         _propose_batch(state, seq, batch)
+
+
+def _unfinished(state: State, taken: list[Pending]) -> list[Pending]:
+    """Drop what needs no ordering any more: another envelope with the same operations was first.
+
+    Their client has paid its share for them; proposed, they would be waste of the primary's.
+    """
+    kept = []
+    for pending in taken:
+        if state.sessions.is_finished(pending.signed.client, pending.request):
+            state.pool.remove(pending.key, state.now)
+        else:
+            kept.append(pending)
+    return kept
 
 
 def _propose_batch(state: State, seq: int, batch: OpenedBatch) -> None:
@@ -144,13 +161,7 @@ def _observe(state: State, batch: OpenedBatch) -> None:
     Which envelope is up to the nanoseconds of this replica's clock, so that a primary cannot hide stale ones from it.
     """
     monitor = state.monitor
-    if not batch.requests:  # only an epoch that ends needs its slots filled
-        monitor.note_proposed(stale=state.pending is None)
-        return
-    client, request = batch.requests[state.now % len(batch.requests)]
-    session = state.sessions.get(client, request.session)
-    last = request.number + len(request.operations) - 1
-    monitor.note_proposed(stale=session is not None and session.finished(request.number) and session.finished(last))
+    monitor.note_proposed(stale=_is_stale(state, batch))
     if monitor.watched is not None and monitor.watched.proposed:
         monitor.watch(None)
     if monitor.probe is not None and (monitor.probe.proposed or monitor.probe.key not in state.pool):
@@ -169,6 +180,18 @@ def _observe(state: State, batch: OpenedBatch) -> None:
     held = [state.pool.get((client, request.session, request.number)) for client, request in batch.requests]
     newest = max((pending.since for pending in held if pending is not None), default=0)
     monitor.note_passed_over(newest, state.now, has_room=has_room)
+
+
+def _is_stale(state: State, batch: OpenedBatch) -> bool:
+    """True if an envelope of the batch needed no ordering, and a primary that keeps up knew it."""
+    if not batch.requests:  # only an epoch that ends needs its slots filled
+        return state.pending is None
+    client, request = batch.requests[state.now % len(batch.requests)]
+    session = state.sessions.get(client, request.session)
+    last = request.number + len(request.operations) - 1
+    if session is None or not (session.finished(request.number) and session.finished(last)):
+        return False
+    return not state.monitor.is_fresh((client, request.session), last)
 
 
 def vote(state: State, slot: Slot) -> None:

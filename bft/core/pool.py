@@ -40,6 +40,8 @@ SLOT_WORK = 64
 """What a slot costs beside its envelopes, with all its votes; those in it share it. Without it a client could have a
 slot made for every single operation."""
 LOOKED_AT = 8
+DEBTORS_MAX = 1 << 16
+"""Of so many clients at once it is remembered that they had more than their share and went silent."""
 RIDE_SHARE = 4
 """Clients beyond their share may add this part of a quantum, together, to a batch of others."""
 RECENT_SLOTS = 16
@@ -168,7 +170,8 @@ class Pool:
         self._queues: dict[bytes, Queue] = {}
         self._ring: dict[bytes, None] = {}
         self._recent: dict[bytes, tuple[int, int]] = {}
-        self._virtual = self._remainder = 0
+        self._debtors: dict[bytes, int] = {}
+        self._virtual = self._remainder = self._charged = 0
         self._slack = 2 * quantum + SLOT_WORK
         self._proposed = 0
         self._bytes = 0
@@ -193,8 +196,12 @@ class Pool:
         """True if the client has had more than the average of those that were served lately, `spent` work included."""
         if len(self._recent) < 2:
             return False
-        _, tag = self._recent.get(client, (0, 0))
-        return max(tag, self._virtual) + spent > self._virtual + self._slack
+        return max(self._tag(client), self._virtual) + spent > self._virtual + self._slack
+
+    def _tag(self, client: bytes) -> int:
+        """The virtual time up to which the client has been served; in the past if it is owed something."""
+        recent = self._recent.get(client)
+        return recent[1] if recent is not None else self._debtors.get(client, 0)
 
     def is_beyond_share(self, pending: Pending) -> bool:
         """True if a fair primary may let this envelope wait while it orders those of others, as far as is known here.
@@ -269,20 +276,16 @@ class Pool:
         queue = self._queues.get(key[0])
         return queue.all.get(key) if queue is not None else None
 
-    def remove(self, key: Key, now: Nanos) -> Nanos:
-        """Forget an envelope, if it is there; at time `now` the next one is its client's oldest.
-
-        Returns:
-            When it came in; 0 if it was not there, or if how long it waited was up to its client.
-        """
+    def remove(self, key: Key, now: Nanos) -> Pending | None:
+        """Forget an envelope, and return it if it is there; at time `now` the next one is its client's oldest."""
         queue = self._queues.get(key[0])
         pending = queue.all.get(key) if queue is not None else None
         if queue is None or pending is None:
-            return 0
+            return None
         if next(iter(queue.all)) == key:
             queue.head_since = now
         self._drop(queue, pending)
-        return 0 if pending.is_behind else pending.since
+        return pending
 
     def _drop(self, queue: Queue, pending: Pending) -> None:
         client = pending.signed.client
@@ -337,7 +340,7 @@ class Pool:
                 break
         else:
             self._ride(batch)
-        self._account(seq, batch.spent)
+        self._account(batch.spent)
         return batch.taken
 
     def _serve(self, client: bytes, quantum: int, batch: _Filling) -> bool:
@@ -374,24 +377,40 @@ class Pool:
     def _catch_up(self) -> None:
         """Nothing is in flight: if everybody that waits had more than the average, time passes until one has not."""
         if all(self._is_ahead(client) for client in self._ring):
-            self._virtual = min(self._recent[client][1] for client in self._ring) - self._slack
+            self._virtual = min(self._tag(client) for client in self._ring) - self._slack
 
-    def _account(self, seq: int, spent: dict[bytes, int], slot: int = SLOT_WORK) -> None:
-        """Charge a batch to the clients in it, and let virtual time pass for all that are active."""
+    def _account(self, spent: dict[bytes, int], slot: int = SLOT_WORK) -> None:
+        """Charge a batch to the clients in it, and let virtual time pass for all that are active.
+
+        Only those of the last few batches are: keys that come once and never again must not slow time down for all
+        others (`test_fresh_keys_do_not_stop_virtual_time`).
+        """
         if not spent:
             return
+        self._charged += 1
         slot_work = slot // len(spent)
+        ceiling = self._virtual + 4 * self._slack
         for client, work in spent.items():
-            _, tag = self._recent.pop(client, (0, 0))
-            self._recent[client] = (
-                seq,
-                min(max(tag, self._virtual) + work + slot_work, self._virtual + 4 * self._slack),
-            )
-        for client, (last, tag) in list(islice(self._recent.items(), LOOKED_AT)):
-            if seq - last > RECENT_SLOTS and tag <= self._virtual:
-                del self._recent[client]  # who is ahead is remembered until it has paid
+            tag = max(self._tag(client), self._virtual) + work + slot_work
+            self._recent.pop(client, None)
+            self._debtors.pop(client, None)
+            self._recent[client] = (self._charged, min(tag, ceiling))
+        self._expire(len(spent))
         passed, self._remainder = divmod(sum(spent.values()) + slot + self._remainder, len(self._recent))
         self._virtual += passed
+
+    def _expire(self, added: int) -> None:
+        """Forget who was not served lately; who is ahead is remembered until it has paid, up to a bound."""
+        while True:
+            client, (last, tag) = next(iter(self._recent.items()))
+            if self._charged - last < RECENT_SLOTS:
+                break
+            del self._recent[client]
+            self._debtors[client] = tag
+        for client in list(islice(self._debtors, added + LOOKED_AT)):
+            tag = self._debtors.pop(client)
+            if tag > self._virtual and len(self._debtors) < DEBTORS_MAX:
+                self._debtors[client] = tag  # to the end
 
     def mark_proposed(self, key: Key, seq: int) -> int:
         """Note that a slot of this view holds the envelope; returns its work, 0 if it is not here."""
@@ -417,7 +436,7 @@ class Pool:
         for client, request in requests:
             work = self.mark_proposed((client, request.session, request.number), seq)
             spent[client] = spent.get(client, 0) + (work or len(request.operations) + ENVELOPE_WORK)
-        self._account(seq, spent, slot=0)
+        self._account(spent, slot=0)
 
     def reset(self) -> None:
         """A new view: nothing is proposed yet, and everything must be spread again."""
@@ -431,4 +450,5 @@ class Pool:
             self._rest(client, queue)
         self._ring = dict.fromkeys(self._queues)
         self._recent.clear()
-        self._virtual = self._remainder = self._proposed = 0
+        self._debtors.clear()
+        self._virtual = self._remainder = self._charged = self._proposed = 0

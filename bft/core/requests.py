@@ -38,7 +38,7 @@ def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request
     if state.sessions.is_expired(packet.client, request.session):
         execution.refuse(state, packet.client, request.session, request.number)
         return
-    if is_finished(state, packet.client, request):
+    if state.sessions.is_finished(packet.client, request):
         if peer == packet.client:
             count = len(request.operations)
             execution.resend(state, packet.client, request.session, request.number, count)
@@ -78,14 +78,6 @@ def _refuse_evicted(state: State) -> None:
         execution.refuse(state, client, session, number, execution.BUSY)
 
 
-def is_finished(state: State, client: bytes, request: Request) -> bool:
-    """True if no operation of the envelope needs ordering any more."""
-    session = state.sessions.get(client, request.session)
-    if session is None:
-        return state.sessions.is_expired(client, request.session)
-    return all(session.finished(number) for number in range(request.number, request.number + len(request.operations)))
-
-
 def spread(state: State) -> None:
     """On every tick: pass waiting envelopes on, and complain about those past their deadline."""
     if not state.active:
@@ -99,7 +91,7 @@ def spread(state: State) -> None:
         waited = state.now - max(pending.since, state.timing.active_since)
         if waited < patience:
             continue
-        if is_finished(state, pending.signed.client, pending.request):
+        if state.sessions.is_finished(pending.signed.client, pending.request):
             stale.append(pending.key)
         elif pending.stage == 0:
             pending.stage = 1
@@ -148,7 +140,7 @@ def _has_late_head(state: State, timeout: int) -> bool:
     """
     for queue, pending in state.pool.heads():
         waited = state.now - max(pending.since, queue.head_since, state.timing.active_since)
-        if waited >= timeout and not is_finished(state, pending.signed.client, pending.request):
+        if waited >= timeout and not state.sessions.is_finished(pending.signed.client, pending.request):
             return True
     return False
 

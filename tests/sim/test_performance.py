@@ -10,7 +10,9 @@ from random import Random
 
 import pytest
 
+from bft.adversary.clients import HOSTILE, Hostile, Sends
 from bft.core.monitor import PERFORMANCE, SLOW, UNFAIR, WASTE
+from bft.messages import Request
 from bft.sim.checkers import check
 from bft.sim.history import History
 from bft.sim.scenario import Network, Scenario, Workload
@@ -128,6 +130,48 @@ def test_nobody_is_deposed_where_nobody_is_at_fault(seed):
     """No complaint about performance in a fault-free cluster, whatever its network and load."""
     history = World(_fault_free(seed), Registers).run()
     assert _completed(history)
+    assert _complaints(history) & set(PERFORMANCE) == set()
+    assert {final["view"] for final in history.final.values()} == {0}
+
+
+def _overlap(hostile: Hostile) -> Sends:
+    """One envelope with a whole window of operations, and many with some of the same: all but one come to nothing."""
+    first, window = hostile.number, hostile.window
+    for place in range(window):
+        count = window if place == 0 else min(4, window - place)
+        operations = tuple(hostile.operation() for _ in range(count))
+        yield from hostile.to_all(hostile.signed(Request(hostile.session, first + place, first, operations, ())))
+    hostile.number = first + window
+
+
+def _backups_only(hostile: Hostile) -> Sends:
+    """Fifty envelopes to every backup, which the first primary hears of from them alone."""
+    for _ in range(50):
+        number, hostile.number = hostile.number, hostile.number + 1
+        packet = hostile.signed(Request(hostile.session, number, max(1, number - 40), (hostile.operation(),), ()))
+        for replica in range(1, hostile.n):
+            yield replica, packet
+
+
+@pytest.mark.parametrize(
+    ("attack", "pause_ms", "operations_max"), [(_overlap, 60, 64), (_backups_only, 500, 2048)], ids=["waste", "slow"]
+)
+def test_client_alone_deposes_no_primary(attack, pause_ms, operations_max, monkeypatch):
+    """What an honest primary could not know, or was not shown, is no complaint about it."""
+    monkeypatch.setitem(HOSTILE, "framer", attack)
+    monkeypatch.setattr("bft.sim.workload.HOSTILE_ROUNDS", FLOOD_ROUNDS)
+    monkeypatch.setattr("bft.sim.workload.HOSTILE_PAUSE_MS", pause_ms)
+    scenario = Scenario(
+        seed=1,
+        network=CAMPUS,
+        hostile_clients={"mallory": "framer"},
+        gst_ms=0,
+        patience_ms=8000,
+        workload=Workload(clients=3, operations=100_000, outstanding=1, keys=4, query_permille=0, pause_ms=100),
+        protocol={**PROTOCOL, "session_window": 64, "batch_operations_max": operations_max},
+    )
+    history = World(scenario, Registers).run()
+    assert _completed(history) > 100
     assert _complaints(history) & set(PERFORMANCE) == set()
     assert {final["view"] for final in history.final.values()} == {0}
 

@@ -189,6 +189,38 @@ def test_memory_is_bounded_whatever_happens():
     assert judge.monitor.figures()["samples"] == 64
 
 
+def test_request_kept_back_frames_nobody():
+    """What waited here without being passed on says nothing, and afterwards no more than the usual patience counts."""
+    judge = Judge()
+    monitor, patience = judge.monitor, judge.monitor.forward_ns
+    pending = _pending(0)
+    pending.since = START
+    assert monitor.waited_since(pending, START + patience) == START
+    assert monitor.waited_since(pending, START + patience + 1) == 0
+    pending.forwarded = START + patience
+    assert monitor.waited_since(pending, START + 9 * patience) == START
+    pending.forwarded = START + 8 * patience
+    assert monitor.waited_since(pending, START + 9 * patience) == START + 7 * patience
+    pending.is_behind = True
+    assert monitor.waited_since(pending, START + 9 * patience) == 0
+
+
+def test_only_what_finished_long_ago_is_waste():
+    """For one to two pipelines of slots a finished operation is fresh; those below it never were."""
+    monitor, name = Judge().monitor, (bytes(32), 1)
+    monitor.note_slot()
+    monitor.note_fresh(name, 5)
+    monitor.note_fresh(name, 3)
+    assert monitor.is_fresh(name, 5) and not monitor.is_fresh(name, 4)
+    assert not monitor.is_fresh((bytes(32), 2), 5)
+    for _ in range(PROTOCOL.pipeline):
+        monitor.note_slot()
+    assert monitor.is_fresh(name, 5)
+    for _ in range(PROTOCOL.pipeline):
+        monitor.note_slot()
+    assert not monitor.is_fresh(name, 5)
+
+
 # --- inside a replica ----------------------------------------------------------------------------------------------
 
 

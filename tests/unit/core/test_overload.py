@@ -10,7 +10,18 @@ from bft.core.pool import CLIENT_ENVELOPES_MAX
 from bft.core.queries import CLIENT_SHARE, WAITING_MAX
 from bft.digests import batch_digest
 from bft.events import Effect
-from bft.messages import BatchBody, FetchBatch, FetchPages, Query, Refusal, Reply, Suspect
+from bft.messages import (
+    BatchBody,
+    Commit,
+    FetchBatch,
+    FetchPages,
+    Prepare,
+    Proposal,
+    Query,
+    Refusal,
+    Reply,
+    Suspect,
+)
 from bft.sim.world import EPOCH_NS
 from tests.conftest import CLIENT
 
@@ -129,3 +140,20 @@ def test_client_speaks_for_its_own_key_only(bench):
     bench.deliver(2, request)
     assert bench.rejections() == []
     assert bench.replica.summary()["pending"] == 1
+
+
+def test_primary_proposes_nothing_that_another_envelope_finished(make_bench):
+    """Backups would count it as waste: a client that sends every operation twice must not depose who orders it."""
+    bench = make_bench(me=0, protocol={"pipeline": 1})
+    bench.deliver(CLIENT, bench.request(1, ["put", "a", "1"], ["put", "b", "2"]))
+    (proposal,) = bench.sent(Proposal)
+    bench.deliver(CLIENT, bench.request(2, ["put", "b", "2"]))
+    assert not bench.sent(Proposal), "one slot at a time"
+    digest = batch_digest(proposal.batch)
+    out = []
+    for kind in (Prepare, Commit):
+        for replica in (1, 2):
+            out += bench.deliver(replica, bench.signed(replica, kind(0, 0, 1, digest)))
+    assert bench.executed == 1
+    assert not bench.sent(Proposal, out)
+    assert bench.replica.summary()["pending"] == 0

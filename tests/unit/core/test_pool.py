@@ -212,7 +212,7 @@ def test_backup_knows_who_has_had_more_than_its_share() -> None:
     assert pool.is_beyond_share(greedy) and not pool.is_beyond_share(modest)
     assert not greedy.is_behind, "it came alone; how long it waits shows once it is proposed"
     _charged(pool, 12, (9, 9999, 1), (1, 9999, 1))
-    assert pool.remove(greedy.key, 5) == 0
+    assert pool.remove(greedy.key, 5) is greedy and greedy.is_behind
     pool.reset()
     assert not pool.is_beyond_share(_pending(9, 1)), "a new primary keeps new accounts"
 
@@ -235,8 +235,37 @@ def test_wait_behind_a_turn_of_the_clients_own_says_nothing() -> None:
     for item in pending:
         item.since = 7
         assert pool.add(item)
-    assert [pool.remove(item.key, 8) for item in pending] == [7] * 5 + [0] * 4
-    assert pool.remove(pending[0].key, 8) == 0
+    assert [pool.remove(item.key, 8) for item in pending] == pending
+    assert [item.is_behind for item in pending] == [False] * 5 + [True] * 4
+    assert pool.remove(pending[0].key, 8) is None
+
+
+def _fresh_keys(pool: Pool, count: int, first: int) -> None:
+    for name in range(first, first + count):
+        pending = Pending(SignedRequest(name.to_bytes(32, "big"), b"p", b"s" * 64), Request(1, 1, 1, (b"x",), ()), 1)
+        assert pool.add(pending)
+
+
+def test_fresh_keys_do_not_stop_virtual_time() -> None:
+    """Keys that come once each and never again make no client with a steady load wait, and are not remembered."""
+    pool = Pool(quantum=64)
+    steady, number, waiting, longest = 9, 0, None, 0
+    in_flight: list[list[Pending]] = []
+    for turn in range(1, 600):
+        _fresh_keys(pool, 256, 1_000_000 + 256 * turn)
+        if waiting is None:
+            number += 1
+            waiting = (_pending(steady, number), turn)
+            assert pool.add(waiting[0])
+        in_flight.append(pool.take(turn, 256, 1 << 20))
+        if waiting[0] in in_flight[-1]:
+            longest = max(longest, turn - waiting[1])
+            waiting = None
+        for done in in_flight.pop(0) if len(in_flight) > 4 else []:
+            pool.remove(done.key, 1)
+    assert number > 20
+    assert longest < 60
+    assert len(pool._recent) + len(pool._debtors) <= 2 * (RECENT_SLOTS + 1) * 256
 
 
 # --- room ---------------------------------------------------------------------------------------------------------
