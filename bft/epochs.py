@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from bft.config import Cluster, Protocol, new_view_bytes_max
 from bft.digests import members_digest, state_digest
 from bft.headers import Approval, Header, Member, MembershipChange, Reconfigure
-from bft.ids import Nanos
+from bft.ids import KEY_BYTES, SIGNATURE_BYTES, Nanos
 from bft.membership import REPLICAS_MAX, REPLICAS_MIN, Quorums
 from bft.messages import PAYLOAD_BYTES_MAX, Checkpoint, CheckpointCertificate, EpochLink, Signed
 from bft.ports import KeyVerifier
@@ -32,6 +32,10 @@ SYSTEM_PREFIX = b"\xc1bft\0"
 """Begins the operations that are not for the service: MessagePack never uses 0xc1, so no typed operation begins so."""
 OPERATION_BYTES_MAX = 128 * 1024
 """A change of membership must fit into a header."""
+LINKS_PER_ANSWER = 16
+ANSWER_BYTES_MAX = 512 * 1024
+LINK_BYTES = KEY_BYTES + SIGNATURE_BYTES
+"""Who asks for links is sent no more at once; it asks again from where they lead."""
 READY_WINDOWS = 8
 """A newcomer's word that it holds the state is good for this many windows of slots."""
 
@@ -279,6 +283,18 @@ def _certificate_flaw(
         if not verifier.verify_key(key, endorsement.replica, payload, endorsement.signature):
             return "bad-signature"
     return None
+
+
+def some_links(links: Sequence[EpochLink], epoch: int) -> tuple[EpochLink, ...]:
+    """The links from an epoch on, a part at a time: at least one if there is one, and not many bytes."""
+    part: list[EpochLink] = []
+    size = 0
+    for link in links[epoch : epoch + LINKS_PER_ANSWER]:
+        size += len(link.header) + LINK_BYTES * len(link.certificate.checkpoints)
+        if part and size > ANSWER_BYTES_MAX:
+            break
+        part.append(link)
+    return tuple(part)
 
 
 def follow(configuration: Configuration, link: EpochLink) -> Configuration:

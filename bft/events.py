@@ -115,7 +115,19 @@ class Forgotten:
     what: str
 
 
-Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages | Epoch | Forgotten
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """The own state is not the certified one: snapshots from `seq` on are void until a certified state replaces them.
+
+    Attributes:
+        executed: the highest slot whose results came from that state.
+    """
+
+    seq: int
+    executed: int
+
+
+Record = Accepted | Prepared | ViewRecord | Snapshot | Stable | Pages | Epoch | Forgotten | Doubted
 
 
 @dataclass(slots=True)
@@ -123,10 +135,12 @@ class Recovered:
     """What `Store.load` found; empty for a new replica.
 
     Attributes:
-        snapshot: the newest snapshot at or below which a stable certificate or an own vote exists.
+        snapshot: the newest snapshot at or below which a stable certificate or an own vote exists, and which is not
+            in doubt.
         pages: all pages of `snapshot`, by digest.
         votes: own signed CHECKPOINTs above the stable one, ascending by sequence number.
         epochs: the links from genesis to the present epoch, in order.
+        doubted: the highest slot that was ever executed on a state found to be wrong.
     """
 
     view: ViewRecord | None = None
@@ -136,6 +150,7 @@ class Recovered:
     accepted: list[Accepted] = field(default_factory=list)
     prepared: list[Prepared] = field(default_factory=list)
     epochs: list[EpochLink] = field(default_factory=list)
+    doubted: int = 0
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ it. It is the digest of a small header, so that a certificate and a header prove
 
 from __future__ import annotations
 
-from bft.core import ordering, reconfig, transfer, viewchange
+from bft.core import execution, ordering, queries, reconfig, transfer, viewchange
 from bft.core.proofs import checkpoint_certificate_flaw
 from bft.core.state import State
 from bft.digests import pages_digest, state_digest
@@ -164,6 +164,10 @@ def make_stable(state: State, certificate: CheckpointCertificate) -> None:
     state.timing.backoff = max(0, state.timing.backoff - 1)
     state.next_seq = max(state.next_seq, seq + 1)
     state.progress("stable", seq)
+    has_ended_a_transfer = transfer.overtaken(state, seq)
     reconfig.on_stable(state, certificate)
     viewchange.vote_for_proposals(state)
+    if has_ended_a_transfer:
+        queries.serve_waiting(state)
+        execution.execute_ready(state)
     ordering.propose(state)

@@ -115,7 +115,9 @@ def _is_of_this_view(state: State, seq: int) -> bool:
 
 def _reply(state: State, client: bytes, session: int, seq: int, digest: bytes, bundle: bytes) -> None:
     reply = Reply(session, seq, state.epoch, state.view, digest, bundle)
-    if not state.signs_replies or not state.is_member:  # clients count members only, and only those can be held to it
+    if not state.signs_replies or not state.is_member or seq <= state.doubted:
+        # Clients count members only, and only those can be held to it. Nor is anything signed of a slot whose results
+        # were wrong here before: two statements of one slot would convict a replica whose memory once failed.
         state.send(client, reply)
         return
     # Safe to sign again after a crash: what is decided is durable, and executing it again gives the same bundle.

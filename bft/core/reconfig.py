@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from bft.core import ordering, queries, recovery, repair, transfer
+from bft.core import budget, ordering, queries, recovery, repair, transfer
 from bft.core.pool import Pool
 from bft.epochs import (
+    ANSWER_BYTES_MAX,
     SYSTEM_PREFIX,
     ChainError,
     Configuration,
@@ -28,6 +29,7 @@ from bft.epochs import (
     follow,
     open_operation,
     operation_flaw,
+    some_links,
     verify_chain,
 )
 from bft.events import Epoch, EpochEntered, OperationCall, Retired, Stable
@@ -49,7 +51,6 @@ from bft.wire.codec import encode
 if TYPE_CHECKING:
     from bft.core.state import State
 
-LINKS_PER_ANSWER = 16
 FILL_LATE = "epoch-not-filled"
 RETIRE_TIMEOUTS = 60
 """A removed replica serves others for this many request timeouts at most: it cannot know that nobody needs it."""
@@ -141,6 +142,7 @@ def advance(state: State, links: list[EpochLink], *, holds_base: bool) -> None:
     """
     configuration = state.configuration
     for link in links:
+        state.was_member = state.was_member or recovery.is_member(configuration, state.me, state.signers)
         configuration = follow(configuration, link)
         state.persist(Epoch(link))
     enter(state, configuration, [*state.links, *links], holds_base=holds_base)
@@ -151,7 +153,6 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
 
     The very state that `recovery.rebuild` makes of the records (`test_switch_equals_a_restart`).
     """
-    was_member = state.is_member or state.was_member
     fresh = recovery.blank(
         state.protocol,
         state.me,
@@ -172,8 +173,9 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.fetching = state.fetching
     fresh.transfer_rate, fresh.last_transfer = state.transfer_rate, state.last_transfer
     fresh.rotten, fresh.repaired, fresh.forgotten = state.rotten, state.repaired, state.forgotten
-    fresh.divergence, fresh.divergences, fresh.split = state.divergence, state.divergences, state.split
-    fresh.was_member = was_member
+    fresh.divergence, fresh.divergences, fresh.doubted = state.divergence, state.divergences, state.doubted
+    fresh.split = state.split
+    fresh.was_member = state.was_member
     fresh.timing.active_since = fresh.timing.progressed = fresh.timing.opened = state.now
     for item in fields(fresh):
         setattr(state, item.name, getattr(fresh, item.name))
@@ -195,11 +197,12 @@ def begin(state: State, *, holds_base: bool) -> None:
     if not holds_base:
         transfer.begin(state, state.links[-1].certificate)
     else:
-        state.fetching = None
+        transfer.overtaken(state, state.configuration.base)
     repair.send_status(state)
     if state.is_member and state.primary != state.me:
         for pending in state.pool:
             pending.stage = 1
+            pending.forwarded = state.now
             state.send(state.primary, pending.signed)
     queries.serve_waiting(state)
     ordering.propose(state)
@@ -210,14 +213,15 @@ def begin(state: State, *, holds_base: bool) -> None:
 
 def send_links(state: State, peer: Peer, epoch: int) -> None:
     """Show the way from an earlier epoch to this one, a part at a time."""
-    links = tuple(state.links[epoch : epoch + LINKS_PER_ANSWER])
+    links = some_links(state.links, epoch)
     if links:
         state.send(peer, EpochProof(links))
 
 
 def on_fetch_epochs(state: State, peer: Peer, message: FetchEpochs) -> None:
     """Somebody knows an earlier epoch only."""
-    send_links(state, peer, message.epoch)
+    if budget.may_answer(state, peer, ANSWER_BYTES_MAX):
+        send_links(state, peer, message.epoch)
 
 
 def wants_proof(state: State, message: EpochProof) -> bool:
@@ -245,7 +249,7 @@ def on_epoch_proof(state: State, peer: Peer, message: EpochProof) -> None:
     if holds_base:
         state.persist(Stable(base.seq, base))
     elif own is not None:
-        state.progress("diverged", base.seq, "own state differs from the one that ends the epoch")
+        transfer.doubt(state, own[0], base)
     advance(state, links, holds_base=holds_base)
 
 
@@ -253,9 +257,10 @@ def ready(state: State, key: bytes) -> tuple[Signed, ...]:
     """What `Reconfigure.ready` needs of this replica, that it may vote with `key` in the next epoch.
 
     A newcomer signs with that key; a member that changes its key signs with the old one, then with the new one. Empty
-    while it lags behind, and for who was removed or does not hold the key.
+    while it lags behind, and for who was removed, does not hold the key, or must not vote any more.
     """
-    if state.fetching is not None or state.target is not None or (state.was_member and not state.is_member):
+    lags = state.fetching is not None or state.target is not None
+    if state.forgotten or lags or (state.was_member and not state.is_member):
         return ()
     new = state.signers.get(key) if isinstance(state.signers, Mapping) else None
     signers: tuple[Signer, ...]

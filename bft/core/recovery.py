@@ -54,7 +54,7 @@ def blank(
     signs_replies: bool,
 ) -> State:
     """A replica at the beginning of an epoch: view 0, nothing voted for, the base its low watermark."""
-    signer, holds_key = _signer_in(configuration, me, signers)
+    signer, _ = _signer_in(configuration, me, signers)
     state = State(
         me=me,
         protocol=protocol,
@@ -63,7 +63,7 @@ def blank(
         rules=rules_in(protocol, configuration),
         signer=signer,
         signers=signers,
-        is_member=me in configuration.quorums.ids and holds_key,
+        is_member=is_member(configuration, me, signers),
         verifier=verifier,
         log=Log(protocol.window),
         sessions=sessions,
@@ -78,6 +78,12 @@ def blank(
     state.next_seq = configuration.base + 1
     state.active = state.is_member
     return state
+
+
+def is_member(configuration: Configuration, me: int, signers: Signers) -> bool:
+    """True if the replica votes in that epoch: it is named, with a key that it holds."""
+    _, holds_key = _signer_in(configuration, me, signers)
+    return me in configuration.quorums.ids and holds_key
 
 
 def _signer_in(configuration: Configuration, me: int, signers: Signers) -> tuple[Signer, bool]:
@@ -104,7 +110,7 @@ def rebuild(
     configuration = genesis(cluster)
     was_member = False
     for link in recovered.epochs:
-        was_member = was_member or me in configuration.quorums.ids
+        was_member = was_member or is_member(configuration, me, signers)
         configuration = follow(configuration, link)
     sessions = SessionTable(cluster.protocol)
     links = list(recovered.epochs)
@@ -119,6 +125,7 @@ def rebuild(
         signs_replies=cluster.signed_replies,
     )
     state.was_member = was_member
+    state.doubted = recovered.doubted
     _rebuild_snapshot(state, recovered)
     if recovered.stable is not None and recovered.stable.epoch == state.epoch:
         state.stable = recovered.stable
@@ -182,6 +189,9 @@ def _rebuild_view(state: State, recovered: Recovered) -> None:
 
 
 def _rebuild_slots(state: State, recovered: Recovered) -> None:
+    """What was voted for; a replica without its key takes no part, and can sign none of it again."""
+    if not state.is_member:
+        return
     for record in recovered.accepted:
         if state.log.within(record.seq):
             _rebuild_accepted(state, record)

@@ -165,6 +165,8 @@ class State:
         target: a certificate ahead of `executed` that the ordinary repair has not reached yet.
         divergence: the last one found; while it is not repaired, nothing that the service said is given out.
         divergences: how many were found since the start.
+        doubted: the highest slot that was ever executed on a state found to be wrong: what was said of its results is
+            not signed again.
         split: the highest slot at which so many CHECKPOINTs differ that no strong quorum of equal ones can come.
         view_changes: per sender, view -> VIEW-CHANGE: at most the one for the present view and the highest.
         suspects: per sender, the view it suspects, and when it last said so.
@@ -223,6 +225,7 @@ class State:
     fetching: Fetching | None = None
     divergence: Divergence | None = None
     divergences: int = 0
+    doubted: int = 0
     split: int = 0
     view_changes: dict[int, dict[int, tuple[Signed, ViewChange]]] = field(default_factory=dict)
     suspects: dict[int, tuple[int, Nanos]] = field(default_factory=dict)

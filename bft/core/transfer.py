@@ -23,7 +23,17 @@ from bft.core import checkpoint, execution, ordering, queries, reconfig
 from bft.core.sources import PAGES_PER_REQUEST
 from bft.core.state import Divergence, Fetching, State
 from bft.digests import page_digest, state_digest
-from bft.events import ExplainState, InstallState, LoadPages, Pages, PagesLoaded, PagesRead, Snapshot, StateExplained
+from bft.events import (
+    Doubted,
+    ExplainState,
+    InstallState,
+    LoadPages,
+    Pages,
+    PagesLoaded,
+    PagesRead,
+    Snapshot,
+    StateExplained,
+)
 from bft.ids import Peer
 from bft.messages import CheckpointCertificate, FetchManifest, FetchPages, ManifestBody, PageBodies, PagesServed
 from bft.wire.codec import Malformed, Opened, open_manifest
@@ -75,10 +85,34 @@ def repair(state: State, ours: bytes, certificate: CheckpointCertificate) -> Non
     """The own state at a stable checkpoint is wrong: give nothing of it out, and fetch the right one."""
     if not state.serves and state.fetching is not None and certificate.seq <= state.fetching.certificate.seq:
         return
+    doubt(state, ours, certificate)
+    begin(state, certificate)
+
+
+def doubt(state: State, ours: bytes, certificate: CheckpointCertificate) -> None:
+    """The own state is known to be wrong from here on, also after a restart: that begins at an earlier checkpoint."""
     state.divergences += state.serves
     state.divergence = Divergence(certificate.seq, ours)
+    state.doubted = max(state.doubted, state.executed)
+    state.persist(Doubted(certificate.seq, state.executed))
     state.progress("diverged", certificate.seq, f"own state {ours.hex()[:8]}, certified {certificate.digest.hex()[:8]}")
-    begin(state, certificate)
+
+
+def overtaken(state: State, seq: int) -> bool:
+    """The own state at `seq` is certified: what is being fetched from there or below it is needed no more.
+
+    Safe: a state that a strong quorum certified is right, whatever it was before (`test_overtaken_repair_ends`).
+
+    Returns:
+        True if a transfer ended with that, and execution may go on.
+    """
+    if state.fetching is None or state.fetching.certificate.seq > seq:
+        return False
+    state.progress("transfer", state.fetching.certificate.seq, f"overtaken by the own state at {seq}")
+    state.fetching = None
+    if state.divergence is not None:
+        state.divergence.repaired = True
+    return True
 
 
 def on_explained(state: State, event: StateExplained) -> None:

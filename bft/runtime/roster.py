@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bft.config import Cluster
-from bft.epochs import Configuration, follow, genesis
-from bft.ids import KEY_BYTES, SIGNATURE_BYTES
+from bft.epochs import Configuration, follow, genesis, some_links
 from bft.messages import EpochLink
-
-LINKS_PER_ANSWER = 16
-ANSWER_BYTES_MAX = 512 * 1024
-LINK_BYTES = KEY_BYTES + SIGNATURE_BYTES
 
 
 class Roster:
@@ -79,11 +74,4 @@ class Roster:
 
     def links_from(self, epoch: int) -> Sequence[EpochLink]:
         """The links from an epoch on, a part at a time."""
-        part: list[EpochLink] = []
-        size = 0
-        for link in self._links[epoch : epoch + LINKS_PER_ANSWER]:
-            size += len(link.header) + LINK_BYTES * len(link.certificate.checkpoints)
-            if part and size > ANSWER_BYTES_MAX:
-                break
-            part.append(link)
-        return part
+        return some_links(self._links, epoch)

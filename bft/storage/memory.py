@@ -11,7 +11,19 @@ from typing import assert_never
 
 from bft.digests import page_digest
 from bft.errors import StorageError
-from bft.events import Accepted, Epoch, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.events import (
+    Accepted,
+    Doubted,
+    Epoch,
+    Forgotten,
+    Pages,
+    Prepared,
+    Record,
+    Recovered,
+    Snapshot,
+    Stable,
+    ViewRecord,
+)
 from bft.messages import CheckpointCertificate, EpochLink
 from bft.storage.pages import garbage, manifest_pages
 from bft.storage.rows import prepared_view
@@ -32,6 +44,8 @@ class MemoryStore:
         self._pages: dict[bytes, bytes] = {}
         self._fetched: dict[bytes, int] = {}
         self._forgotten = ""
+        self._void: dict[int, None] = {}
+        self._doubted = 0
 
     def load(self) -> Recovered:
         """Everything written so far that still matters.
@@ -42,7 +56,7 @@ class MemoryStore:
         if self._forgotten:
             raise StorageError(f"the replica refuses to vote: {self._forgotten}")
         stable_seq = self._stable_seq
-        recovered = Recovered(self._view, self._stable)
+        recovered = Recovered(self._view, self._stable, doubted=self._doubted)
         recovered.epochs = list(self._epochs)
         recovered.accepted = [self._accepted[key] for key in sorted(self._accepted) if key[0] > stable_seq]
         recovered.prepared = [self._prepared[seq] for seq in sorted(self._prepared) if seq > stable_seq]
@@ -50,7 +64,7 @@ class MemoryStore:
             snapshot = self._snapshots[seq]
             if snapshot.vote is not None and seq > stable_seq:
                 recovered.votes.append(snapshot.vote)
-            if snapshot.vote is not None or seq <= stable_seq:
+            if seq not in self._void and (snapshot.vote is not None or seq <= stable_seq):
                 recovered.snapshot = snapshot
         if recovered.snapshot is not None:
             pages = {digest: self._pages[digest] for digest in sorted(manifest_pages(recovered.snapshot.manifest))}
@@ -111,6 +125,9 @@ class MemoryStore:
                 self._prepared.clear()
             case Forgotten(what):
                 self._forgotten = what
+            case Doubted(seq, executed):
+                self._void.update((at, None) for at in self._snapshots if at >= seq)
+                self._doubted = max(executed, self._doubted)
             case _:
                 assert_never(record)
 
@@ -119,7 +136,12 @@ class MemoryStore:
         used = manifest_pages(snapshot.manifest)
         missing = [digest for digest in used if digest not in self._pages]
         assert not missing, f"snapshot at seq {snapshot.seq} lacks {len(missing)} of its pages"
-        self._snapshots[snapshot.seq] = replace(snapshot, pages={})
+        before = self._snapshots.get(snapshot.seq)
+        vote = snapshot.vote if snapshot.vote is not None or before is None else before.vote
+        self._snapshots[snapshot.seq] = replace(snapshot, vote=vote, pages={})
+        self._void.pop(snapshot.seq, None)
+        if before is not None:
+            self._collect([before.manifest])
         if snapshot.vote is None:
             self._release(list(self._fetched))
 
@@ -129,17 +151,23 @@ class MemoryStore:
         if stable.seq > self._stable_seq:
             self._previous_stable_seq = self._stable_seq
         self._stable = stable.certificate
+        if stable.seq in self._void:  # the own state has become the certified one by itself
+            self._void.clear()
+        self._void = {seq: None for seq in self._void if seq > stable.seq}
         self._accepted = {key: value for key, value in self._accepted.items() if key[0] > stable.seq}
         self._prepared = {seq: value for seq, value in self._prepared.items() if seq > stable.seq}
         held = [seq for seq in self._snapshots if seq <= self._previous_stable_seq]
         dropped = [self._snapshots.pop(seq) for seq in held if seq < max(held)]
-        unused = garbage([snap.manifest for snap in dropped], [snap.manifest for snap in self._snapshots.values()])
-        for digest in unused:
-            if digest not in self._fetched:
-                del self._pages[digest]
+        self._collect([snap.manifest for snap in dropped])
         own = self._snapshots.get(stable.seq)
         if own is not None and own.vote is not None:
             self._release([digest for digest, at in self._fetched.items() if at < self._previous_stable_seq])
+
+    def _collect(self, dropped: list[bytes]) -> None:
+        """Drop the pages that only these manifests refer to, unless a transfer may need them."""
+        for digest in garbage(dropped, [snap.manifest for snap in self._snapshots.values()]):
+            if digest not in self._fetched:
+                del self._pages[digest]
 
     def _release(self, fetched: list[bytes]) -> None:
         """End the protection of fetched pages: those that no snapshot refers to go."""

@@ -19,8 +19,21 @@ from typing import Literal, assert_never
 
 from bft.digests import page_digest
 from bft.errors import StorageError
-from bft.events import Accepted, Epoch, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
+from bft.events import (
+    Accepted,
+    Doubted,
+    Epoch,
+    Forgotten,
+    Pages,
+    Prepared,
+    Record,
+    Recovered,
+    Snapshot,
+    Stable,
+    ViewRecord,
+)
 from bft.ids import DIGEST_BYTES
+from bft.storage import schema
 from bft.storage.guard import (
     FolderLock,
     Mark,
@@ -45,25 +58,9 @@ from bft.storage.rows import (
 )
 from bft.wire.codec import encode
 
-FORMAT_VERSION = 2
 PAGE_BYTES = 16384
 WAL_BYTES_MAX = 64 * 1024 * 1024
 _EVER = 2**63 - 1
-
-_SCHEMA = """
-create table identity (format integer not null, cluster text not null, replica integer not null, store text not null);
-create table view (id integer primary key check (id = 1), view integer not null, active integer not null,
-                   view_change blob, new_view blob);
-create table stable (id integer primary key check (id = 1), seq integer not null, previous integer not null,
-                     certificate blob not null);
-create table accepted (seq integer not null, view integer not null, pre_prepare blob not null, batch blob not null,
-                       primary key (seq, view));
-create table prepared (seq integer primary key, view integer not null, certificate blob not null);
-create table snapshots (seq integer primary key, digest blob not null, manifest blob not null, vote blob);
-create table epochs (epoch integer primary key, link blob not null);
-create table pages (digest blob primary key, bytes blob not null, fetched integer);
-create index fetched on pages (fetched) where fetched is not null;
-"""
 
 
 class SqliteStore:
@@ -147,6 +144,8 @@ class SqliteStore:
                 )
             ]
             self._load_snapshots(recovered, after[0])
+            for (executed,) in self._writer.execute("select executed from doubted"):
+                recovered.doubted = executed
             return recovered
 
     def write(self, records: Sequence[Record], /) -> None:
@@ -249,12 +248,8 @@ class SqliteStore:
         if verdict != "ok":
             raise StorageError(f"{self._path}: the database is corrupt: {verdict}")
         self.store_id = self._require_identity(cluster_id, replica)
-        # Not in the first schema: stores made before there was a generation have none until they are opened.
-        self._writer.execute(
-            "create table if not exists life (id integer primary key check (id = 1), generation integer not null,"
-            " refused text not null)"
-        )
-        self._writer.execute("insert or ignore into life values (1, 0, '')")
+        for statement in schema.LATER.split(";")[:-1]:
+            self._writer.execute(statement)
 
     # --- the guard beside the key ---
 
@@ -314,9 +309,9 @@ class SqliteStore:
         self._note(replace(self._mark, generation=self._mark.generation + 1, is_clean=True))
 
     def _create(self, cluster_id: bytes, replica: int) -> None:
-        identity = (FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())
+        identity = (schema.FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())
         self._writer.execute("begin immediate")
-        for statement in _SCHEMA.split(";")[:-1]:
+        for statement in schema.FIRST.split(";")[:-1]:
             self._writer.execute(statement)
         self._writer.execute("insert into identity values (?, ?, ?, ?)", identity)
         self._writer.execute("commit")
@@ -328,8 +323,9 @@ class SqliteStore:
         if len(rows) != 1:
             raise StorageError(f"{self._path}: the database is corrupt: {len(rows)} rows of identity, expected 1")
         version, cluster, owner, store = rows[0]
-        if version != FORMAT_VERSION:
-            raise StorageError(f"{self._path}: the store has format {version}, this program reads {FORMAT_VERSION}")
+        ours = schema.FORMAT_VERSION
+        if version != ours:
+            raise StorageError(f"{self._path}: the store has format {version}, this program reads {ours}")
         if cluster != cluster_id.hex():
             raise StorageError(f"{self._path}: the store belongs to cluster {cluster}, not to {cluster_id.hex()}")
         if owner != replica:
@@ -345,11 +341,12 @@ class SqliteStore:
 
     def _load_snapshots(self, recovered: Recovered, stable_seq: int) -> None:
         chosen: int | None = None
+        void = {row[0] for row in self._writer.execute("select seq from void")}
         for seq, vote_blob in self._writer.execute("select seq, vote from snapshots order by seq").fetchall():
             vote = signed_from(vote_blob, f"checkpoint vote at seq {seq}")
             if vote is not None and seq > stable_seq:
                 recovered.votes.append(vote)
-            if vote is not None or seq <= stable_seq:
+            if seq not in void and (vote is not None or seq <= stable_seq):
                 chosen = seq
         if chosen is not None:
             recovered.snapshot = self._load_snapshot(chosen)
@@ -405,6 +402,13 @@ class SqliteStore:
                 execute("delete from prepared")
             case Forgotten(what):
                 execute("update life set refused = ?", (what,))
+            case Doubted(seq, executed):
+                execute("insert or ignore into void select seq from snapshots where seq >= ?", (seq,))
+                execute(
+                    "insert into doubted values (1, ?) on conflict (id) do update"
+                    " set executed = max(executed, excluded.executed)",
+                    (executed,),
+                )
             case _:
                 assert_never(record)
 
@@ -419,10 +423,14 @@ class SqliteStore:
         for digest in elsewhere:
             row = self._writer.execute("select 1 from pages where digest = ?", (digest,)).fetchone()
             assert row is not None, f"snapshot at seq {snapshot.seq} lacks its page {digest.hex()}"
+        before = self._writer.execute("select manifest from snapshots where seq = ?", (snapshot.seq,)).fetchall()
         self._writer.execute(
-            "insert or replace into snapshots values (?, ?, ?, ?)",
+            "insert into snapshots values (?, ?, ?, ?) on conflict (seq) do update set digest = excluded.digest,"
+            " manifest = excluded.manifest, vote = coalesce(excluded.vote, vote)",
             (snapshot.seq, snapshot.digest, snapshot.manifest, signed_blob(snapshot.vote)),
         )
+        self._writer.execute("delete from void where seq = ?", (snapshot.seq,))
+        self._collect([manifest for (manifest,) in before])
         if snapshot.vote is None:
             self._release_fetched(_EVER)
 
@@ -436,6 +444,9 @@ class SqliteStore:
         execute("insert or replace into stable values (1, ?, ?, ?)", (stable.seq, previous, encode(stable.certificate)))
         execute("delete from accepted where seq <= ?", (stable.seq,))
         execute("delete from prepared where seq <= ?", (stable.seq,))
+        if execute("select 1 from void where seq = ?", (stable.seq,)).fetchone():
+            execute("delete from void")  # the own state has become the certified one by itself
+        execute("delete from void where seq <= ?", (stable.seq,))
         self._drop_snapshots(previous)
         if execute("select 1 from snapshots where seq = ? and vote is not null", (stable.seq,)).fetchone():
             self._release_fetched(previous)
@@ -447,6 +458,10 @@ class SqliteStore:
         if not dropped:
             return
         self._writer.execute(f"delete from snapshots where {rule}", (previous,))
+        self._collect(dropped)
+
+    def _collect(self, dropped: list[bytes]) -> None:
+        """Drop the pages that only these manifests refer to, unless a transfer may need them."""
         unused = [(digest,) for digest in garbage(dropped, self._manifests())]
         self._writer.executemany("delete from pages where digest = ? and fetched is null", unused)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bft.digests import NULL_DIGEST, batch_digest, page_digest, pages_digest, state_digest
-from bft.events import Accepted, Epoch, Pages, Prepared, Snapshot, Stable, ViewRecord
+from bft.events import Accepted, Doubted, Epoch, Pages, Prepared, Snapshot, Stable, ViewRecord
 from bft.headers import Header, MembershipChange, Pending, Reconfigure
 from bft.messages import (
     Checkpoint,
@@ -206,6 +206,34 @@ def test_fetched_pages_resume_after_restart_and_complete_a_snapshot(bench: Bench
     store.write([snapshot(8, b"a", b"b", b"c", give=pages(b"c"), fetched=True), stable(8)])
     assert bench.reopen().load().snapshot == snapshot(8, b"a", b"b", b"c", fetched=True)
     assert kept(bench.store, b"odd") == []
+
+
+def test_snapshots_in_doubt_are_not_recovered_but_their_votes_are(bench: Bench) -> None:
+    """What was said stays said; the state is that of the last checkpoint below, until another takes its place."""
+    wrong = [snapshot(seq, b"wrong%d" % seq) for seq in (4, 6)]
+    bench.store.write([snapshot(2, b"a"), stable(2), *wrong, Doubted(4, 7)])
+    recovered = bench.reopen().load()
+    assert recovered.snapshot == snapshot(2, b"a") and recovered.doubted == 7
+    assert recovered.votes == [snapshot.vote for snapshot in wrong]
+
+    bench.store.write([snapshot(4, b"b", fetched=True)])
+    assert bench.reopen().load().votes == recovered.votes, "also that at the very checkpoint that was fetched"
+    bench.store.write([stable(4)])
+    recovered = bench.reopen().load()
+    assert recovered.snapshot.digest == snapshot(4, b"b").digest and recovered.votes == [wrong[1].vote]
+    assert kept(bench.store, b"wrong4", b"wrong6") == [b"wrong6"], "replaced, its pages are nobody's"
+
+    bench.store.write([snapshot(6, b"c"), Doubted(100, 5)])
+    recovered = bench.reopen().load()
+    assert recovered.snapshot == snapshot(6, b"c") and recovered.doubted == 7, "executed again, it is as good as any"
+
+
+def test_certified_after_all_is_in_doubt_no_longer(bench: Bench) -> None:
+    """A state that was wrong at one checkpoint may be right at the next, and then so are those after it."""
+    bench.store.write([snapshot(2, b"wrong"), snapshot(4, b"a"), snapshot(6, b"b"), Doubted(2, 6)])
+    assert bench.reopen().load().snapshot is None
+    bench.store.write([stable(4)])
+    assert bench.reopen().load().snapshot == snapshot(6, b"b")
 
 
 def test_fetched_page_outlives_the_snapshot_that_also_had_it(bench: Bench) -> None:

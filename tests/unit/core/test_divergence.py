@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bft.events import Progress, Send
+from bft.core.proofs import opened
+from bft.events import Progress, Send, Stable
 from bft.messages import (
     Checkpoint,
     Commit,
@@ -16,6 +17,7 @@ from bft.messages import (
     Query,
     QueryReply,
     Reply,
+    SignedReply,
 )
 from bft.sim.world import EPOCH_NS
 from tests.conftest import CLIENT
@@ -122,6 +124,94 @@ def test_later_certificate_takes_over_the_repair(diverged, make_bench):
     assert other.replica.summary()["fetching"] == 16 and other.replica.summary()["divergences"] == 1
     other.deliver(2, other.checkpoint_certificate(8, bytes(32)))
     assert other.replica.summary()["fetching"] == 16
+
+
+def test_overtaken_repair_ends(make_bench, source):
+    """A state that was wrong for a while and is right again needs no repair, and must not go back for one."""
+    later = make_bench(me=2)
+    other = make_bench(me=1)
+    for bench in (later, other):
+        for seq in range(1, 17):
+            bench.order(seq, bench.batch(bench.request(seq)))
+            if bench is other and seq == 8:
+                _, vote = other.replica._state.own_checkpoints[8]
+                other.replica._state.own_checkpoints[8] = (bytes(32), vote)  # as if a bit had flipped, and back
+    other.deliver(2, other.checkpoint_certificate(8, source.store.load().snapshot.digest))
+    asked = list(other.out)
+    assert other.replica.summary()["serves"] is False and other.replica.summary()["fetching"] == 8
+    other.deliver(2, other.checkpoint_certificate(16, later.store.load().snapshot.digest))
+    summary = other.replica.summary()
+    assert (summary["stable"], summary["fetching"], summary["serves"]) == (16, None, True)
+    other.out = asked
+    _repair(other, source)
+    assert (other.stable, other.executed) == (16, 16)
+    other.order(17, other.batch(other.request(17)))
+    assert other.executed == 17
+    other.restart()
+    assert other.executed == 16 and other.replica.summary()["serves"]
+
+
+@pytest.mark.parametrize("is_repaired", [False, True])
+def test_wrong_state_does_not_come_back_with_a_restart(make_bench, source, is_repaired):
+    """Whenever the process dies: what it says afterwards comes from a state that was certified, or made from one."""
+    bench = make_bench(me=1)
+    for seq in range(1, 17):
+        request = bench.request(seq, ["put", "k3", "rotten"]) if seq == 3 else bench.request(seq)
+        bench.order(seq, bench.batch(request))
+    bench.deliver(2, bench.checkpoint_certificate(8, source.store.load().snapshot.digest))
+    if is_repaired:
+        _repair(bench, source)
+    votes = bench.store.load().votes
+    assert [opened(vote).seq for vote in votes] == ([16] if is_repaired else [8, 16])
+    bench.restart()
+    assert (bench.stable, bench.executed) == ((8, 16) if is_repaired else (0, 0))
+    bench.deliver(CLIENT, bench.request(3))
+    bench.deliver(CLIENT, Query(1, 0, False, b"\x92\xa3get\xa2k3"))
+    assert [answer.value for answer in bench.sent(QueryReply)] == ([b"\xa2v3"] if is_repaired else [b"\xc0"])
+    for vote in votes:
+        bench.deliver(2, vote)
+    assert bench.replica.summary()["refuses"] is None, "what it voted for is not forgotten with the state"
+
+
+def test_process_may_die_between_the_records_of_a_repair(diverged, source):
+    """A store that tears them apart leaves no replica that does not know its own vote."""
+    (own,) = diverged.store.load().votes
+    write = diverged.store.write
+
+    def torn(records):
+        for record in records:
+            if isinstance(record, Stable):
+                raise KeyboardInterrupt
+            write([record])
+
+    diverged.store.write = torn
+    with pytest.raises(KeyboardInterrupt):
+        _repair(diverged, source)
+    diverged.store.write = write
+    diverged.restart()
+    diverged.deliver(2, own)
+    assert diverged.replica.summary()["refuses"] is None
+
+
+def test_repaired_replica_signs_nothing_twice(make_bench, source):
+    """A flipped bit in a reply is bad enough: signing the right one as well would convict the replica for good."""
+    bench = make_bench(me=1)
+    bench.replica._state.signs_replies = True
+    for seq in range(1, 9):
+        request = bench.request(seq, ["put", "k3", "rotten"]) if seq == 3 else bench.request(seq)
+        bench.order(seq, bench.batch(request))
+    bench.deliver(CLIENT, bench.request(3))
+    assert bench.sent(SignedReply)
+    bench.deliver(2, bench.checkpoint_certificate(8, source.store.load().snapshot.digest))
+    _repair(bench, source)
+    for _ in range(2):
+        bench.deliver(CLIENT, bench.request(3))
+        assert bench.sent(Reply) and not bench.sent(SignedReply)
+        bench.restart()
+        bench.replica._state.signs_replies = True
+    bench.order(9, bench.batch(bench.request(9)))
+    bench.deliver(CLIENT, bench.request(9))
+    assert bench.sent(SignedReply)
 
 
 def test_states_that_all_differ_are_told_once(bench):

@@ -416,6 +416,24 @@ def test_replica_that_was_away_follows_the_chain_and_fetches_the_state(bench):
     assert (summary["epoch"], summary["executed"], summary["fetching"]) == (1, 0, LAST)
 
 
+@pytest.mark.parametrize("holds_key", [True, False])
+def test_who_passes_an_epoch_unseen_was_its_member_if_it_holds_the_key(bench, holds_key):
+    """In one go or after a restart: whoever waits for its new key to be accepted is no removed replica."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    away = EpochBench(me=2)
+    key = away.vault.replica_key(2) if holds_key else bytes(32)
+    signers = {key: away.vault.replica_signer(2)}
+    away.replica = Replica(away.cluster, 2, signers, Recovered(), away.vault)
+    away.engine = Engine(away.replica, Registers(), away.store)
+    away.step(Start())
+    away.deliver(0, proof)
+    again = Replica(away.cluster, 2, signers, away.store.load(), away.vault)
+    assert away.replica.configuration.epoch == 1
+    assert away.replica._state.was_member is again._state.was_member is holds_key
+
+
 def test_forged_proof_is_refused(bench):
     """A signature that fails, a link of the wrong epoch: nothing changes."""
     bench.switch(0, 1, 2, 3, 4)
@@ -459,8 +477,58 @@ def test_own_state_is_held_against_the_proof(bench, is_equal):
         summary = other.replica.summary()
         assert (summary["epoch"], summary["executed"]) == (1, LAST)
         assert summary["fetching"] == (None if is_equal else LAST)
+        assert summary["serves"] is is_equal and summary["divergences"] == (not is_equal)
         if is_equal:
             other.restart()
+
+
+def test_proof_ends_a_repair_that_it_overtakes(bench):
+    """The state that ends the epoch is the certified one: what was to be fetched below it is needed no more."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    other = EpochBench(me=2)
+    other.order(1, other.batch(other.envelope(1, other.change(0, 1, 2, 3, 4))))
+    other.fill(16)
+    for seq in range(17, LAST + 1):
+        other.order(seq, encode_empty(other.now + seq))
+    digest, vote = other.replica._state.own_checkpoints[16]
+    other.replica._state.own_checkpoints[16] = (bytes(32), vote)
+    other.deliver(0, other.checkpoint_certificate(16, digest))
+    assert other.replica.summary()["serves"] is False
+    other.deliver(0, proof)
+    summary = other.replica.summary()
+    assert (summary["epoch"], summary["fetching"], summary["serves"]) == (1, None, True)
+
+
+def test_links_are_sent_within_a_budget(bench):
+    """A question of a few bytes has an answer of kilobytes: nobody gets it as often as it likes."""
+    bench.switch(0, 1, 2, 3, 4)
+    answers = 0
+    for _ in range(1000):
+        bench.deliver(CLIENT, FetchEpochs(0))
+        answers += len(bench.sent(EpochProof))
+    assert 0 < answers < 100
+    assert "asks-too-much" in bench.rejections()
+
+
+def test_request_passed_on_at_the_start_of_an_epoch_counts_from_there(bench):
+    """The new primary has it from this replica: how long it waits is watched."""
+    bench.to_the_end(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, bench.envelope(2, msgspec.msgpack.encode(["put", "k", "v"])))
+    bench.certify(LAST)
+    (pending,) = bench.replica._state.pool
+    assert (pending.stage, pending.forwarded) == (1, bench.now)
+
+
+def test_member_without_its_key_starts_and_says_nothing(bench):
+    """Its store knows votes that it cannot sign again: it takes no part, but is no reason to end."""
+    batch = encode(Batch(bench.now + 1, (bench.envelope(1, msgspec.msgpack.encode(["put", "k", "v"])),)))
+    bench.order(1, batch)
+    stranger = bench.vault.replica_signer(9)
+    lost = Replica(bench.cluster, bench.me, {bytes(32): stranger}, bench.store.load(), bench.vault)
+    lost.step(Start(), bench.now)
+    assert lost.summary()["member"] is False and lost.summary()["slots"] == 0
 
 
 def test_process_may_die_between_any_two_records(bench):

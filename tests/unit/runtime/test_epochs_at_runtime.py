@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from bft.crypto.keys import KeyPair, load_key, save_key
+from bft.epochs import ANSWER_BYTES_MAX, LINKS_PER_ANSWER
 from bft.errors import KeyFileError
 from bft.ids import ReplicaId
 from bft.runtime.own_keys import NEXT, OLD, OwnKeys, OwnSigners, beside
-from bft.runtime.roster import ANSWER_BYTES_MAX, LINKS_PER_ANSWER, Roster
+from bft.runtime.roster import Roster
 from tests.unit.test_epochs import Town
 
 CLUSTER = b"c" * 32
