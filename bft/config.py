@@ -231,7 +231,7 @@ class ClientLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     Attributes:
         envelopes_per_second: REQUEST envelopes, each of which costs a signature check at every replica.
-        messages_per_second: frames of any kind, unordered reads among them.
+        messages_per_second: frames of any kind; of reads that share a frame, four count as one more.
         bytes_per_second: bytes of all frames.
         burst_seconds: so many seconds' worth may come at once.
         bad_signatures_max: after so many signatures that do not hold, or malformed frames, nothing of the client is

@@ -225,13 +225,12 @@ class Executed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class QueryAnswered:
-    """The service has answered a read-only operation."""
+    """The service has answered read-only operations: (status, value) of each, in order."""
 
     client: Peer
     nonce: int
     seq: int
-    status: int
-    value: bytes
+    answers: list[tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,12 +315,12 @@ class Execute(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class AnswerQuery:
-    """Answer a read-only operation from the service's present state; answered by `QueryAnswered`."""
+    """Answer read-only operations from the service's present state; answered by `QueryAnswered`."""
 
     client: Peer
     nonce: int
     seq: int
-    operation: bytes
+    operations: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

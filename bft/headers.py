@@ -11,7 +11,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from bft.ids import U63, DigestBytes, KeyBytes, ReplicaIndex, SignatureBytes
-from bft.messages import REPLICAS_BOUND, Message, Signed
+from bft.messages import HEADER_BYTES_MAX, REPLICAS_BOUND, Message, Signed
+
+PAGES_MAX = 1 << 20
 
 ADMINS_BOUND = 32
 CHANGE_BYTES_MAX = 64 * 1024
@@ -100,3 +102,16 @@ class Header(Message, frozen=True, tag=33):
     pages: DigestBytes
     members: DigestBytes
     pending: Pending | None
+
+
+class Manifest(Message, frozen=True, tag=32):
+    """A checkpoint: its encoded header, and the pages that the header commits to.
+
+    Attributes:
+        service: digests of the service's pages, in order.
+        sessions: digests of the session pages, ascending by client.
+    """
+
+    header: Annotated[bytes, Meta(max_length=HEADER_BYTES_MAX)]
+    service: Annotated[tuple[DigestBytes, ...], Meta(max_length=PAGES_MAX)]
+    sessions: Annotated[tuple[DigestBytes, ...], Meta(max_length=PAGES_MAX)]

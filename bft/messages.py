@@ -24,10 +24,10 @@ from bft.ids import DIGEST_BYTES, U63, DigestBytes, KeyBytes, ReplicaIndex, Sign
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
 OPERATION_BYTES_MAX = 1024 * 1024
 OPERATIONS_MAX = 4096
+QUERY_OPERATIONS_MAX = 64
 ENVELOPE_BYTES_MAX = 2 * 1024 * 1024
 """A REQUEST payload; one operation of the largest size fits."""
 REPLICAS_BOUND = 100
-PAGES_MAX = 1 << 20
 EVENTS_MAX = 1024
 """Events kept per session for a client that missed some."""
 HEADER_BYTES_MAX = 256 * 1024
@@ -319,7 +319,7 @@ class Refusal(Message, frozen=True, tag=5):
 
 
 class Query(Message, frozen=True, tag=6):
-    """A read-only operation that asks for an answer without ordering [CL99 4.1].
+    """Read-only operations that ask for answers without ordering [CL99 4.1].
 
     Attributes:
         nonce: the client's own name for this query.
@@ -331,17 +331,28 @@ class Query(Message, frozen=True, tag=6):
     nonce: U63
     floor: U63
     wait: bool
-    operation: Operation
+    operations: Annotated[tuple[Operation, ...], Meta(min_length=1, max_length=QUERY_OPERATIONS_MAX)]
+
+
+class ReadAnswer(Message, frozen=True):
+    """Outcome of one read-only operation."""
+
+    status: Annotated[int, Meta(ge=0, le=255)]
+    value: Payload
 
 
 class QueryReply(Message, frozen=True, tag=7):
-    """Answer to a query from the state after `seq`."""
+    """Answers to a query from the state after `seq`; large ones come in several parts.
+
+    Attributes:
+        first: which of the query's operations the first of the answers is for, from 0.
+    """
 
     nonce: U63
     seq: U63
     epoch: U63
-    status: Annotated[int, Meta(ge=0, le=255)]
-    value: Payload
+    first: Annotated[int, Meta(ge=0, lt=QUERY_OPERATIONS_MAX)]
+    answers: Annotated[tuple[ReadAnswer, ...], Meta(min_length=1, max_length=QUERY_OPERATIONS_MAX)]
 
 
 class Status(Message, frozen=True, tag=8):
@@ -419,19 +430,6 @@ class EventBodies(Message, frozen=True, tag=47):
 
 
 # --- checkpoints and epochs ----------------------------------------------------------------------------------------
-
-
-class Manifest(Message, frozen=True, tag=32):
-    """A checkpoint: its encoded header, and the pages that the header commits to.
-
-    Attributes:
-        service: digests of the service's pages, in order.
-        sessions: digests of the session pages, ascending by client.
-    """
-
-    header: Annotated[bytes, Meta(max_length=HEADER_BYTES_MAX)]
-    service: Annotated[tuple[DigestBytes, ...], Meta(max_length=PAGES_MAX)]
-    sessions: Annotated[tuple[DigestBytes, ...], Meta(max_length=PAGES_MAX)]
 
 
 class EpochLink(Message, frozen=True):

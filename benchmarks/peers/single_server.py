@@ -32,7 +32,17 @@ from bft.digests import bundle_digest, payload_digest
 from bft.events import Execute, OperationCall
 from bft.ids import Peer, ReplicaId
 from bft.membership import Quorums
-from bft.messages import ENVELOPE_BYTES_MAX, Bundle, Query, QueryReply, Reply, Request, Result, SignedRequest
+from bft.messages import (
+    ENVELOPE_BYTES_MAX,
+    Bundle,
+    Query,
+    QueryReply,
+    ReadAnswer,
+    Reply,
+    Request,
+    Result,
+    SignedRequest,
+)
 from bft.services.null import Null
 from bft.state.executor import Executor
 from bft.transport.channel import Channel, ChannelClosed
@@ -86,8 +96,9 @@ class SingleServer:
         try:
             packet = decode_packet(frame)
             if isinstance(packet, Query):
-                status, value = self._executor.machine.query(packet.operation)
-                channel.send([encode(QueryReply(packet.nonce, self._executor.seq, 0, status, value))])
+                query = self._executor.machine.query
+                answers = tuple(ReadAnswer(*query(operation)) for operation in packet.operations)
+                channel.send([encode(QueryReply(packet.nonce, self._executor.seq, 0, 0, answers))])
             elif isinstance(packet, SignedRequest):
                 request = decode_request(packet.payload)
                 if self._verifier.verify_client(packet.client, payload_digest(packet.payload), packet.signature):

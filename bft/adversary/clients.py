@@ -148,7 +148,7 @@ def query_flood(hostile: Hostile) -> Sends:
         hostile.number += 1
         floor = hostile.random.choice((0, 1, 10, 1 << 40))
         operation = hostile.random.choice((hostile.operation(), b"\xc1", b""))
-        yield from hostile.to_all(Query(hostile.number, floor, bool(hostile.random.randrange(2)), operation))
+        yield from hostile.to_all(Query(hostile.number, floor, bool(hostile.random.randrange(2)), (operation,)))
 
 
 def crossed_lanes(hostile: Hostile) -> Sends:

@@ -34,7 +34,7 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Have a read-only operation answered without ordering, or else order it.
+    """Have a read-only operation answered without ordering, or else order it; it leaves with the next `Flush`.
 
     Attributes:
         floor: answer from a state at or after this slot.
@@ -64,7 +64,7 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """The link is free: send all that waits, as one envelope where limits permit."""
+    """The link is free: send all that waits, as one envelope and one query where limits permit."""
 
 
 SessionInput = Submit | Ask | Cancel | Flush | Unreachable | Deliver | Tick

@@ -120,8 +120,6 @@ class Session:
         self._views = dict.fromkeys(quorums.members, 0)
         self._tally = Tally(quorums, protocol.session_window)
         self._reads = Reads(quorums)
-        self._read_floor = 0
-        self._ordered_reads: dict[int, int] = {}
         self._bodiless: dict[int, Nanos] = {}
         self._inbox = Inbox(4 * self._retry_ns)
         self._event_votes = EventVotes(quorums)
@@ -169,7 +167,7 @@ class Session:
                 self._ask(event)
             case Cancel():
                 if not self._reads.cancel(event.ticket) and self._window.cancel(event.ticket):
-                    self._ordered_reads.pop(event.ticket, None)
+                    self._reads.ordered.pop(event.ticket, None)
             case Unreachable():
                 self._resend(event.replica)
             case Tick():
@@ -190,6 +188,7 @@ class Session:
         return is_taken
 
     def _flush(self) -> None:
+        self._send_reads()
         while self._window.may_send and not self.is_busy:
             envelope, request = self._window.seal(self.incarnation, self._now)
             payload = encode(request)
@@ -222,7 +221,7 @@ class Session:
                     self._on_reply(peer, packet)
             case QueryReply():
                 if self._is_of_this_epoch(peer, packet.epoch):
-                    self._on_answer(self._reads.answer(peer, packet.nonce, packet))
+                    self._on_answers(self._reads.answer(peer, packet))
             case Refusal():
                 self._on_refusal(peer, packet)
             case EventBodies():
@@ -257,8 +256,7 @@ class Session:
             ticket = self._close(result.number)
             if ticket is not None:
                 self._out.append(Completed(ticket, result.status, result.value, seq, result.index))
-                if self._ordered_reads and self._ordered_reads.pop(ticket, 0) == self._read_floor:
-                    self._read_floor = 0  # an ordered read is no older than anything seen before it was sent
+                self._reads.on_ordered(ticket)
         self._acknowledge()
 
     def _take_events(self, events: tuple[Event, ...]) -> None:
@@ -311,7 +309,7 @@ class Session:
     def _on_refusal(self, replica: int, refusal: Refusal) -> None:
         """A hint, believed from `weak` replicas or more; a single one only ends its sender's say in a read."""
         if refusal.session == 0:
-            self._on_answer(self._reads.answer(replica, refusal.number, None))
+            self._on_answers(self._reads.refuse(replica, refusal.number))
             return
         envelope = self._window.envelopes.get(refusal.number)
         if refusal.session != self.incarnation or envelope is None:
@@ -344,7 +342,7 @@ class Session:
         self.expired = True
         self.clock = (self._refusals.agreed_time(), self._now)
         self._out += [Lost(ticket, "session-expired") for ticket in self._window.drop_all()]
-        self._ordered_reads.clear()
+        self._reads.ordered.clear()
 
     # --- epochs ---------------------------------------------------------------------------------------------------
 
@@ -402,28 +400,32 @@ class Session:
         if len(self._reads) >= self._reads_max:
             self._out.append(Lost(event.ticket, "overloaded"))
             return
-        floor = event.floor if event.wait else max(event.floor, self.seq, self._read_floor)
-        deadline = self._now + self._patience
-        query = self._reads.ask(event.ticket, event.operation, floor, wait=event.wait, deadline=deadline)
-        for replica in self._everybody:
-            self._out.append(Send(replica, query))
-        self._wake_at(deadline)
+        floor = event.floor if event.wait else max(event.floor, self.seq, self._reads.floor)
+        self._reads.add(event.ticket, event.operation, floor, wait=event.wait)
 
-    def _on_answer(self, found: Answer | Read | None) -> None:
-        if isinstance(found, Answer):
-            self.seq = max(self.seq, found.seq_min)
-            # The latest, since the one correct replica among them may be the one furthest on. A liar can push this up
-            # and make weak reads wait; they are ordered then, and `_close` takes the floor down again.
-            self._read_floor = max(self._read_floor, found.seq_max)
-            self._out.append(Completed(found.ticket, found.status, found.value, found.seq_min, -1))
-        elif isinstance(found, Read):
-            self._order(found)
+    def _send_reads(self) -> None:
+        deadline = self._now + self._patience
+        for query in self._reads.seal(deadline):
+            for replica in self._everybody:
+                self._out.append(Send(replica, query))
+            self._wake_at(deadline)
+
+    def _on_answers(self, over: list[Answer | Read]) -> None:
+        must_order = False
+        for found in over:
+            if isinstance(found, Answer):
+                self.seq = max(self.seq, found.seq_min)
+                self._out.append(Completed(found.ticket, found.status, found.value, found.seq_min, -1))
+            else:
+                self._order(found)
+                must_order = True
+        if must_order:
             self._flush()
 
     def _order(self, read: Read) -> None:
         """No agreement without ordering: send the read as an ordinary operation."""
-        if self._submit(read.ticket, read.query.operation) and self._read_floor:
-            self._ordered_reads[read.ticket] = self._read_floor
+        if self._submit(read.ticket, read.operation):
+            self._reads.order(read.ticket)
 
     # --- time -----------------------------------------------------------------------------------------------------
 

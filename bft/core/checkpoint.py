@@ -15,8 +15,8 @@ from bft.core.proofs import checkpoint_certificate_flaw
 from bft.core.state import State
 from bft.digests import pages_digest, state_digest
 from bft.events import Snapshot, Stable
-from bft.headers import Header
-from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Manifest, Signed
+from bft.headers import Header, Manifest
+from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, Signed
 from bft.wire.codec import encode
 
 

@@ -14,10 +14,13 @@ from bft.core import reconfig
 from bft.core.state import State
 from bft.events import AnswerQuery, QueryAnswered
 from bft.ids import Peer
-from bft.messages import Query, QueryReply, Refusal
+from bft.messages import Query, QueryReply, ReadAnswer, Refusal
 
 WAITING_MAX = 8192
 WAITING_BYTES_MAX = 64 * 1024 * 1024
+OPERATION_OVERHEAD_BYTES = 64
+REPLY_BYTES = 256 * 1024
+"""One answer may be larger; several together are not."""
 CLIENT_SHARE = 2
 """A client may fill this part of the queue, half or less of it: a hostile one leaves room for the others.
 
@@ -30,21 +33,27 @@ def on_query(state: State, peer: Peer, message: Query) -> None:
     """Answer now or when the needed slot is executed; refuse beyond the queue's bounds."""
     needed = max(state.max_commit_sent if message.wait else 0, message.floor)
     if needed <= state.executed and _stands_still(state):
-        state.out.append(AnswerQuery(peer, message.nonce, state.executed, message.operation))
+        state.out.append(AnswerQuery(peer, message.nonce, state.executed, message.operations))
         return
     count, size = state.waiting_load.get(peer, (0, 0))
-    size += len(message.operation)
+    own = size_of(message.operations)
+    size += own
     if (
         count >= WAITING_MAX // CLIENT_SHARE
         or size > WAITING_BYTES_MAX // CLIENT_SHARE
         or needed > state.executed + state.log.window
-        or not _make_room(state, count, size, len(message.operation))
+        or not _make_room(state, count, size, own)
     ):
         state.send(peer, Refusal(0, message.nonce, "busy", state.time_ns))
         return
     state.waiting_load[peer] = (count + 1, size)
-    state.waiting_bytes += len(message.operation)
-    state.waiting_queries.append((needed, AnswerQuery(peer, message.nonce, 0, message.operation)))
+    state.waiting_bytes += own
+    state.waiting_queries.append((needed, AnswerQuery(peer, message.nonce, 0, message.operations)))
+
+
+def size_of(operations: tuple[bytes, ...]) -> int:
+    """Bytes that a waiting query takes here, as many empty operations do, too."""
+    return sum(map(len, operations)) + OPERATION_OVERHEAD_BYTES * (len(operations) - 1)
 
 
 def _make_room(state: State, count: int, size: int, needed: int) -> bool:
@@ -79,7 +88,7 @@ def _replace(state: State, kept: list[tuple[int, AnswerQuery]]) -> None:
     load: dict[Peer, tuple[int, int]] = {}
     for _, query in kept:
         count, size = load.get(query.client, (0, 0))
-        load[query.client] = (count + 1, size + len(query.operation))
+        load[query.client] = (count + 1, size + size_of(query.operations))
     state.waiting_queries = kept
     state.waiting_load = load
     state.waiting_bytes = sum(size for _, size in load.values())
@@ -99,10 +108,18 @@ def serve_waiting(state: State) -> None:
         if needed > state.executed:
             later.append((needed, query))
             continue
-        state.out.append(AnswerQuery(query.client, query.nonce, state.executed, query.operation))
+        state.out.append(AnswerQuery(query.client, query.nonce, state.executed, query.operations))
     _replace(state, later)
 
 
 def on_query_answered(state: State, event: QueryAnswered) -> None:
-    """Pass the service's answer to the client."""
-    state.send(event.client, QueryReply(event.nonce, event.seq, state.epoch, event.status, event.value))
+    """Pass the service's answers to the client, large ones in several parts."""
+    part: list[ReadAnswer] = []
+    size = first = 0
+    for place, (status, value) in enumerate(event.answers):
+        size += len(value)
+        if part and size > REPLY_BYTES:
+            state.send(event.client, QueryReply(event.nonce, event.seq, state.epoch, first, tuple(part)))
+            part, size, first = [], len(value), place
+        part.append(ReadAnswer(status, value))
+    state.send(event.client, QueryReply(event.nonce, event.seq, state.epoch, first, tuple(part)))

@@ -14,9 +14,13 @@ from collections.abc import Sequence
 
 import trio
 
+from bft.wire.codec import reads_in
+
 TURN_WORK = 8
 """Frames that a client may have looked at in its turn: below a millisecond, most of it signature checks."""
 ROUND_WORK = 32
+READS_PER_WORK = 16
+"""So many reads of one frame cost as much as a small frame."""
 BYTES_PER_WORK = 32 * 1024
 """So many bytes of a frame cost as much as a small frame: hashing, decoding."""
 
@@ -25,7 +29,7 @@ def turn_of(frames: Sequence[bytes], start: int) -> tuple[int, int]:
     """(where the turn that begins with `frames[start]` ends, its work): at least one frame."""
     work = 0
     for stop in range(start, len(frames)):
-        cost = 1 + len(frames[stop]) // BYTES_PER_WORK
+        cost = 1 + len(frames[stop]) // BYTES_PER_WORK + reads_in(frames[stop]) // READS_PER_WORK
         if work and work + cost > TURN_WORK:
             return stop, work
         work += cost

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 
 from bft.config import MILLISECOND, ClientLimits
 from bft.ids import Nanos
+from bft.wire.codec import reads_in
 
 SECOND = 1000 * MILLISECOND
 REQUEST_TAG = b"\x02"
 """The tag of `bft.messages.SignedRequest`, the second byte of its frame: the only thing of a client's that costs a
 signature check. A frame that lies about it is malformed, and counts as a bad signature."""
+READS_PER_MESSAGE = 4
+"""Reads that come together cost as much as one that comes by itself."""
 PENALTY_MIN_NS = 100 * MILLISECOND
 PENALTY_MAX_NS = 60 * SECOND
 FORGIVEN_NS = 120 * SECOND
@@ -69,7 +72,8 @@ class Quota:
     def spend(self, frames: Sequence[bytes], now: Nanos) -> None:
         """Account for frames that are about to be looked at."""
         envelopes = sum(frame[1:2] == REQUEST_TAG for frame in frames)
-        for (_, bucket), tokens in zip(self._buckets, (envelopes, len(frames), sum(map(len, frames))), strict=True):
+        messages = len(frames) + sum(map(reads_in, frames)) // READS_PER_MESSAGE
+        for (_, bucket), tokens in zip(self._buckets, (envelopes, messages, sum(map(len, frames))), strict=True):
             bucket.spend(tokens, now)
 
     def blame(self, count: int, now: Nanos) -> None:

@@ -68,10 +68,10 @@ class Executor:
         return lambda operation, context: next(left)
 
     def answer(self, effect: AnswerQuery) -> QueryAnswered:
-        """Answer a read-only operation from the present state, which must be at or after the effect's slot."""
+        """Answer read-only operations from the present state, which must be at or after the effect's slot."""
         assert self.seq >= effect.seq, f"a query cannot be answered from the past: {self.seq} before {effect.seq}"
-        status, value = self.machine.query(effect.operation)
-        return QueryAnswered(effect.client, effect.nonce, self.seq, status, value)
+        answers = [self.machine.query(operation) for operation in effect.operations]
+        return QueryAnswered(effect.client, effect.nonce, self.seq, answers)
 
     def install(self, effect: InstallState) -> None:
         """Replace the service's state."""

@@ -8,13 +8,13 @@ in `FORMAT.md`; frozen fixtures guard it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from bft.digests import pages_digest
-from bft.headers import Header, MembershipChange, Ready, Reconfigure
-from bft.messages import Batch, Bundle, Manifest, Packet, ReplicaMessage, Request
+from bft.headers import Header, Manifest, MembershipChange, Ready, Reconfigure
+from bft.messages import QUERY_OPERATIONS_MAX, Batch, Bundle, Packet, ReplicaMessage, Request
 
 T = TypeVar("T")
 
@@ -32,7 +32,10 @@ _header = msgspec.msgpack.Decoder(Header)
 _change = msgspec.msgpack.Decoder(MembershipChange)
 _ready = msgspec.msgpack.Decoder(Ready)
 _reconfigure = msgspec.msgpack.Decoder(Reconfigure)
-
+_operations = Annotated[tuple[msgspec.Raw, ...], msgspec.Meta(max_length=QUERY_OPERATIONS_MAX)]
+_query = msgspec.msgpack.Decoder(tuple[int, int, int, bool, _operations])
+QUERY_TAG = b"\x06"
+"""The tag of `bft.messages.Query`, the second byte of its frame."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError, RecursionError)
 """What msgspec raises for bytes that somebody made up: not one of its own classes only."""
@@ -49,6 +52,16 @@ def decode_packet(frame: bytes) -> Packet:
         Malformed: the bytes are not the one encoding of a packet.
     """
     return _strict(_packet, frame)
+
+
+def reads_in(frame: bytes) -> int:
+    """How many operations a frame asks to have read, by a look at its outline only; 0 if it is no query."""
+    if frame[1:2] != QUERY_TAG:
+        return 0
+    try:
+        return len(_query.decode(frame)[4])
+    except DECODE_ERRORS:
+        return 0
 
 
 def decode_replica_message(payload: bytes) -> ReplicaMessage:

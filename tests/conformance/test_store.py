@@ -9,13 +9,12 @@ import pytest
 
 from bft.digests import NULL_DIGEST, batch_digest, page_digest, pages_digest, state_digest
 from bft.events import Accepted, Doubted, Epoch, Pages, Prepared, Snapshot, Stable, ViewRecord
-from bft.headers import Header, MembershipChange, Pending, Reconfigure
+from bft.headers import Header, Manifest, MembershipChange, Pending, Reconfigure
 from bft.messages import (
     Checkpoint,
     CheckpointCertificate,
     Endorsement,
     EpochLink,
-    Manifest,
     PreparedCertificate,
     PrePrepare,
     Signed,

@@ -15,6 +15,7 @@ from bft.messages import (
     Packet,
     Query,
     QueryReply,
+    ReadAnswer,
     Refusal,
     Reply,
     ReplyStatement,
@@ -39,7 +40,8 @@ class _WrongReply(Strategy):
             case SignedReply() if isinstance(target, bytes):
                 return ((target, _signed(context, target, _wrong(packet.reply))), *true)
             case QueryReply():
-                return ((target, msgspec.structs.replace(packet, value=packet.value + b"\xc0")),)
+                wrong = tuple(ReadAnswer(given.status, given.value + b"\xc0") for given in packet.answers)
+                return ((target, msgspec.structs.replace(packet, answers=wrong)),)
             case _:
                 return ((target, packet),)
 
@@ -80,21 +82,27 @@ class _StaleRead(Strategy):
 
     def __init__(self, honest_seq: bool) -> None:
         self._honest_seq = honest_seq
-        self._first: dict[bytes, tuple[int, bytes, int]] = {}
-        self._asked: dict[int, bytes] = {}
+        self._first: dict[bytes, tuple[ReadAnswer, int]] = {}
+        self._asked: dict[int, tuple[bytes, ...]] = {}
 
     def incoming(self, context: Context, event: Deliver) -> Iterable[Input]:
         if isinstance(event.packet, Query) and len(self._asked) < 4096:
-            self._asked[event.packet.nonce] = event.packet.operation
+            self._asked[event.packet.nonce] = event.packet.operations
         return (event,)
 
     def outgoing(self, context: Context, target: Peer, packet: Packet) -> Iterable[tuple[Peer, Packet]]:
         if not isinstance(packet, QueryReply):
             return ((target, packet),)
-        operation = self._asked.pop(packet.nonce, b"")
-        status, value, seq = self._first.setdefault(operation, (packet.status, packet.value, packet.seq))
-        seq = seq if self._honest_seq else packet.seq
-        return ((target, msgspec.structs.replace(packet, status=status, value=value, seq=seq)),)
+        asked = self._asked.get(packet.nonce, ())[packet.first :]
+        first = [
+            self._first.setdefault(operation, (given, packet.seq))
+            for operation, given in zip(asked, packet.answers, strict=False)
+        ]
+        if not first:
+            return ((target, packet),)
+        seq = min(seq for _, seq in first) if self._honest_seq else packet.seq
+        answers = tuple(given for given, _ in first)
+        return ((target, msgspec.structs.replace(packet, answers=answers, seq=seq)),)
 
 
 class _ViewLie(Strategy):

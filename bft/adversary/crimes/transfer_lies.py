@@ -9,7 +9,7 @@ import msgspec
 from bft.adversary.strategy import Context, Strategy
 from bft.digests import page_digest, pages_digest
 from bft.events import Deliver, Input
-from bft.headers import Header
+from bft.headers import Header, Manifest
 from bft.ids import Peer
 from bft.messages import (
     BatchBody,
@@ -18,7 +18,6 @@ from bft.messages import (
     FetchBatch,
     FetchManifest,
     FetchPages,
-    Manifest,
     ManifestBody,
     Packet,
     PageBodies,

@@ -11,7 +11,19 @@ from bft.digests import bundle_digest
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ReplicaId
 from bft.membership import Quorums
-from bft.messages import Bundle, Event, Packet, Query, QueryReply, Refusal, Reply, Request, Result, SignedRequest
+from bft.messages import (
+    Bundle,
+    Event,
+    Packet,
+    Query,
+    QueryReply,
+    ReadAnswer,
+    Refusal,
+    Reply,
+    Request,
+    Result,
+    SignedRequest,
+)
 from bft.wire.codec import decode_request, encode
 
 CLIENT = bytes(range(32))
@@ -74,6 +86,7 @@ class Bench:
     def ask(self, operation: bytes = b"q", *, wait: bool = True, floor: int = 0) -> int:
         self.ticket += 1
         self.do(Ask(self.ticket, operation, floor, wait))
+        self.do(Flush())
         return self.ticket
 
     def take(self) -> list[Send]:
@@ -127,7 +140,7 @@ class Bench:
         self.deliver(replica, Reply(session, seq, epoch, view, bundle_digest(content), sent))
 
     def answer(self, replica: int, nonce: int, value: bytes, *, seq: int = 5, epoch: int = 0, status: int = 0) -> None:
-        self.deliver(replica, QueryReply(nonce, seq, epoch, status, value))
+        self.deliver(replica, QueryReply(nonce, seq, epoch, 0, (ReadAnswer(status, value),)))
 
     def refuse(self, replica: int, number: int, reason: str, *, session: int = INCARNATION) -> None:
         self.deliver(replica, Refusal(session, number, reason))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bft.client.seam import Cancel, Completed, Lost
+from bft.client.seam import Ask, Cancel, Completed, Flush, Lost
+from bft.ids import ReplicaId
+from bft.messages import QUERY_OPERATIONS_MAX, QueryReply, ReadAnswer
 from tests.unit.client.bench import RETRY, Bench, bundle
 
 
@@ -21,7 +23,7 @@ def test_linearizable_read_needs_a_strong_quorum_of_equal_answers() -> None:
     ticket = bench.ask()
     queries = bench.take_queries()
     assert [to for to, _ in queries] == [0, 1, 2, 3]
-    assert all(query.wait and query.operation == b"q" and query.floor == 0 for _, query in queries)
+    assert all(query.wait and query.operations == (b"q",) and query.floor == 0 for _, query in queries)
     bench.answer(0, 1, b"v", seq=7)
     bench.answer(0, 1, b"v", seq=7)
     bench.answer(1, 1, b"v", seq=9)
@@ -172,3 +174,81 @@ def test_answers_to_unknown_nonces_are_ignored() -> None:
         bench.answer(3, nonce, b"v")
         bench.refuse(3, nonce, "busy", session=0)
     assert bench.session.outstanding == 0 and bench.finished() == []
+
+
+def together(bench: Bench, *operations: bytes, wait: bool = True) -> list[int]:
+    """Reads that leave with one flush; their tickets."""
+    tickets = []
+    for operation in operations:
+        bench.ticket += 1
+        tickets.append(bench.ticket)
+        bench.do(Ask(bench.ticket, operation, 0, wait))
+    bench.do(Flush())
+    return tickets
+
+
+def answers(bench: Bench, replica: int, *values: bytes, first: int = 0, seq: int = 5) -> None:
+    """One replica's answers to the first query."""
+    given = tuple(ReadAnswer(0, value) for value in values)
+    bench.deliver(ReplicaId(replica), QueryReply(1, seq, 0, first, given))
+
+
+def test_reads_that_wait_leave_together_and_are_answered_one_by_one() -> None:
+    """One query per replica; each read ends when enough answers to it agree, in however many parts they come."""
+    bench = Bench()
+    first, second, third = together(bench, b"a", b"b", b"c")
+    queries = bench.take_queries()
+    assert [(to, query.operations) for to, query in queries] == [(to, (b"a", b"b", b"c")) for to in range(4)]
+    answers(bench, 0, b"A", b"B", b"C")
+    answers(bench, 1, b"A", b"lie", b"C")
+    answers(bench, 2, b"A", first=0)
+    assert bench.finished() == [Completed(first, 0, b"A", 5, -1)]
+    answers(bench, 2, b"B", b"C", first=1, seq=7)
+    assert bench.finished() == [Completed(third, 0, b"C", 5, -1)]
+    answers(bench, 2, b"B", b"C", first=1)
+    answers(bench, 3, b"A", b"B", b"C", b"more", b"than asked", seq=9)
+    assert bench.finished() == [Completed(second, 0, b"B", 5, -1)]
+    assert bench.session.outstanding == 0 and bench.take_requests() == []
+
+
+def test_only_the_reads_without_agreement_are_ordered() -> None:
+    """A liar, and one that refuses: of three reads the one that it lies about goes on as an operation."""
+    bench = Bench()
+    _, second = together(bench, b"a", b"b")
+    bench.take()
+    answers(bench, 0, b"A", b"B")
+    answers(bench, 1, b"A", b"lie")
+    answers(bench, 2, b"A", b"B")
+    bench.finished()
+    bench.refuse(3, 1, "busy", session=0)
+    assert [request.operations for _, request in bench.take_requests()] == [(b"b",)]
+    for replica in (0, 1):
+        bench.reply(replica, 50, bundle(1))
+    assert bench.finished() == [Completed(second, 0, b"ok1", 50, 0)]
+
+
+def test_cancelled_read_among_others_takes_none_of_them_along() -> None:
+    """Before it is sent and afterwards."""
+    bench = Bench()
+    for ticket in (1, 2):
+        bench.do(Ask(ticket, b"%d" % ticket))
+    bench.do(Cancel(1))
+    bench.do(Flush())
+    assert bench.take_queries()[0][1].operations == (b"2",)
+    bench.ticket = 2
+    third, fourth = together(bench, b"3", b"4")
+    bench.do(Cancel(third))
+    for replica in (0, 1, 2):
+        bench.deliver(ReplicaId(replica), QueryReply(2, 5, 0, 0, (ReadAnswer(0, b"x"), ReadAnswer(0, b"y"))))
+    assert bench.finished() == [Completed(fourth, 0, b"y", 5, -1)]
+    assert bench.session.outstanding == 1
+
+
+def test_queries_are_bounded_in_number_and_bytes() -> None:
+    """More reads than a query holds, large ones, and both consistencies leave as several."""
+    bench = Bench()
+    together(bench, *[b"q"] * (QUERY_OPERATIONS_MAX + 1))
+    together(bench, bytes(600_000), bytes(600_000), b"q")
+    together(bench, b"w", wait=False)
+    sizes = [len(query.operations) for to, query in bench.take_queries() if to == 0]
+    assert sizes == [QUERY_OPERATIONS_MAX, 1, 1, 2, 1]

@@ -262,10 +262,10 @@ def test_waiting_queries_are_bounded_in_bytes(bench):
     question = bytes(OPERATION_BYTES_MAX)
     refused = 0
     for nonce in range(1, 200):
-        refused += len(bench.sent(Refusal, bench.deliver(CLIENT, Query(nonce, 5, False, question))))
+        refused += len(bench.sent(Refusal, bench.deliver(CLIENT, Query(nonce, 5, False, (question,)))))
     assert bench.replica.summary()["waiting_queries"] == 32
     assert refused == 199 - 32
-    other = bench.deliver(bytes(32), Query(1, 5, False, b"small"))
+    other = bench.deliver(bytes(32), Query(1, 5, False, (b"small",)))
     assert not bench.sent(Refusal, other)
 
 
@@ -276,7 +276,7 @@ def test_queries_that_waited_are_answered_after_a_transfer(make_bench):
         source.order(seq, source.batch(source.request(seq)))
     snapshot = source.store.load().snapshot
     bench = make_bench(me=1)
-    bench.deliver(CLIENT, Query(7, 8, False, msgspec.msgpack.encode(["get", "k1"])))
+    bench.deliver(CLIENT, Query(7, 8, False, (msgspec.msgpack.encode(["get", "k1"]),)))
     bench.deliver(2, bench.checkpoint_certificate(8, snapshot.digest))
     bench.wait(500)
     bench.deliver(2, ManifestBody(snapshot.manifest))

@@ -16,6 +16,7 @@ from bft.messages import (
     Prepare,
     Query,
     QueryReply,
+    ReadAnswer,
     Reply,
     SignedReply,
 )
@@ -72,7 +73,7 @@ def test_diverged_replica_gives_nothing_of_its_state_out(diverged):
     diverged.deliver(CLIENT, FetchEvents(EPOCH_NS, 0))
     assert not diverged.sent(EventBodies)
     for wait in (True, False):
-        diverged.deliver(CLIENT, Query(1, 0, wait, b"\x92\xa3get\xa2k3"))
+        diverged.deliver(CLIENT, Query(1, 0, wait, (b"\x92\xa3get\xa2k3",)))
         assert not diverged.sent(QueryReply)
 
 
@@ -91,7 +92,7 @@ def test_diverged_replica_goes_on_voting_but_does_not_execute(diverged):
 
 def test_repair_names_what_differs_and_serving_resumes(diverged, source):
     """The pages are numbered as soon as the manifest is here; afterwards everything is answered, and rightly."""
-    diverged.deliver(CLIENT, Query(7, 0, False, b"\x92\xa3get\xa2k3"))
+    diverged.deliver(CLIENT, Query(7, 0, False, (b"\x92\xa3get\xa2k3",)))
     diverged.deliver(2, diverged.checkpoint_certificate(8, source.store.load().snapshot.digest))
     diverged.wait(500)
     out = _repair(diverged, source)
@@ -102,7 +103,7 @@ def test_repair_names_what_differs_and_serving_resumes(diverged, source):
     assert any(line.startswith("service pages 2 of 4") for line in summary["differs"]), summary["differs"]
     assert _progress(out, "differs")
     (answer,) = [effect.packet for effect in out if isinstance(effect, Send) and isinstance(effect.packet, QueryReply)]
-    assert answer.nonce == 7 and answer.value == b"\xa2v3"
+    assert answer.nonce == 7 and answer.answers == (ReadAnswer(0, b"\xa2v3"),)
     diverged.deliver(CLIENT, diverged.request(3))
     assert diverged.sent(Reply)
 
@@ -166,8 +167,8 @@ def test_wrong_state_does_not_come_back_with_a_restart(make_bench, source, is_re
     bench.restart()
     assert (bench.stable, bench.executed) == ((8, 16) if is_repaired else (0, 0))
     bench.deliver(CLIENT, bench.request(3))
-    bench.deliver(CLIENT, Query(1, 0, False, b"\x92\xa3get\xa2k3"))
-    assert [answer.value for answer in bench.sent(QueryReply)] == ([b"\xa2v3"] if is_repaired else [b"\xc0"])
+    bench.deliver(CLIENT, Query(1, 0, False, (b"\x92\xa3get\xa2k3",)))
+    assert [answer.answers[0].value for answer in bench.sent(QueryReply)] == [b"\xa2v3" if is_repaired else b"\xc0"]
     for vote in votes:
         bench.deliver(2, vote)
     assert bench.replica.summary()["refuses"] is None, "what it voted for is not forgotten with the state"

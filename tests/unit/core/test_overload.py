@@ -122,10 +122,10 @@ def test_queries_of_many_hostile_keys_leave_an_honest_client_its_share(bench):
     """The queue is full of three keys' queries: a fourth client's are taken, and the largest gives way."""
     for key in (7, 8, 9):
         for nonce in range(1, 1 + WAITING_MAX // CLIENT_SHARE):
-            bench.deliver(bytes([key]) * 32, Query(nonce, 5, True, b""))
+            bench.deliver(bytes([key]) * 32, Query(nonce, 5, True, (b"",)))
     assert WAITING_MAX - 3 < bench.replica.summary()["waiting_queries"] <= WAITING_MAX
     for nonce in range(1, 100):
-        assert CLIENT not in [effect.to for effect in bench.deliver(CLIENT, Query(nonce, 5, True, GET))]
+        assert CLIENT not in [effect.to for effect in bench.deliver(CLIENT, Query(nonce, 5, True, (GET,)))]
     load = bench.replica._state.waiting_load
     assert load[CLIENT][0] == 99
     assert bench.replica.summary()["waiting_queries"] <= WAITING_MAX

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from bft.core.queries import OPERATION_OVERHEAD_BYTES, size_of
 from bft.digests import batch_digest
-from bft.messages import Commit, Prepare, Query, QueryReply, Refusal
+from bft.messages import Commit, Prepare, Query, QueryReply, ReadAnswer, Refusal
 
 CLIENT = bytes(range(32))
 GET = msgspec.msgpack.encode(["get", "k1"])
@@ -14,8 +15,8 @@ GET = msgspec.msgpack.encode(["get", "k1"])
 def test_query_is_answered_from_the_executed_state(bench):
     """A replica that has sent no COMMIT beyond what it executed answers at once."""
     bench.order(1, bench.batch(bench.request(1)))
-    bench.deliver(CLIENT, Query(1, 0, True, GET))
-    assert bench.sent(QueryReply) == [QueryReply(1, 1, 0, 0, msgspec.msgpack.encode("v1"))]
+    bench.deliver(CLIENT, Query(1, 0, True, (GET,)))
+    assert bench.sent(QueryReply) == [QueryReply(1, 1, 0, 0, (ReadAnswer(0, msgspec.msgpack.encode("v1")),))]
 
 
 def test_query_waits_for_slots_it_sent_commit_for(bench):
@@ -24,7 +25,7 @@ def test_query_waits_for_slots_it_sent_commit_for(bench):
     digest = batch_digest(batch)
     bench.deliver(0, bench.proposal(1, batch))
     bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, digest)))
-    bench.deliver(CLIENT, Query(1, 0, True, GET))
+    bench.deliver(CLIENT, Query(1, 0, True, (GET,)))
     assert not bench.sent(QueryReply)
     for replica in (0, 2):
         bench.deliver(replica, bench.signed(replica, Commit(0, 0, 1, digest)))
@@ -37,7 +38,7 @@ def test_query_waits_for_its_commits_also_after_a_restart(bench):
     bench.deliver(0, bench.proposal(1, batch))
     bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, batch_digest(batch))))
     bench.restart()
-    bench.deliver(CLIENT, Query(1, 0, True, GET))
+    bench.deliver(CLIENT, Query(1, 0, True, (GET,)))
     assert not bench.sent(QueryReply)
 
 
@@ -46,13 +47,31 @@ def test_weak_query_does_not_wait_but_honours_its_floor(bench):
     batch = bench.batch(bench.request(1))
     bench.deliver(0, bench.proposal(1, batch))
     bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, batch_digest(batch))))
-    bench.deliver(CLIENT, Query(1, 0, False, GET))
+    bench.deliver(CLIENT, Query(1, 0, False, (GET,)))
     assert [reply.seq for reply in bench.sent(QueryReply)] == [0]
-    bench.deliver(CLIENT, Query(2, 1, False, GET))
+    bench.deliver(CLIENT, Query(2, 1, False, (GET,)))
     assert not bench.sent(QueryReply)
 
 
 def test_query_for_the_far_future_is_refused(bench):
     """A floor beyond reach would wait for ever: the client is told at once."""
-    bench.deliver(CLIENT, Query(1, 10**9, False, GET))
+    bench.deliver(CLIENT, Query(1, 10**9, False, (GET,)))
     assert [refusal.reason for refusal in bench.sent(Refusal)] == ["busy"]
+
+
+def test_large_answers_come_in_parts(bench):
+    """Reads share a query, their values need not fit into one reply; each part says where it begins."""
+    value = "x" * 150_000
+    bench.order(1, bench.batch(bench.request(1, ["put", "k1", value])))
+    missing = msgspec.msgpack.encode(["get", "k9"])
+    bench.deliver(CLIENT, Query(1, 0, True, (GET, missing, GET, GET, missing)))
+    replies = bench.sent(QueryReply)
+    assert [(reply.first, len(reply.answers)) for reply in replies] == [(0, 2), (2, 1), (3, 2)]
+    given = [msgspec.msgpack.decode(answer.value) for reply in replies for answer in reply.answers]
+    assert given == [value, None, value, value, None]
+
+
+def test_many_empty_reads_are_not_free(bench):
+    """What waits is bounded by bytes, and an operation of none takes some, too."""
+    assert size_of((b"",) * 64) > 63 * OPERATION_OVERHEAD_BYTES - 1
+    assert size_of((b"abc",)) == 3

@@ -280,11 +280,11 @@ def test_no_linearizable_read_between_the_epochs(bench):
     """When the last slot has executed, a write may be complete in the next epoch: this one answers no more."""
     bench.to_the_end(0, 1, 2, 3, 4)
     get = msgspec.msgpack.encode(["get", "k"])
-    bench.deliver(CLIENT, Query(1, 0, True, get))
+    bench.deliver(CLIENT, Query(1, 0, True, (get,)))
     assert not bench.sent(QueryReply)
     bench.certify(LAST)
     bench.wait(100)
-    bench.deliver(CLIENT, Query(2, 0, True, get))
+    bench.deliver(CLIENT, Query(2, 0, True, (get,)))
     (first, second) = bench.sent(QueryReply, bench.everything)
     assert (first.nonce, first.epoch, second.nonce, second.epoch) == (1, 1, 2, 1)
 

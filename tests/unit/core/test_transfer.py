@@ -11,13 +11,13 @@ from bft.core.verdict import verdict
 from bft.digests import batch_digest, page_digest
 from bft.engine import Engine
 from bft.events import Deliver, Persist, Progress, Rejected, Send
+from bft.headers import Manifest
 from bft.messages import (
     BatchBody,
     Checkpoint,
     FetchBatch,
     FetchManifest,
     FetchPages,
-    Manifest,
     ManifestBody,
     PageBodies,
     PagesServed,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bft.config import ClientLimits
 from bft.messages import Query, SignedRequest
+from bft.runtime.lane import turn_of
 from bft.runtime.quota import FORGIVEN_NS, PENALTY_MAX_NS, PENALTY_MIN_NS, QUOTAS_MAX, SECOND, Quota, Quotas
-from bft.wire.codec import encode
+from bft.wire.codec import encode, reads_in
 
 LIMITS = ClientLimits(envelopes_per_second=10, messages_per_second=100, bytes_per_second=1 << 20, burst_seconds=2)
 ENVELOPE = encode(SignedRequest(bytes(32), b"payload", bytes(64)))
-QUERY = encode(Query(1, 0, True, b"q"))
+QUERY = encode(Query(1, 0, True, (b"q",)))
 NOW = 50 * SECOND
 
 
@@ -35,6 +36,15 @@ def test_rate_and_burst_are_what_the_limits_say() -> None:
 def test_bytes_count_whatever_the_frames_are() -> None:
     """Few large frames use up what many small ones would."""
     assert _admitted(Quota(LIMITS, NOW), [bytes(1 << 19)], 10) in range(24, 27)
+
+
+def test_reads_that_share_a_frame_count() -> None:
+    """Sixty-four reads are as much as seventeen frames; an outline that cannot be read is a frame like any other."""
+    together = encode(Query(1, 0, True, (b"q",) * 64))
+    assert _admitted(Quota(LIMITS, NOW), [together], 10) in range(100 * 12 // 17, 100 * 12 // 17 + 3)
+    frames = (together, QUERY, ENVELOPE, together[:-1], b"\x95\x06", b"")
+    assert [reads_in(frame) for frame in frames] == [64, 1, 0, 0, 0, 0]
+    assert turn_of([together] * 9, 0) == (1, 5)
 
 
 def test_sender_is_told_what_it_used_up() -> None:

@@ -25,6 +25,7 @@ from bft.messages import (
     PrePrepare,
     Query,
     QueryReply,
+    ReadAnswer,
     Reply,
     ReplyStatement,
     Request,
@@ -60,6 +61,7 @@ DIGEST = st.binary(min_size=32, max_size=32)
 SIGNATURE = st.binary(min_size=64, max_size=64)
 DIGESTS = st.lists(DIGEST, min_size=1, max_size=3).map(tuple)
 BYTES = st.binary(max_size=40)
+ANSWERS = st.lists(st.builds(ReadAnswer, st.integers(0, 255), BYTES), min_size=1, max_size=3).map(tuple)
 SIGNED = st.builds(Signed, REPLICA, BYTES, SIGNATURE)
 ENDORSEMENTS = st.lists(st.builds(Endorsement, REPLICA, SIGNATURE), min_size=1, max_size=4).map(tuple)
 CHECKPOINT_PROOF = st.builds(CheckpointCertificate, NUMBER, NUMBER, DIGEST, ENDORSEMENTS)
@@ -87,8 +89,8 @@ PACKETS = st.one_of(
     CHECKPOINT_PROOF,
     REPLIES,
     st.builds(SignedReply, REPLIES, SIGNATURE),
-    st.builds(Query, NUMBER, NUMBER, st.booleans(), BYTES),
-    st.builds(QueryReply, NUMBER, NUMBER, NUMBER, REPLICA, BYTES),
+    st.builds(Query, NUMBER, NUMBER, st.booleans(), st.lists(BYTES, min_size=1, max_size=3).map(tuple)),
+    st.builds(QueryReply, NUMBER, NUMBER, NUMBER, st.integers(0, 63), ANSWERS),
     st.builds(
         Status,
         NUMBER,

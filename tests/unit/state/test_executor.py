@@ -85,10 +85,10 @@ def test_executor_answers_queries_from_the_present_state() -> None:
     """The answer names the slot after which the state stands."""
     executor = Executor(Recorder())
     executor.execute(slot(4))
-    answer = executor.answer(AnswerQuery(ClientId(b"c" * 32), 7, 4, b"q"))
-    assert (answer.nonce, answer.seq, answer.status, answer.value) == (7, 4, 0, b"q")
+    answer = executor.answer(AnswerQuery(ClientId(b"c" * 32), 7, 4, (b"q", b"q")))
+    assert (answer.nonce, answer.seq, answer.answers) == (7, 4, [(0, b"q"), (0, b"q")])
     with pytest.raises(AssertionError):
-        executor.answer(AnswerQuery(ClientId(b"c" * 32), 7, 5, b"q"))
+        executor.answer(AnswerQuery(ClientId(b"c" * 32), 7, 5, (b"q",)))
 
 
 def test_executor_lets_environment_errors_stop_the_replica() -> None:

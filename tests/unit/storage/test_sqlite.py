@@ -14,8 +14,8 @@ import pytest
 from bft.digests import batch_digest, page_digest, pages_digest, state_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Epoch, Pages, Snapshot, Stable, ViewRecord
-from bft.headers import Header, MembershipChange, Pending, Reconfigure
-from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, EpochLink, Manifest, PrePrepare, Signed
+from bft.headers import Header, Manifest, MembershipChange, Pending, Reconfigure
+from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, EpochLink, PrePrepare, Signed
 from bft.storage.sqlite import SqliteStore
 from bft.wire.codec import encode
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bft.headers import Approval, Header, Member, MembershipChange, Pending, Ready, Reconfigure
+from bft.headers import Approval, Header, Manifest, Member, MembershipChange, Pending, Ready, Reconfigure
 from bft.messages import (
     Batch,
     Bundle,
@@ -24,7 +24,6 @@ from bft.messages import (
     Event,
     FetchBatch,
     FetchEpochs,
-    Manifest,
     Message,
     NewView,
     Packet,
@@ -36,6 +35,7 @@ from bft.messages import (
     Proposal,
     Query,
     QueryReply,
+    ReadAnswer,
     Refusal,
     Reply,
     ReplyStatement,
@@ -101,8 +101,8 @@ EXAMPLES: dict[str, Message] = {
     "proposal": Proposal(SIGNED, b"batch"),
     "reply": Reply(7, 2, 0, 1, D, b"bundle"),
     "refusal": Refusal(7, 1, "session-expired", 1_700_000_000_000_000_000),
-    "query": Query(9, 2, True, b"operation"),
-    "query_reply": QueryReply(9, 2, 0, 0, b"value"),
+    "query": Query(9, 2, True, (b"operation", b"")),
+    "query_reply": QueryReply(9, 2, 0, 1, (ReadAnswer(0, b"value"), ReadAnswer(1, b""))),
     "status": Status(0, 1, True, 128, 130, (0, 2), D),
     "reply_statement": ReplyStatement(0, D, 7, 2, D),
     "pages_served": PagesServed(0, (D,), (D,)),
