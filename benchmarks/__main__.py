@@ -16,12 +16,13 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.attacks import ATTACKS, measure_attacks
+from benchmarks.case import Case
 from benchmarks.compare import compare_command
 from benchmarks.counts import counts
 from benchmarks.cpu import cpu
 from benchmarks.hostile import combined, counted, measure_hostile
 from benchmarks.hostile_client import KINDS
-from benchmarks.measures import measure_growth, measure_outage, measure_rejoin, measure_throughput
+from benchmarks.measures import measure_case, measure_growth, measure_outage, measure_rejoin
 from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
 from benchmarks.reconfigure import measure_reconfigure
@@ -102,24 +103,20 @@ def throughput(
 
     Example: python -m benchmarks throughput -s 200 -d power --repeat 3
     """
-    cases = [(level, count) for level in durability for count in sessions]
+    cases = [
+        Case(n=n, durability=level, callers=count, request_bytes=request_bytes, reply_bytes=reply_bytes)
+        for level in durability
+        for count in sessions
+    ]
     rows = []
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("throughput", total=len(cases) * repeat)
-        for level, count in cases:
+        for case in cases:
             runs = []
             for _ in range(repeat):
-                runs.append(trio.run(measure_throughput, n, level, count, request_bytes, reply_bytes, seconds))
+                runs.append(trio.run(measure_case, case, seconds))
                 progress.advance(task)
-            row: dict[str, Any] = {
-                "n": n,
-                "durability": level,
-                "sessions": count,
-                "bytes": f"{request_bytes}/{reply_bytes}",
-            }
-            for key in runs[0]:
-                row[key] = results.spread([run[key] for run in runs])
-            rows.append(row)
+            rows.append({**case.columns(), **{key: results.spread([run[key] for run in runs]) for key in runs[0]}})
     _finish(name or "throughput", rows, as_json, output)
 
 

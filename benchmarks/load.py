@@ -156,7 +156,6 @@ class ClosedLoop:
         await anyio.sleep(seconds)
         return self._recorder.end()
 
-
     def _submit(self, client: Submitter) -> None:
         started = time.perf_counter_ns()
 

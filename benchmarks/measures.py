@@ -132,14 +132,6 @@ def _cpu_per_operation(measured: Measurement, seconds: float, used: float, clien
     }
 
 
-async def measure_throughput(
-    n: int, durability: Durability, sessions: int, request_bytes: int, reply_bytes: int, seconds: float
-) -> dict[str, float]:
-    """`measure_case` of closed-loop sessions in one client process."""
-    case = Case(n=n, durability=durability, callers=sessions, request_bytes=request_bytes, reply_bytes=reply_bytes)
-    return await measure_case(case, seconds)
-
-
 async def measure_outage(durability: Durability) -> dict[str, float]:
     """Longest pause between two completions when the primary is killed in the middle of the load."""
     with running_cluster(durability=durability, service=NULL) as cluster:

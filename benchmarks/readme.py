@@ -1,7 +1,6 @@
 """The README's performance section, rendered from the result files: no figure in it is typed by hand.
 
-The rows are those of `targets.json` once it exists, of the older throughput files before; peers, rejoin time, virtual
-time and the plot appear as soon as their files do.
+The rows are those of `targets.json`; peers, virtual time and the plot appear as soon as their files do.
 """
 
 from __future__ import annotations
@@ -19,18 +18,17 @@ END = "<!-- end of performance -->"
 
 def section(folder: Path = RESULTS) -> str:
     """The section's text between the markers."""
-    names = ("targets",) if (folder / "targets.json").exists() else ("throughput", "throughput_1k_requests")
-    documents = [_load(folder, name) for name in names]
-    environment = documents[0]["environment"]
+    targets = _load(folder, "targets")
+    environment = targets["environment"]
     lines = [
         BEGIN,
         "",
         f"Four replica processes and one client process on one machine with {environment['cores']} cores, TLS 1.3,"
         " every envelope and vote",
         f"signed (Python {environment['python']}, commit {environment['commit']}; medians of"
-        f" {documents[0]['figures'][0]['op_s']['runs']} runs, smallest and largest in brackets):",
+        f" {targets['figures'][0]['op_s']['runs']} runs, smallest and largest in brackets):",
         "",
-        *(_suite_table(documents[0]) if names == ("targets",) else _older_table(documents)),
+        *_suite_table(targets),
     ]
     (outage,) = _load(folder, "outage")["figures"]
     growth = _load(folder, "growth")["figures"]
@@ -47,15 +45,6 @@ def section(folder: Path = RESULTS) -> str:
         END,
     ]
     return "\n".join(lines)
-
-
-def _older_table(documents: list[dict[str, Any]]) -> list[str]:
-    rows = [_row(row) for document in documents for row in document["figures"]]
-    return [
-        "| durability | sessions | request/reply bytes | operations/s | p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|",
-        *rows,
-    ]
 
 
 def _suite_table(document: dict[str, Any]) -> list[str]:
@@ -126,13 +115,6 @@ def _spread(value: dict[str, Any]) -> str:
 def _largest(row: dict[str, Any]) -> int:
     found = row["largest_mb"]
     return round(float(found["median"] if is_spread(found) else found))
-
-
-def _row(row: dict[str, Any]) -> str:
-    return (
-        f"| {row['durability']} | {row['sessions']} | {row['bytes']} | {_spread(row['op_s'])} |"
-        f" {row['p50_ms']['median']:.2f} | {row['p99_ms']['median']:.2f} |"
-    )
 
 
 def write(readme: Path = README, folder: Path = RESULTS) -> None:

@@ -17,7 +17,6 @@ from benchmarks.virtual.costs import CALIBRATION, Costs, load_costs
 from benchmarks.virtual.world import VirtualCase, run_case
 
 SIZES_OF_N = (4, 7, 10, 13, 19, 31, 49, 64, 100)
-QUICK_N_MAX = 13
 ABOUT = {
     "lan": "Virtual time, local network (50 us, 10 Gbit/s), every node on a machine of its own with one core.",
     "wan": "Virtual time, five regions (up to 110 ms one way, 1 Gbit/s), the client beside the primary.",

@@ -124,10 +124,9 @@ def test_report_command_takes_all_kinds_of_files_that_are_there(tmp_path: Path) 
 
 
 def test_readme_section_follows_the_files(tmp_path: Path) -> None:
-    """Targets replace the older table, peers appear when measured; without them the section is the old one."""
-    for name in ("throughput", "throughput_1k_requests", "outage", "growth"):
+    """Its rows are those of the targets; peers appear when measured."""
+    for name in ("outage", "growth"):
         shutil.copy(results.RESULTS / f"{name}.json", tmp_path)
-    assert "sessions |" in section(tmp_path)
     _write(tmp_path / "targets.json", _document(4321.0))
     assert "| memory | 200 sessions | 0/0 | 4,321 (4,235 .. 4,407) |" in section(tmp_path)
     assert "| bft |" not in section(tmp_path)
