@@ -27,7 +27,7 @@ from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
 from benchmarks.reconfigure import measure_reconfigure
 from benchmarks.report import report
-from benchmarks.run import run
+from benchmarks.run import run, show_spread
 from benchmarks.virtual.calibrate import calibrate_command
 from benchmarks.virtual.command import virtual
 from benchmarks.ycsb import ycsb
@@ -63,9 +63,7 @@ def _finish(
 
 
 def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return f"{value['median']:,.2f} ({value['min']:,.2f} .. {value['max']:,.2f})"
-    return f"{value:,.2f}" if isinstance(value, float) else str(value)
+    return f"{value:,.2f}" if isinstance(value, float) else show_spread(value)
 
 
 def _common(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import RESULTS, is_spread
+from benchmarks.results import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN = "<!-- performance: written by `python -m benchmarks readme` from benchmarks/results -->"
@@ -36,7 +36,7 @@ def section(folder: Path = RESULTS) -> str:
         "",
         f"After kill -9 of the primary under load nothing completes for {outage['outage_ms']['median']:,.0f} ms"
         f" ({outage['outage_ms']['min']:,.0f} .. {outage['outage_ms']['max']:,.0f}; request timeout",
-        f"1 s). The largest replica holds {_largest(growth[-1])} MiB of memory after"
+        f"1 s). The largest replica holds {growth[-1]['largest_mb']['median']:,.0f} MiB of memory after"
         f" {growth[-1]['operations']:,} operations. How to repeat each",
         "figure: [benchmarks/README.md](benchmarks/README.md).",
         *_peers(folder),
@@ -110,11 +110,6 @@ def _load(folder: Path, name: str) -> dict[str, Any]:
 
 def _spread(value: dict[str, Any]) -> str:
     return f"{value['median']:,.0f} ({value['min']:,.0f} .. {value['max']:,.0f})"
-
-
-def _largest(row: dict[str, Any]) -> int:
-    found = row["largest_mb"]
-    return round(float(found["median"] if is_spread(found) else found))
 
 
 def write(readme: Path = README, folder: Path = RESULTS) -> None:

@@ -228,9 +228,11 @@ def _rows_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def show_spread(value: object) -> str:
-    """A spread as text: the median, and the smallest and the largest in brackets."""
+    """A spread as text: the median, and the smallest and the largest in brackets if there were several runs."""
     if not results.is_spread(value):
         return "-" if value is None else str(value)
     assert isinstance(value, dict)
     digits = 0 if value["median"] >= 100 else 2
+    if value["runs"] == 1:
+        return f"{value['median']:,.{digits}f}"
     return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f} .. {value['max']:,.{digits}f})"

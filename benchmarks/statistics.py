@@ -16,7 +16,6 @@ from typing import Literal
 
 SIGNIFICANCE = 0.05
 ENUMERATED_MAX = 200_000
-HIGHER_IS_BETTER = ("op_s", "goodput_op_s", "mbit_s")
 Verdict = Literal["better", "worse", "noise", "too few runs"]
 
 
@@ -91,7 +90,7 @@ def compare(
         return None
     chance = float(a == b) if exact else _chance(a, b)
     ratio = median(b) / median(a)
-    better = (ratio > 1) == (metric in HIGHER_IS_BETTER)
+    better = (ratio > 1) == is_higher_better(metric)
     verdict: Verdict
     if chance is None:
         verdict = "too few runs"
@@ -100,6 +99,11 @@ def compare(
     else:
         verdict = "better" if better else "worse"
     return Comparison(ratio, min(b) / max(a), max(b) / min(a), chance, verdict)
+
+
+def is_higher_better(metric: str) -> bool:
+    """True for throughputs and for shares of them that remain; anything else is a cost."""
+    return metric.startswith("op_s") or metric.endswith(("_op_s", "ratio"))
 
 
 def _values(found: dict[str, object]) -> list[float]:

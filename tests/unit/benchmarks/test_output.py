@@ -40,6 +40,23 @@ def test_compare_finds_equal_rows_whatever_failed_on_the_way() -> None:
     assert {line.metric: line.comparison.verdict for line in lines}["op_s"] == "noise"
 
 
+def test_compare_finds_an_attack_again_that_ended_otherwise() -> None:
+    """Verdict and complaints are what came of a measurement, not which one it is."""
+    first, second = (
+        {"environment": {}, "figures": [{"attack": "delay", "verdict": word, "ratio": spread([1.0] * 5)}]}
+        for word in ("holds", "below")
+    )
+    assert [line.row for line in compare_documents(first, second)] == ["attack=delay"]
+
+
+@pytest.mark.parametrize("file", sorted(results.RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_every_result_file_holds_its_figures_as_spreads(file: Path) -> None:
+    """One form, so that comparisons, plots and the README need to know no other."""
+    for row in results.read(file)["figures"]:
+        assert results.metrics(row) or row["verdict"].startswith("failed")
+        assert not any(isinstance(value, float) for name, value in results.identity(row).items() if name != "seconds")
+
+
 def test_compare_does_not_mix_rows_of_different_cases() -> None:
     second = _document(1000.0)
     second["figures"][0]["durability"] = "power"
