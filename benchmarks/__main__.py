@@ -27,7 +27,8 @@ from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
 from benchmarks.reconfigure import measure_reconfigure
 from benchmarks.report import report
-from benchmarks.run import run, show_spread
+from benchmarks.run import run
+from benchmarks.statistics import show_spread
 from benchmarks.virtual.calibrate import calibrate_command
 from benchmarks.virtual.command import virtual
 from benchmarks.ycsb import ycsb

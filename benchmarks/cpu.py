@@ -17,8 +17,8 @@ from benchmarks.case import Case
 from benchmarks.cluster import running_cluster
 from benchmarks.measures import NULL, WARM_UP_SECONDS, connected_clients, make_load
 from benchmarks.replica import SAMPLED
-from benchmarks.run import show_spread
 from benchmarks.sampler import OTHER, PARTS
+from benchmarks.statistics import show_spread
 
 CASES = {
     "1 session": Case(callers=1),

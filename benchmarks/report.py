@@ -12,7 +12,7 @@ import click
 
 from benchmarks import results
 from benchmarks.plot import has_plot, result_files, svg
-from benchmarks.run import show_spread
+from benchmarks.statistics import show_spread
 from benchmarks.suites import load_targets, verdicts
 
 REPORT = results.RESULTS / "report.html"

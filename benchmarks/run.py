@@ -17,6 +17,7 @@ from benchmarks import results
 from benchmarks.case import Case
 from benchmarks.measures import measure_case
 from benchmarks.peers import Absent, RunFailed, adapter
+from benchmarks.statistics import show_spread
 from benchmarks.suites import SUITES, load_targets, verdicts
 from bft.errors import BFTError
 
@@ -225,14 +226,3 @@ def _rows_table(rows: list[dict[str, Any]]) -> Table:
         cells = [show_spread(row.get(key)) for key in ("op_s", "p50_ms", "p99_ms", "replica_cpu_us_per_op", "failures")]
         table.add_row(str(row["case"]), *cells)
     return table
-
-
-def show_spread(value: object) -> str:
-    """A spread as text: the median, and the smallest and the largest in brackets if there were several runs."""
-    if not results.is_spread(value):
-        return "-" if value is None else str(value)
-    assert isinstance(value, dict)
-    digits = 0 if value["median"] >= 100 else 2
-    if value["runs"] == 1:
-        return f"{value['median']:,.{digits}f}"
-    return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f} .. {value['max']:,.{digits}f})"

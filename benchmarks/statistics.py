@@ -35,6 +35,17 @@ def is_spread(value: object) -> bool:
     return isinstance(value, dict) and {"median", "min", "max", "runs"} <= value.keys()
 
 
+def show_spread(value: object) -> str:
+    """A spread as text: the median, and the smallest and the largest in brackets if there were several runs."""
+    if not is_spread(value):
+        return "-" if value is None else str(value)
+    assert isinstance(value, dict)
+    digits = 0 if value["median"] >= 100 else 2
+    if value["runs"] == 1:
+        return f"{value['median']:,.{digits}f}"
+    return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f} .. {value['max']:,.{digits}f})"
+
+
 def rank_test(first: Sequence[float], second: Sequence[float]) -> float:
     """Chance that equal distributions differ in rank as much as these two samples or more, two-sided.
 

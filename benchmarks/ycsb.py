@@ -30,7 +30,7 @@ from benchmarks import results
 from benchmarks.cluster import running_cluster
 from benchmarks.load import TaskLoop
 from benchmarks.measures import READY_SECONDS, WARM_UP_SECONDS, metrics_of
-from benchmarks.run import show_spread
+from benchmarks.statistics import show_spread
 from bft.client.client import connect
 from bft.config import Durability
 from bft.crypto.keys import KeyPair

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import results
-from benchmarks.run import show_spread
+from benchmarks.statistics import show_spread
 from benchmarks.virtual.costs import CALIBRATION, Costs, load_costs
 from benchmarks.virtual.world import VirtualCase, run_case
 

@@ -16,7 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.case import Case
 from benchmarks.compare import compare_documents
 from benchmarks.plot import curve_column, has_plot, make_figure, svg
-from benchmarks.readme import section
+from benchmarks.readme import SECTIONS, section
 from benchmarks.report import render
 from benchmarks.results import spread
 
@@ -141,11 +141,25 @@ def test_report_command_takes_all_kinds_of_files_that_are_there(tmp_path: Path) 
 
 
 def test_readme_section_follows_the_files(tmp_path: Path) -> None:
-    """Its rows are those of the targets; peers appear when measured."""
-    for name in ("outage", "growth"):
-        shutil.copy(results.RESULTS / f"{name}.json", tmp_path)
+    """Its rows are those of the targets; everything else appears when it was measured."""
     _write(tmp_path / "targets.json", _document(4321.0))
     assert "| memory | 200 sessions | 0/0 | 4,321 (4,235 .. 4,407) |" in section(tmp_path)
     assert "| bft |" not in section(tmp_path)
     _write(tmp_path / "peers.json", _document(1234.0))
     assert "| bft | 4 | memory | 200 | 1,234 (1,209 .. 1,259) |" in section(tmp_path)
+    for name in SECTIONS:
+        shutil.copy(results.RESULTS / f"{name}.json", tmp_path)
+    whole = section(tmp_path)
+    for words in ("kill -9", "MiB", "while the state grew", "4 to 7", "over 60 s", "`torrent`", "zookeeper", ".svg)"):
+        assert words in whole
+
+
+def test_readme_section_tells_the_commit_of_a_file_that_is_not_that_of_the_targets(tmp_path: Path) -> None:
+    """Figures of different code stand side by side; who reads them is told."""
+    _write(tmp_path / "targets.json", _document(4321.0))
+    _write(tmp_path / "peers.json", _document(1234.0))
+    assert "100-byte values (5 runs);" in section(tmp_path)
+    other = _document(1234.0)
+    other["environment"]["commit"] = "def"
+    _write(tmp_path / "peers.json", other)
+    assert "100-byte values (5 runs, commit def);" in section(tmp_path)
