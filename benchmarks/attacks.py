@@ -14,17 +14,16 @@ from typing import Any
 
 import trio
 
-from benchmarks.cluster import BenchmarkCluster, running_cluster
+from benchmarks.cluster import NULL, BenchmarkCluster, running_cluster
 from benchmarks.load import ClosedLoop
+from benchmarks.measures import connected_clients
 from benchmarks.results import spread
 from bft.cli.probe import probe_all, probe_identity
-from bft.client.client import Client, connect
+from bft.client.client import Client
 from bft.config import Durability, Protocol
-from bft.crypto.keys import KeyPair
 from bft.errors import BFTError
 from bft.services.null import operation
 
-NULL = "bft.services.null:Null"
 CLIENTS = 4
 """Keys and connections of their own, so that one can be starved, and batches hold more than one envelope."""
 READY_SECONDS = 90.0
@@ -166,23 +165,13 @@ async def measure_run(
         TimeoutError: likewise.
     """
     with running_cluster(durability=durability, service=NULL, protocol=protocol, adversaries=liars) as cluster:
-        keys = [KeyPair.generate() for _ in range(CLIENTS)]
-        async with (
-            connect(cluster.config, key=keys[0]) as first,
-            connect(cluster.config, key=keys[1]) as second,
-            connect(cluster.config, key=keys[2]) as third,
-            connect(cluster.config, key=keys[3]) as fourth,
-        ):
-            clients = (first, second, third, fourth)
-            for client in clients:
-                await client.wait_connected(READY_SECONDS)
-            await first.call(operation(), timeout=READY_SECONDS)
+        async with connected_clients(cluster.config, CLIENTS, ready_seconds=READY_SECONDS) as clients:
             return await _load(cluster, clients, liar, seconds, max(sessions // CLIENTS, 1), warm_up)
 
 
 async def _load(
     cluster: BenchmarkCluster,
-    clients: tuple[Client, ...],
+    clients: list[Client],
     liar: int | None,
     seconds: float,
     callers: int,

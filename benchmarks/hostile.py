@@ -13,19 +13,18 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from benchmarks.cluster import BenchmarkCluster, running_cluster
+from benchmarks.cluster import NULL, BenchmarkCluster, running_cluster
 from benchmarks.load import ClosedLoop, Measurement
-from benchmarks.measures import NULL, ready
+from benchmarks.measures import connected_clients
 from benchmarks.results import spread
-from bft.client.client import Client, connect
+from bft.client.client import Client
 from bft.config import Durability
-from bft.crypto.keys import KeyPair
 from bft.errors import TransportError
 from bft.services.null import operation
 
@@ -48,13 +47,7 @@ async def measure_hostile(
         seconds: length of every measured stretch.
     """
     with running_cluster(durability=durability, service=NULL) as cluster:
-        async with AsyncExitStack() as stack:
-            clients = [
-                await stack.enter_async_context(connect(cluster.config, key=KeyPair.generate()))
-                for _ in range(HONEST_CLIENTS)
-            ]
-            for client in clients:
-                await ready(client)
+        async with connected_clients(cluster.config, HONEST_CLIENTS) as clients:
             loads = [ClosedLoop(client, operation(), max(1, sessions // HONEST_CLIENTS)) for client in clients]
             for load in loads:
                 load.start()

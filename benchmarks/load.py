@@ -259,6 +259,11 @@ class TaskLoop:
         self._failures = failures
         self._recorder = Recorder()
 
+    @property
+    def completed(self) -> int:
+        """Completions so far, warm-up included."""
+        return self._recorder.completed
+
     async def run(self, *, warm_up: float, seconds: float) -> Measurement:
         """Warm up, measure, and cancel what is open."""
         async with anyio.create_task_group() as tasks:

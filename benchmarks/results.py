@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from benchmarks.statistics import is_spread as is_spread
 from benchmarks.statistics import spread as spread
+from benchmarks.statistics import spreads as spreads
 
 RESULTS = Path(__file__).parent / "results"
 REMARKS = ("failed_runs", "description", "liar", "complaints", "verdict")

@@ -7,7 +7,7 @@ chance of 2 in 252 under equal distributions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb, erfc, sqrt
@@ -28,6 +28,11 @@ def spread(values: Sequence[float]) -> dict[str, object]:
         "runs": len(values),
         "values": list(values),
     }
+
+
+def spreads(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, object]]:
+    """The spread of every metric of repeated runs; all have the same metrics."""
+    return {name: spread([run[name] for run in runs]) for name in runs[0]}
 
 
 def is_spread(value: object) -> bool:
