@@ -259,9 +259,9 @@ def rejoin(
 @click.option("--nice", "niceness", type=click.IntRange(0, 19), multiple=True, default=(10, 0), show_default=True)
 @durability_option("memory")
 @click.option("--sessions", "-s", default=200, show_default=True, help="Callers of the four honest clients together.")
-@seconds_option(3.0, text="Length of every measured stretch.")
-@click.option("--quick", is_flag=True, help="One second each, at niceness 10 only.")
-@repeat_option(1)
+@seconds_option(5.0, text="Length of every measured stretch.")
+@click.option("--quick", is_flag=True, help="One run of one second each, at the first niceness only.")
+@repeat_option(3)
 @click.option("--require", type=float, default=0.0, help="Exit with 1 if a ratio at the first niceness is below this.")
 @file_options("hostile")
 def hostile(
@@ -282,7 +282,7 @@ def hostile(
     Example: python -m benchmarks hostile --quick --require 0.7
     """
     if quick:
-        niceness, seconds = niceness[:1], 1.0
+        niceness, seconds, repeat = niceness[:1], 1.0, 1
     runs = [trio.run(measure_hostile, durability, sessions, kind, niceness, seconds) for _ in range(repeat)]
     rows = combined(runs, durability=durability, sessions=sessions)
     shown = ("kind", "niceness", "before_op_s", "beside_op_s", "ratio", "stall_ms", "hostile_frames_s")

@@ -24,14 +24,18 @@ from benchmarks.load import ClosedLoop, Measurement
 from benchmarks.measures import connected_clients
 from benchmarks.results import spread
 from bft.client.client import Client
-from bft.config import Durability
+from bft.config import ClientLimits, Durability
 from bft.errors import TransportError
 from bft.services.null import operation
 
 HONEST_CLIENTS = 4
 """Clients with keys and connections of their own: a fair share is four parts of five even for what costs as much."""
 RAMP_SECONDS = 1.0
-SETTLE_SECONDS = 0.5
+BURST_SECONDS = ClientLimits().burst_seconds + 0.5
+"""How long a hostile client runs before anything is measured beside it: its quota lets so many seconds' worth of it
+come at once, which is over then."""
+SETTLE_SECONDS = 1.5
+"""What a hostile client has left behind is ordered or dropped meanwhile."""
 READY_SECONDS = 20.0
 STOP_SECONDS = 20.0
 COUNTERS = ("rejected", "delayed", "dropped")
@@ -55,7 +59,6 @@ async def measure_hostile(
             rows = [
                 await _case(cluster, clients[0], loads, kind, level, seconds) for kind in kinds for level in niceness
             ]
-            await trio.sleep(RAMP_SECONDS)
             last = await _throughput(loads, seconds)
             for load in loads:
                 load.stop()
@@ -73,7 +76,7 @@ async def _case(
     with _attacking(cluster.folder, kind, niceness) as attacker:
         with trio.move_on_after(READY_SECONDS):  # one that does not get going has cost nothing, which `sent` shows
             await trio.to_thread.run_sync(attacker.stdout.readline, abandon_on_cancel=True)  # type: ignore[union-attr]
-        await trio.sleep(RAMP_SECONDS)
+        await trio.sleep(BURST_SECONDS)
         spent.append(sum(cluster.cpu_seconds()))
         beside = await _throughput(loads, seconds)
         spent.append(sum(cluster.cpu_seconds()))
