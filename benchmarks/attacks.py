@@ -40,7 +40,7 @@ class Attack:
     """One liar.
 
     Attributes:
-        what: for people; with the ids of the adversary catalogue.
+        what: for people; with the ids in the heads of `bft.adversary.crimes`.
         within_bounds: the protocol tolerates it: no verdict, only its price.
     """
 
