@@ -1,4 +1,4 @@
-# make install | demo | test | lint | campaign | bench     (needs Python 3.11+ and make, nothing else)
+# make install | demo | test | lint | clean     (needs Python 3.11+ and make, nothing else)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

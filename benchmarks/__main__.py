@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,25 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.attacks import ATTACKS, measure_attacks
+from benchmarks.case import Case
 from benchmarks.compare import compare_command
 from benchmarks.counts import counts
 from benchmarks.cpu import cpu
 from benchmarks.hostile import combined, counted, measure_hostile
 from benchmarks.hostile_client import KINDS
-from benchmarks.measures import measure_growth, measure_outage, measure_rejoin, measure_throughput
+from benchmarks.measures import measure_case, measure_growth, measure_outage, measure_rejoin
+from benchmarks.options import DURABILITIES, durability_option, file_options, repeat_option, seconds_option
 from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
 from benchmarks.reconfigure import measure_reconfigure
 from benchmarks.report import report
 from benchmarks.run import run
+from benchmarks.statistics import show_spread
 from benchmarks.virtual.calibrate import calibrate_command
 from benchmarks.virtual.command import virtual
 from benchmarks.ycsb import ycsb
 from bft.config import Durability, Protocol
 
-DURABILITIES = click.Choice(["power", "process", "memory"])
 console = Console()
 
 
@@ -62,19 +64,7 @@ def _finish(
 
 
 def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return f"{value['median']:,.2f} ({value['min']:,.2f} .. {value['max']:,.2f})"
-    return f"{value:,.2f}" if isinstance(value, float) else str(value)
-
-
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON."),
-        click.option("--output", type=click.Path(path_type=Path), default=results.RESULTS, show_default=True),
-        click.option("--name", default=None, help="Name of the result file; that of the command by default."),
-    ):
-        command = option(command)
-    return command
+    return f"{value:,.2f}" if isinstance(value, float) else show_spread(value)
 
 
 @main.command()
@@ -83,9 +73,9 @@ def _common(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--request-bytes", type=int, default=0, show_default=True)
 @click.option("--reply-bytes", type=int, default=0, show_default=True)
 @click.option("--n", default=4, show_default=True)
-@click.option("--seconds", default=5.0, show_default=True)
-@click.option("--repeat", default=5, show_default=True)
-@_common
+@seconds_option(5.0)
+@repeat_option(5)
+@file_options("throughput")
 def throughput(
     sessions: tuple[int, ...],
     durability: tuple[Durability, ...],
@@ -96,53 +86,49 @@ def throughput(
     repeat: int,
     as_json: bool,
     output: Path,
-    name: str | None,
+    name: str,
 ) -> None:
     """Closed-loop sessions in one client process against a cluster of n replica processes.
 
     Example: python -m benchmarks throughput -s 200 -d power --repeat 3
     """
-    cases = [(level, count) for level in durability for count in sessions]
+    cases = [
+        Case(n=n, durability=level, callers=count, request_bytes=request_bytes, reply_bytes=reply_bytes)
+        for level in durability
+        for count in sessions
+    ]
     rows = []
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("throughput", total=len(cases) * repeat)
-        for level, count in cases:
+        for case in cases:
             runs = []
             for _ in range(repeat):
-                runs.append(trio.run(measure_throughput, n, level, count, request_bytes, reply_bytes, seconds))
+                runs.append(trio.run(measure_case, case, seconds))
                 progress.advance(task)
-            row: dict[str, Any] = {
-                "n": n,
-                "durability": level,
-                "sessions": count,
-                "bytes": f"{request_bytes}/{reply_bytes}",
-            }
-            for key in runs[0]:
-                row[key] = results.spread([run[key] for run in runs])
-            rows.append(row)
-    _finish(name or "throughput", rows, as_json, output)
+            rows.append({**case.columns(), **results.spreads(runs)})
+    _finish(name, rows, as_json, output)
 
 
 @main.command()
-@click.option("--durability", "-d", type=DURABILITIES, default="process", show_default=True)
-@click.option("--repeat", default=5, show_default=True)
-@_common
-def outage(durability: Durability, repeat: int, as_json: bool, output: Path, name: str | None) -> None:
+@durability_option("process")
+@repeat_option(5)
+@file_options("outage")
+def outage(durability: Durability, repeat: int, as_json: bool, output: Path, name: str) -> None:
     """How long nothing completes after kill -9 of the primary under load.
 
     Example: python -m benchmarks outage --repeat 3
     """
     runs = [trio.run(measure_outage, durability) for _ in range(repeat)]
-    rows = [{"durability": durability, **{key: results.spread([run[key] for run in runs]) for key in runs[0]}}]
-    _finish(name or "outage", rows, as_json, output)
+    rows = [{"durability": durability, **results.spreads(runs)}]
+    _finish(name, rows, as_json, output)
 
 
 @main.command()
-@click.option("--durability", "-d", type=DURABILITIES, default="process", show_default=True)
+@durability_option("process")
 @click.option("--sessions", "-s", default=50, show_default=True)
-@click.option("--seconds", default=5.0, show_default=True, help="Length of a steady phase.")
-@click.option("--repeat", default=3, show_default=True)
-@_common
+@seconds_option(5.0, text="Length of a steady phase.")
+@repeat_option(3)
+@file_options("reconfigure")
 def reconfigure(
     durability: Durability,
     sessions: int,
@@ -150,7 +136,7 @@ def reconfigure(
     repeat: int,
     as_json: bool,
     output: Path,
-    name: str | None,
+    name: str,
 ) -> None:
     """Throughput and the longest pause while the membership goes from 4 to 7 and back, and while keys are rotated.
 
@@ -166,29 +152,29 @@ def reconfigure(
         }
         for phases in zip(*runs, strict=True)
     ]
-    _finish(name or "reconfigure", rows, as_json, output)
+    _finish(name, rows, as_json, output)
 
 
 @main.command()
 @click.option("--operations", default=1_000_000, show_default=True)
-@_common
-def growth(operations: int, as_json: bool, output: Path, name: str | None) -> None:
+@file_options("growth")
+def growth(operations: int, as_json: bool, output: Path, name: str) -> None:
     """Memory of every replica while many operations pass, checkpoints on.
 
     Example: python -m benchmarks growth --operations 200000
     """
     rows = trio.run(measure_growth, operations)
-    _finish(name or "growth", rows, as_json, output)
+    _finish(name, rows, as_json, output)
 
 
 @main.command()
 @click.option("--attack", "-a", "chosen", type=click.Choice(list(ATTACKS)), multiple=True, help="Only these.")
-@click.option("--seconds", type=click.FloatRange(min=2.0), default=10.0, show_default=True, help="Per attack.")
+@seconds_option(10.0, minimum=2.0, text="Per attack.")
 @click.option("--quick", is_flag=True, help="5 seconds per attack: shows that it runs, not what it costs.")
 @click.option("--sessions", "-s", default=48, show_default=True, help="Callers of all four clients together.")
-@click.option("--durability", "-d", type=DURABILITIES, default="memory", show_default=True)
+@durability_option("memory")
 @click.option("--without-monitor", is_flag=True, help="With slow_floor_ms = 0, for comparison.")
-@_common
+@file_options("attacks")
 def attacks(
     chosen: tuple[str, ...],
     seconds: float,
@@ -198,7 +184,7 @@ def attacks(
     without_monitor: bool,
     as_json: bool,
     output: Path,
-    name: str | None,
+    name: str,
 ) -> None:
     """Throughput under performance attacks, as a ratio to the fault-free cluster measured just before.
 
@@ -225,10 +211,10 @@ def attacks(
                 durability=durability,
                 protocol=protocol,
                 advance=advance,
-                keep=lambda found: results.write(name or "attacks", found, output),
+                keep=lambda found: results.write(name, found, output),
             )
         )
-    path = results.write(name or "attacks", rows, output)
+    path = results.write(name, rows, output)
     if as_json:
         click.echo(json.dumps(rows))
     else:
@@ -250,13 +236,13 @@ def _show_attacks(rows: list[dict[str, Any]]) -> None:
 
 
 @main.command()
-@click.option("--durability", "-d", type=DURABILITIES, default="process", show_default=True)
+@durability_option("process")
 @click.option("--megabytes", type=click.IntRange(1), default=100, show_default=True, help="Growth while it is down.")
 @click.option("--limit", type=click.IntRange(0), default=0, show_default=True, help="Bytes a second; 0 for no cap.")
-@click.option("--repeat", default=3, show_default=True)
-@_common
+@repeat_option(3)
+@file_options("rejoin")
 def rejoin(
-    durability: Durability, megabytes: int, limit: int, repeat: int, as_json: bool, output: Path, name: str | None
+    durability: Durability, megabytes: int, limit: int, repeat: int, as_json: bool, output: Path, name: str
 ) -> None:
     """How long a replica that was down while the state grew needs to catch up, and what the others do meanwhile.
 
@@ -264,20 +250,20 @@ def rejoin(
     """
     runs = [trio.run(measure_rejoin, durability, megabytes, limit) for _ in range(repeat)]
     row = {"durability": durability, "megabytes": megabytes, "limit": limit}
-    rows = [{**row, **{key: results.spread([run[key] for run in runs]) for key in runs[0]}}]
-    _finish(name or "rejoin", rows, as_json, output)
+    rows = [{**row, **results.spreads(runs)}]
+    _finish(name, rows, as_json, output)
 
 
 @main.command()
 @click.option("--kind", "-k", type=click.Choice(KINDS), multiple=True, default=KINDS, help="All by default.")
 @click.option("--nice", "niceness", type=click.IntRange(0, 19), multiple=True, default=(10, 0), show_default=True)
-@click.option("--durability", "-d", type=DURABILITIES, default="memory", show_default=True)
+@durability_option("memory")
 @click.option("--sessions", "-s", default=200, show_default=True, help="Callers of the four honest clients together.")
-@click.option("--seconds", default=3.0, show_default=True, help="Length of every measured stretch.")
-@click.option("--quick", is_flag=True, help="One second each, at niceness 10 only.")
-@click.option("--repeat", default=1, show_default=True)
+@seconds_option(5.0, text="Length of every measured stretch.")
+@click.option("--quick", is_flag=True, help="One run of one second each, at the first niceness only.")
+@repeat_option(3)
 @click.option("--require", type=float, default=0.0, help="Exit with 1 if a ratio at the first niceness is below this.")
-@_common
+@file_options("hostile")
 def hostile(
     kind: tuple[str, ...],
     niceness: tuple[int, ...],
@@ -289,18 +275,18 @@ def hostile(
     require: float,
     as_json: bool,
     output: Path,
-    name: str | None,
+    name: str,
 ) -> None:
     """Honest throughput with and without one hostile client at full speed, kind by kind in one run.
 
     Example: python -m benchmarks hostile --quick --require 0.7
     """
     if quick:
-        niceness, seconds = niceness[:1], 1.0
+        niceness, seconds, repeat = niceness[:1], 1.0, 1
     runs = [trio.run(measure_hostile, durability, sessions, kind, niceness, seconds) for _ in range(repeat)]
     rows = combined(runs, durability=durability, sessions=sessions)
     shown = ("kind", "niceness", "before_op_s", "beside_op_s", "ratio", "stall_ms", "hostile_frames_s")
-    _finish(name or "hostile", rows, as_json, output, shown, counted=counted(runs))
+    _finish(name, rows, as_json, output, shown, counted=counted(runs))
     poor = [row["kind"] for row in rows if row["niceness"] == niceness[0] and row["ratio"]["median"] < require]
     if poor:
         click.echo(f"below {require:g} of the honest throughput: {', '.join(poor)}", err=True)

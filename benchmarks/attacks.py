@@ -14,16 +14,16 @@ from typing import Any
 
 import trio
 
-from benchmarks.cluster import BenchmarkCluster, running_cluster
+from benchmarks.cluster import NULL, BenchmarkCluster, running_cluster
 from benchmarks.load import ClosedLoop
+from benchmarks.measures import connected_clients
+from benchmarks.results import spread
 from bft.cli.probe import probe_all, probe_identity
-from bft.client.client import Client, connect
+from bft.client.client import Client
 from bft.config import Durability, Protocol
-from bft.crypto.keys import KeyPair
 from bft.errors import BFTError
 from bft.services.null import operation
 
-NULL = "bft.services.null:Null"
 CLIENTS = 4
 """Keys and connections of their own, so that one can be starved, and batches hold more than one envelope."""
 READY_SECONDS = 90.0
@@ -40,7 +40,7 @@ class Attack:
     """One liar.
 
     Attributes:
-        what: for people; with the ids of the adversary catalogue.
+        what: for people; with the ids in the heads of `bft.adversary.crimes`.
         within_bounds: the protocol tolerates it: no verdict, only its price.
     """
 
@@ -105,7 +105,8 @@ async def measure_attacks(
     for name in names:
         attack = ATTACKS[name]
         advance(name)
-        row: dict[str, Any] = {"attack": name, "what": attack.what, "liar": f"r{attack.replica} {attack.expression}"}
+        liar = f"r{attack.replica} {attack.expression}"
+        row: dict[str, Any] = {"attack": name, "description": attack.what, "liar": liar, "seconds": seconds}
         try:
             calm = await measure_run({}, None, baseline_seconds, sessions, durability, protocol, warm_up=1.0)
             liars = {attack.replica: attack.expression}
@@ -113,25 +114,27 @@ async def measure_attacks(
         except (BFTError, TimeoutError, ExceptionGroup) as error:
             rows.append({**row, "verdict": f"failed: {error}"})
         else:
-            rows.append(row | _figures(attack, calm, run, seconds))
+            rows.append(row | _figures(attack, calm, run))
         keep(rows)
     return rows
 
 
-def _figures(attack: Attack, calm: Run, run: Run, seconds: float) -> dict[str, Any]:
+def _figures(attack: Attack, calm: Run, run: Run) -> dict[str, Any]:
     ratio = run.operations_s / calm.operations_s if calm.operations_s else 0.0
     settled = run.settled_s / calm.operations_s if calm.operations_s else 0.0
+    measured = {
+        "fault_free_op_s": calm.operations_s,
+        "attacked_op_s": run.operations_s,
+        "ratio": ratio,
+        "settled_ratio": settled,
+        "stall_ms": run.stall_ms,
+        "view_changes": float(run.views),
+        "fault_free_view_changes": float(calm.views),
+        "failures": float(run.failures),
+    }
     return {
-        "seconds": seconds,
-        "fault_free_op_s": round(calm.operations_s, 1),
-        "attacked_op_s": round(run.operations_s, 1),
-        "ratio": round(ratio, 3),
-        "settled_ratio": round(settled, 3),
-        "stall_ms": round(run.stall_ms, 1),
-        "view_changes": run.views,
-        "fault_free_view_changes": calm.views,
+        **{name: spread([value]) for name, value in measured.items()},
         "complaints": ", ".join(run.reasons) or "-",
-        "failures": run.failures,
         "verdict": verdict(attack, ratio, settled),
     }
 
@@ -162,23 +165,13 @@ async def measure_run(
         TimeoutError: likewise.
     """
     with running_cluster(durability=durability, service=NULL, protocol=protocol, adversaries=liars) as cluster:
-        keys = [KeyPair.generate() for _ in range(CLIENTS)]
-        async with (
-            connect(cluster.config, key=keys[0]) as first,
-            connect(cluster.config, key=keys[1]) as second,
-            connect(cluster.config, key=keys[2]) as third,
-            connect(cluster.config, key=keys[3]) as fourth,
-        ):
-            clients = (first, second, third, fourth)
-            for client in clients:
-                await client.wait_connected(READY_SECONDS)
-            await first.call(operation(), timeout=READY_SECONDS)
+        async with connected_clients(cluster.config, CLIENTS, ready_seconds=READY_SECONDS) as clients:
             return await _load(cluster, clients, liar, seconds, max(sessions // CLIENTS, 1), warm_up)
 
 
 async def _load(
     cluster: BenchmarkCluster,
-    clients: tuple[Client, ...],
+    clients: list[Client],
     liar: int | None,
     seconds: float,
     callers: int,

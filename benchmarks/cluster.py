@@ -15,6 +15,9 @@ from pathlib import Path
 from bft.config import Cluster, Durability, Protocol, ReplicaEntry, load_cluster
 from bft.crypto.keys import KeyPair, save_key
 
+NULL = "bft.services.null:Null"
+KEY_VALUE = "bft.services.kv:KeyValue"
+"""Services, as a cluster file names them."""
 STOP_SECONDS = 10
 
 
@@ -102,7 +105,7 @@ def running_cluster(
 
 def _write_files(folder: Path, n: int, durability: Durability, service: str, protocol: Protocol) -> Cluster:
     keys = [KeyPair.generate() for _ in range(n)]
-    ports = _free_ports(n)
+    ports = free_ports(n)
     for replica in range(n):
         save_key(folder / f"r{replica}.pem", keys[replica])
         (folder / f"r{replica}.toml").write_text(
@@ -119,7 +122,8 @@ def _write_files(folder: Path, n: int, durability: Durability, service: str, pro
     return load_cluster(folder / "cluster.toml")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [item.getsockname()[1] for item in sockets]
     for item in sockets:

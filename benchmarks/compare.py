@@ -16,7 +16,6 @@ from benchmarks.statistics import Comparison, compare
 
 SAME_ENVIRONMENT = ("processor", "cores", "python", "stores_on")
 COLOURS = {"better": "green", "worse": "red", "noise": "dim", "too few runs": "yellow"}
-IGNORED_IDENTITY = ("failed_runs",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,7 @@ def compare_documents(first: dict[str, Any], second: dict[str, Any]) -> list[Lin
 
 def row_key(row: dict[str, Any]) -> str:
     """What makes two rows the same measurement."""
-    identity = {key: value for key, value in results.identity(row).items() if key not in IGNORED_IDENTITY}
-    return json.dumps(identity, sort_keys=True)
+    return json.dumps(results.identity(row), sort_keys=True)
 
 
 def row_label(row: dict[str, Any]) -> str:
@@ -61,7 +59,7 @@ def row_label(row: dict[str, Any]) -> str:
     identity = results.identity(row)
     if "case" in identity:
         return str(identity["case"])
-    return " ".join(f"{key}={value}" for key, value in identity.items() if key not in IGNORED_IDENTITY)
+    return " ".join(f"{key}={value}" for key, value in identity.items())
 
 
 def differences_of_environment(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
+from benchmarks.options import file_options
 from benchmarks.virtual.costs import load_costs
 from benchmarks.virtual.world import EPOCH_NS, MILLISECOND, VirtualCase, VirtualWorld
 from bft.ids import Peer
@@ -138,9 +139,7 @@ def _row(name: dict[str, Any], found: int, expected: int, size: int, count: Coun
 
 
 @click.command("counts", epilog="Example: python -m benchmarks counts --json")
-@click.option("--output", type=click.Path(path_type=Path), default=results.RESULTS, show_default=True)
-@click.option("--name", default="counts", show_default=True, help="Name of the result file.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@file_options("counts")
 def counts(output: Path, name: str, as_json: bool) -> None:
     """Messages, bytes and signatures per operation against the protocol's formulas, for n = 4, 7, 10, 13.
 

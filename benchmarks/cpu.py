@@ -14,10 +14,10 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.case import Case
-from benchmarks.cluster import running_cluster
-from benchmarks.measures import NULL, WARM_UP_SECONDS, connected_clients, make_load
+from benchmarks.cluster import NULL, running_cluster
+from benchmarks.measures import WARM_UP_SECONDS, connected_clients, make_load
+from benchmarks.options import file_options, repeat_option, seconds_option
 from benchmarks.replica import SAMPLED
-from benchmarks.run import show_spread
 from benchmarks.sampler import OTHER, PARTS
 
 CASES = {
@@ -56,11 +56,9 @@ def rows_of(name: str, runs: list[dict[str, float]]) -> list[dict[str, Any]]:
 
 
 @click.command("cpu", epilog="Example: python -m benchmarks cpu --repeat 3")
-@click.option("--seconds", type=click.FloatRange(min=0.2), default=5.0, show_default=True)
-@click.option("--repeat", type=click.IntRange(1, 100), default=5, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), default=results.RESULTS, show_default=True)
-@click.option("--name", default="cpu", show_default=True, help="Name of the result file.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@seconds_option(5.0, minimum=0.2)
+@repeat_option(5)
+@file_options("cpu")
 def cpu(seconds: float, repeat: int, output: Path, name: str, as_json: bool) -> None:
     """CPU time per operation, split into crypto, wire, protocol, execution and IO, by sampling four live replicas.
 
@@ -80,6 +78,6 @@ def cpu(seconds: float, repeat: int, output: Path, name: str, as_json: bool) -> 
     for column in ("load", *runs["1 session"][0]):
         table.add_column(column, justify="left" if column == "load" else "right")
     for load in CASES:
-        table.add_row(load, *(show_spread(row["cpu_us_per_op"]["median"]) for row in rows if row["load"] == load))
+        table.add_row(load, *(f"{row['cpu_us_per_op']['median']:,.1f}" for row in rows if row["load"] == load))
     console.print(table)
     console.print(f"written to {path}")

@@ -13,26 +13,29 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from benchmarks.cluster import BenchmarkCluster, running_cluster
+from benchmarks.cluster import NULL, BenchmarkCluster, running_cluster
 from benchmarks.load import ClosedLoop, Measurement
-from benchmarks.measures import NULL, ready
+from benchmarks.measures import connected_clients
 from benchmarks.results import spread
-from bft.client.client import Client, connect
-from bft.config import Durability
-from bft.crypto.keys import KeyPair
+from bft.client.client import Client
+from bft.config import ClientLimits, Durability
 from bft.errors import TransportError
 from bft.services.null import operation
 
 HONEST_CLIENTS = 4
 """Clients with keys and connections of their own: a fair share is four parts of five even for what costs as much."""
 RAMP_SECONDS = 1.0
-SETTLE_SECONDS = 0.5
+BURST_SECONDS = ClientLimits().burst_seconds + 0.5
+"""How long a hostile client runs before anything is measured beside it: its quota lets so many seconds' worth of it
+come at once, which is over then."""
+SETTLE_SECONDS = 1.5
+"""What a hostile client has left behind is ordered or dropped meanwhile."""
 READY_SECONDS = 20.0
 STOP_SECONDS = 20.0
 COUNTERS = ("rejected", "delayed", "dropped")
@@ -48,13 +51,7 @@ async def measure_hostile(
         seconds: length of every measured stretch.
     """
     with running_cluster(durability=durability, service=NULL) as cluster:
-        async with AsyncExitStack() as stack:
-            clients = [
-                await stack.enter_async_context(connect(cluster.config, key=KeyPair.generate()))
-                for _ in range(HONEST_CLIENTS)
-            ]
-            for client in clients:
-                await ready(client)
+        async with connected_clients(cluster.config, HONEST_CLIENTS) as clients:
             loads = [ClosedLoop(client, operation(), max(1, sessions // HONEST_CLIENTS)) for client in clients]
             for load in loads:
                 load.start()
@@ -62,7 +59,6 @@ async def measure_hostile(
             rows = [
                 await _case(cluster, clients[0], loads, kind, level, seconds) for kind in kinds for level in niceness
             ]
-            await trio.sleep(RAMP_SECONDS)
             last = await _throughput(loads, seconds)
             for load in loads:
                 load.stop()
@@ -80,7 +76,7 @@ async def _case(
     with _attacking(cluster.folder, kind, niceness) as attacker:
         with trio.move_on_after(READY_SECONDS):  # one that does not get going has cost nothing, which `sent` shows
             await trio.to_thread.run_sync(attacker.stdout.readline, abandon_on_cancel=True)  # type: ignore[union-attr]
-        await trio.sleep(RAMP_SECONDS)
+        await trio.sleep(BURST_SECONDS)
         spent.append(sum(cluster.cpu_seconds()))
         beside = await _throughput(loads, seconds)
         spent.append(sum(cluster.cpu_seconds()))

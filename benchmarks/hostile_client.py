@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from random import Random
 
@@ -23,7 +24,7 @@ from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer
 from bft.errors import TransportError
 from bft.ids import ClientId, ReplicaId
-from bft.messages import Packet
+from bft.messages import Packet, SignedRequest
 from bft.ports import Signer
 from bft.services.null import operation
 from bft.transport.channel import Channel
@@ -48,6 +49,9 @@ REPLY_BYTES = 1000
 ROUNDS_AT_ONCE = 8
 PAUSE_SECONDS = 0.001
 REDIAL_SECONDS = 0.05
+SYBIL_KEYS = 16
+"""Keys of a client that makes keys (`future_sessions`): each needs connections of its own, since what comes over a
+connection counts for the key that it has proven only."""
 
 
 class Attacker(Hostile):
@@ -67,11 +71,14 @@ class Attack:
         self._cluster = cluster
         self._behaviour = hostile_behaviour(kind)
         self._reads = kind != "never_reads"
-        self._keys = KeyPair.generate()
+        self._keys = {pair.public: pair for pair in (KeyPair.generate() for _ in range(_keys_of(kind)))}
+        self._minted = cycle(self._keys.values())
+        first = next(self._minted)
+        self._first = first.public
         now = time.time_ns()
         self._hostile = Attacker(
-            self._keys.public,
-            self._signer(self._keys),
+            first.public,
+            self._signer(first),
             cluster.quorums.n,
             Random(),
             now,
@@ -79,7 +86,7 @@ class Attack:
             window=cluster.protocol.session_window,
             mint=self._mint,
         )
-        self._channels: dict[int, Channel] = {}
+        self._channels: dict[tuple[bytes, int], Channel] = {}
         self.sent = 0
         self.connections = 0
 
@@ -87,15 +94,16 @@ class Attack:
         return Ed25519Signer(self._cluster.id, ClientId(keys.public), keys.seed)
 
     def _mint(self) -> tuple[bytes, Signer]:
-        keys = KeyPair.generate()
+        keys = next(self._minted)
         return keys.public, self._signer(keys)
 
     async def run(self) -> None:
         """Attack until cancelled."""
         async with trio.open_nursery() as nursery:
-            for replica in range(self._cluster.quorums.n):
-                nursery.start_soon(self._keep_connected, replica)
-            while len(self._channels) < self._cluster.quorums.n:
+            for keys in self._keys.values():
+                for replica in range(self._cluster.quorums.n):
+                    nursery.start_soon(self._keep_connected, keys, replica)
+            while len(self._channels) < len(self._keys) * self._cluster.quorums.n:
                 await trio.sleep(PAUSE_SECONDS)
             print(json.dumps({"ready": True}), flush=True)
             while True:
@@ -106,23 +114,24 @@ class Attack:
     def _send_all(self, sends: Iterator[tuple[int, Packet]]) -> int:
         """Send to every replica whose connection still takes something; how many frames that were."""
         self._hostile.now = time.time_ns()
-        frames: dict[int, list[bytes]] = {}
+        frames: dict[tuple[bytes, int], list[bytes]] = {}
         packet, frame = None, b""
         for replica, item in sends:
             if item is not packet:
                 packet, frame = item, encode(item)
-            frames.setdefault(replica, []).append(frame)
+            name = item.client if isinstance(item, SignedRequest) and item.client in self._keys else self._first
+            frames.setdefault((name, replica), []).append(frame)
         taken = 0
-        for replica, batch in frames.items():
-            channel = self._channels.get(replica)
+        for way, batch in frames.items():
+            channel = self._channels.get(way)
             if channel is not None and channel.buffered_bytes < BUFFERED_BYTES_MAX:
                 channel.send(batch)
                 taken += len(batch)
         return taken
 
-    async def _keep_connected(self, replica: int) -> None:
+    async def _keep_connected(self, keys: KeyPair, replica: int) -> None:
         entry = self._cluster.replica[replica]
-        identity = Identity(self._cluster.id, ClientId(self._keys.public), self._keys)
+        identity = Identity(self._cluster.id, ClientId(keys.public), keys)
         while True:
             try:
                 channel = await dial(
@@ -136,9 +145,9 @@ class Attack:
                 await trio.sleep(REDIAL_SECONDS)
                 continue
             self.connections += 1
-            self._channels[replica] = channel
+            self._channels[keys.public, replica] = channel
             await self._use(channel)
-            del self._channels[replica]
+            del self._channels[keys.public, replica]
 
     async def _use(self, channel: Channel) -> None:
         async with trio.open_nursery() as nursery:
@@ -153,6 +162,10 @@ class Attack:
                     break
             nursery.cancel_scope.cancel()
         channel.close()
+
+
+def _keys_of(kind: str) -> int:
+    return SYBIL_KEYS if kind == "future_sessions" else 1
 
 
 async def _main(kind: str, cluster: Cluster) -> None:

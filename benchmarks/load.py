@@ -156,7 +156,6 @@ class ClosedLoop:
         await anyio.sleep(seconds)
         return self._recorder.end()
 
-
     def _submit(self, client: Submitter) -> None:
         started = time.perf_counter_ns()
 
@@ -259,6 +258,11 @@ class TaskLoop:
         self._calls = calls
         self._failures = failures
         self._recorder = Recorder()
+
+    @property
+    def completed(self) -> int:
+        """Completions so far, warm-up included."""
+        return self._recorder.completed
 
     async def run(self, *, warm_up: float, seconds: float) -> Measurement:
         """Warm up, measure, and cancel what is open."""

@@ -11,11 +11,12 @@ from typing import Any
 import trio
 
 from benchmarks.case import Case
-from benchmarks.cluster import BenchmarkCluster, running_cluster
+from benchmarks.cluster import KEY_VALUE, NULL, BenchmarkCluster, running_cluster
 from benchmarks.load import ClosedLoop, Measurement, OpenLoop, TaskLoop
 from benchmarks.results import spread
 from bft.cli.probe import Account, probe_all
 from bft.client.client import Client, connect
+from bft.client.proxy import ServiceProxy
 from bft.config import Cluster, Durability
 from bft.crypto.keys import KeyPair
 from bft.errors import BFTError
@@ -24,10 +25,9 @@ from bft.services.kv import KeyValue
 from bft.services.null import operation
 from bft.transport.handshake import Identity
 
-NULL = "bft.services.null:Null"
-KV = "bft.services.kv:KeyValue"
 VALUE_BYTES = 4000
 REJOINING = 3
+PUTTING = 20
 CALM_SECONDS = 3.0
 REJOIN_SECONDS_MAX = 600.0
 READY_SECONDS = 20.0
@@ -37,14 +37,16 @@ WARM_UP_SECONDS = 1.0
 CALL_SECONDS = 10.0
 
 
-async def ready(client: Client) -> None:
+async def ready(client: Client, seconds: float = READY_SECONDS) -> None:
     """Wait until the cluster orders operations of this client."""
-    await client.wait_connected(READY_SECONDS)
-    await client.call(operation(), timeout=READY_SECONDS)
+    await client.wait_connected(seconds)
+    await client.call(operation(), timeout=seconds)
 
 
 @asynccontextmanager
-async def connected_clients(cluster: Cluster, count: int) -> AsyncIterator[list[Client]]:
+async def connected_clients(
+    cluster: Cluster, count: int, *, ready_seconds: float = READY_SECONDS
+) -> AsyncIterator[list[Client]]:
     """`count` clients, each with a key and connections of its own, all of them served."""
     async with AsyncExitStack() as stack:
         clients: list[Client] = []
@@ -55,7 +57,7 @@ async def connected_clients(cluster: Cluster, count: int) -> AsyncIterator[list[
             ]
             async with trio.open_nursery() as nursery:
                 for client in batch:
-                    nursery.start_soon(ready, client)
+                    nursery.start_soon(ready, client, ready_seconds)
             clients += batch
         yield clients
 
@@ -132,14 +134,6 @@ def _cpu_per_operation(measured: Measurement, seconds: float, used: float, clien
     }
 
 
-async def measure_throughput(
-    n: int, durability: Durability, sessions: int, request_bytes: int, reply_bytes: int, seconds: float
-) -> dict[str, float]:
-    """`measure_case` of closed-loop sessions in one client process."""
-    case = Case(n=n, durability=durability, callers=sessions, request_bytes=request_bytes, reply_bytes=reply_bytes)
-    return await measure_case(case, seconds)
-
-
 async def measure_outage(durability: Durability) -> dict[str, float]:
     """Longest pause between two completions when the primary is killed in the middle of the load."""
     with running_cluster(durability=durability, service=NULL) as cluster:
@@ -182,7 +176,7 @@ async def measure_rejoin(durability: Durability, megabytes: int, limit: int = 0)
     at its start.
     """
     values = max(1, megabytes * 1_000_000 // VALUE_BYTES)
-    with running_cluster(durability=durability, service=KV) as cluster:
+    with running_cluster(durability=durability, service=KEY_VALUE) as cluster:
         keys = KeyPair.generate()
         async with connect(cluster.config, key=keys) as client:
             service = client.service(KeyValue)
@@ -193,21 +187,18 @@ async def measure_rejoin(durability: Durability, megabytes: int, limit: int = 0)
                     file.write(f"transfer_bytes_per_second = {limit}\n")
             cluster.kill(REJOINING)
             await _fill(service, values)
-            before = BusyLoop(client)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(before.run)
-                await trio.sleep(CALM_SECONDS)
-                before.stop()
+            before = await _puts(service).run(warm_up=0.0, seconds=CALM_SECONDS)
             async with trio.open_nursery() as nursery:
                 began = trio.current_time()
                 accounts = await _accounts(cluster, keys)
                 front = max(account.number("executed") for account in accounts)
                 cluster.start(REJOINING)
-                busy = BusyLoop(client)
-                nursery.start_soon(busy.run)
+                busy = _puts(service)
+                nursery.start_soon(partial(busy.run, warm_up=0.0, seconds=REJOIN_SECONDS_MAX))
                 caught = await _until_caught_up(cluster, keys, front)
                 seconds = trio.current_time() - began
-                busy.stop()
+                completed = busy.completed
+                nursery.cancel_scope.cancel()
             transfer = caught.report.get("last_transfer")
             told = transfer if isinstance(transfer, dict) else {}
             return {
@@ -215,36 +206,21 @@ async def measure_rejoin(durability: Durability, megabytes: int, limit: int = 0)
                 "transfer_ms": float(told.get("milliseconds", 0)),
                 "pages_fetched": float(told.get("fetched", 0)),
                 "megabytes_moved": float(told.get("bytes", 0)) / 1e6,
-                "op_s_before": before.completed / CALM_SECONDS,
-                "op_s_meanwhile": busy.completed / seconds,
+                "op_s_before": before.throughput,
+                "op_s_meanwhile": completed / seconds,
             }
 
 
-class BusyLoop:
-    """A closed loop of 20 callers that runs until it is told to stop."""
+def _puts(service: ServiceProxy[KeyValue]) -> TaskLoop:
+    """A closed loop of callers that each overwrite a value of their own."""
 
-    def __init__(self, client: Client) -> None:
-        self._service = client.service(KeyValue)
-        self._running = True
-        self.completed = 0
+    async def put(number: int) -> None:
+        await service.put(f"load-{number}", "x" * 100)
 
-    async def run(self) -> None:
-        """Run all callers."""
-        async with trio.open_nursery() as nursery:
-            for number in range(20):
-                nursery.start_soon(self._call, number)
-
-    async def _call(self, number: int) -> None:
-        while self._running:
-            await self._service.put(f"load-{number}", "x" * 100)
-            self.completed += 1
-
-    def stop(self) -> None:
-        """Let every caller end after its present call."""
-        self._running = False
+    return TaskLoop([partial(put, number) for number in range(PUTTING)], ())
 
 
-async def _fill(service: KeyValue, values: int) -> None:
+async def _fill(service: ServiceProxy[KeyValue], values: int) -> None:
     """Store `values` distinct values, some at a time."""
     numbers = iter(range(values))
 

@@ -26,9 +26,11 @@ CURVE_POINTS_MIN = 3
 METRICS_SHOWN = 2
 LOGARITHMIC_FROM = 50
 """Largest value over smallest."""
-PREFERRED = ("op_s", "p50_ms", "p99_ms", "outage_ms", "rejoin_s", "largest_mb", "per_slot", "formula_per_slot")
+PREFERRED = (
+    *("op_s", "p50_ms", "p99_ms", "outage_ms", "rejoin_s", "largest_mb"),
+    *("per_slot", "formula_per_slot", "ratio", "settled_ratio"),
+)
 ALSO_SHOWN = ("cpu_us_per_op",)
-NOT_LABELS = ("case", "failed_runs")
 UNITS = {
     "op_s": "operations a second",
     "p50_ms": "latency, median [ms]",
@@ -39,6 +41,8 @@ UNITS = {
     "cpu_us_per_op": "CPU of all replicas per operation [us]",
     "per_slot": "messages or signatures per slot",
     "formula_per_slot": "the same, by formula",
+    "ratio": "throughput, over that of an undisturbed cluster",
+    "settled_ratio": "the same, in the last third",
 }
 COLOURS = ("#31688e", "#d1495b", "#5a9367", "#8f6bb3", "#e08e45", "#666666")
 STYLE: dict[Any, Any] = {
@@ -60,8 +64,8 @@ def shown_metrics(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def varying(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Columns in which the rows differ, but for their names."""
-    columns = dict.fromkeys(name for row in rows for name in results.identity(row) if name not in NOT_LABELS)
+    """Columns in which the rows differ, but for the names of their cases."""
+    columns = dict.fromkeys(name for row in rows for name in results.identity(row) if name != "case")
     return [name for name in columns if len({str(row.get(name)) for row in rows}) > 1]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from benchmarks.cluster import NULL
 from benchmarks.load import ClosedLoop
 from bft.cli.layout import Plan, replica_configs, write_cluster
 from bft.cli.ports import reserve_ports
@@ -23,7 +24,6 @@ from bft.client.client import connect
 from bft.config import Durability
 from bft.services.null import operation
 
-NULL = "bft.services.null:Null"
 PORTS = 8
 READY_SECONDS = 30.0
 SAMPLE_SECONDS = 0.001

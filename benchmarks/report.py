@@ -12,7 +12,7 @@ import click
 
 from benchmarks import results
 from benchmarks.plot import has_plot, result_files, svg
-from benchmarks.run import show_spread
+from benchmarks.statistics import show_spread
 from benchmarks.suites import load_targets, verdicts
 
 REPORT = results.RESULTS / "report.html"
@@ -30,10 +30,10 @@ nav a { margin-right: 1rem; }
 """
 
 
-def render(documents: Sequence[tuple[str, dict[str, Any]]], *, pictures: bool = True) -> str:
+def render(documents: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """The page. Nothing that stands in a file is trusted to be HTML."""
     links = "".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name, _ in documents)
-    sections = "".join(_section(name, document, pictures) for name, document in documents)
+    sections = "".join(_section(name, document) for name, document in documents)
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>bft benchmarks</title>'
@@ -44,13 +44,13 @@ def render(documents: Sequence[tuple[str, dict[str, Any]]], *, pictures: bool = 
     )
 
 
-def _section(name: str, document: dict[str, Any], pictures: bool) -> str:
+def _section(name: str, document: dict[str, Any]) -> str:
     about = document.get("about")
     parts = [f'<section id="{escape(name)}"><h2>{escape(name)}</h2>']
     parts += [f"<p>{escape(str(about))}</p>"] if about else []
     if document.get("suite") == "targets":
         parts.append(_table(_target_cells(document)))
-    if pictures and has_plot(document):
+    if has_plot(document):
         parts.append(f"<figure>{svg(document, name)}</figure>")
     parts.append(_table(_cells(document["figures"])))
     for system, reason in (document.get("absent") or {}).items():

@@ -14,8 +14,11 @@ from typing import Any, cast
 
 from benchmarks.statistics import is_spread as is_spread
 from benchmarks.statistics import spread as spread
+from benchmarks.statistics import spreads as spreads
 
 RESULTS = Path(__file__).parent / "results"
+REMARKS = ("failed_runs", "description", "liar", "complaints", "verdict")
+"""Columns that say how a measurement went or explain it: neither a metric nor what makes two rows the same one."""
 
 
 def environment() -> dict[str, object]:
@@ -94,5 +97,5 @@ def metrics(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def identity(row: dict[str, Any]) -> dict[str, Any]:
-    """What a row is about: everything that is no spread."""
-    return {name: value for name, value in row.items() if not is_spread(value)}
+    """What a row is about: everything that is neither a spread nor a remark."""
+    return {name: value for name, value in row.items() if not is_spread(value) and name not in REMARKS}

@@ -16,7 +16,9 @@ from rich.table import Table
 from benchmarks import results
 from benchmarks.case import Case
 from benchmarks.measures import measure_case
+from benchmarks.options import file_options, repeat_option, seconds_option
 from benchmarks.peers import Absent, RunFailed, adapter
+from benchmarks.statistics import show_spread
 from benchmarks.suites import SUITES, load_targets, verdicts
 from bft.errors import BFTError
 
@@ -98,7 +100,7 @@ class Suite:
                 "case": name,
                 **case.columns(),
                 "failed_runs": len(self.failures.get(name, ())),
-                **{key: results.spread([run[key] for run in runs]) for key in runs[0]},
+                **results.spreads(runs),
             }
             for name, case in self._cases.items()
             if (runs := self.runs[name])
@@ -130,11 +132,9 @@ def chosen(suite: str, only: Iterable[str]) -> dict[str, Case]:
 @click.command("run", epilog="Example: python -m benchmarks run --suite targets")
 @click.option("--suite", type=click.Choice(sorted(SUITES)), default="quick", show_default=True)
 @click.option("--only", multiple=True, metavar="TEXT", help="Cases whose name or description contains TEXT.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Measured per run.")
-@click.option("--repeat", type=click.IntRange(1, 100), default=5, show_default=True)
-@click.option("--name", default=None, help="Name of the result file; that of the suite by default.")
-@click.option("--output", type=click.Path(path_type=Path), default=results.RESULTS, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@seconds_option(5.0)
+@repeat_option(5)
+@file_options(None, text="Name of the result file; that of the suite by default.")
 @click.option("--list", "list_only", is_flag=True, help="Print the cases and measure nothing.")
 def run(
     suite: str,
@@ -225,12 +225,3 @@ def _rows_table(rows: list[dict[str, Any]]) -> Table:
         cells = [show_spread(row.get(key)) for key in ("op_s", "p50_ms", "p99_ms", "replica_cpu_us_per_op", "failures")]
         table.add_row(str(row["case"]), *cells)
     return table
-
-
-def show_spread(value: object) -> str:
-    """A spread as text: the median, and the smallest and the largest in brackets."""
-    if not results.is_spread(value):
-        return "-" if value is None else str(value)
-    assert isinstance(value, dict)
-    digits = 0 if value["median"] >= 100 else 2
-    return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f} .. {value['max']:,.{digits}f})"

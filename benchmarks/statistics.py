@@ -7,7 +7,7 @@ chance of 2 in 252 under equal distributions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb, erfc, sqrt
@@ -16,7 +16,6 @@ from typing import Literal
 
 SIGNIFICANCE = 0.05
 ENUMERATED_MAX = 200_000
-HIGHER_IS_BETTER = ("op_s", "goodput_op_s", "mbit_s")
 Verdict = Literal["better", "worse", "noise", "too few runs"]
 
 
@@ -31,9 +30,25 @@ def spread(values: Sequence[float]) -> dict[str, object]:
     }
 
 
+def spreads(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, object]]:
+    """The spread of every metric of repeated runs; all have the same metrics."""
+    return {name: spread([run[name] for run in runs]) for name in runs[0]}
+
+
 def is_spread(value: object) -> bool:
     """True for what `spread` returns: how a metric is told from a column that identifies a row."""
     return isinstance(value, dict) and {"median", "min", "max", "runs"} <= value.keys()
+
+
+def show_spread(value: object) -> str:
+    """A spread as text: the median, and the smallest and the largest in brackets if there were several runs."""
+    if not is_spread(value):
+        return "-" if value is None else str(value)
+    assert isinstance(value, dict)
+    digits = 0 if value["median"] >= 100 else 2
+    if value["runs"] == 1:
+        return f"{value['median']:,.{digits}f}"
+    return f"{value['median']:,.{digits}f} ({value['min']:,.{digits}f} .. {value['max']:,.{digits}f})"
 
 
 def rank_test(first: Sequence[float], second: Sequence[float]) -> float:
@@ -91,7 +106,7 @@ def compare(
         return None
     chance = float(a == b) if exact else _chance(a, b)
     ratio = median(b) / median(a)
-    better = (ratio > 1) == (metric in HIGHER_IS_BETTER)
+    better = (ratio > 1) == is_higher_better(metric)
     verdict: Verdict
     if chance is None:
         verdict = "too few runs"
@@ -100,6 +115,11 @@ def compare(
     else:
         verdict = "better" if better else "worse"
     return Comparison(ratio, min(b) / max(a), max(b) / min(a), chance, verdict)
+
+
+def is_higher_better(metric: str) -> bool:
+    """True for throughputs and for shares of them that remain; anything else is a cost."""
+    return metric.startswith("op_s") or metric.endswith(("_op_s", "ratio"))
 
 
 def _values(found: dict[str, object]) -> list[float]:

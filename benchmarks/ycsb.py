@@ -27,10 +27,11 @@ import trio
 from rich.console import Console
 
 from benchmarks import results
-from benchmarks.cluster import running_cluster
+from benchmarks.cluster import KEY_VALUE, running_cluster
 from benchmarks.load import TaskLoop
 from benchmarks.measures import READY_SECONDS, WARM_UP_SECONDS, metrics_of
-from benchmarks.run import show_spread
+from benchmarks.options import durability_option, file_options, repeat_option, seconds_option
+from benchmarks.statistics import show_spread
 from bft.client.client import connect
 from bft.config import Durability
 from bft.crypto.keys import KeyPair
@@ -38,7 +39,6 @@ from bft.errors import BFTError
 from bft.services.kv import KeyValue
 from bft.services.kv_client import KeyValueClient
 
-SERVICE = "bft.services.kv:KeyValue"
 ZIPFIAN_CONSTANT = 0.99
 SCAN_LENGTH_MAX = 100
 VALUE = "x" * 1000
@@ -184,7 +184,7 @@ async def measure_ycsb(
     workload: str, *, records: int, callers: int, durability: Durability, seconds: float, seed: int = 1
 ) -> dict[str, float]:
     """Load the records into a new cluster and run one workload."""
-    with running_cluster(durability=durability, service=SERVICE) as cluster:
+    with running_cluster(durability=durability, service=KEY_VALUE) as cluster:
         async with connect(cluster.config, key=KeyPair.generate()) as client:
             await client.wait_connected(READY_SECONDS)
             kv = KeyValueClient(client.service(KeyValue).within(CALL_SECONDS))
@@ -212,12 +212,10 @@ async def _load(kv: KeyValueClient, records: int) -> None:
 @click.option("--workload", "-w", type=click.Choice(sorted(WORKLOADS)), multiple=True, default=tuple(WORKLOADS))
 @click.option("--records", type=click.IntRange(2, 1_000_000), default=10_000, show_default=True)
 @click.option("--callers", type=click.IntRange(1, 1024), default=200, show_default=True)
-@click.option("--durability", "-d", type=click.Choice(["power", "process", "memory"]), default="memory")
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True)
-@click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), default=results.RESULTS, show_default=True)
-@click.option("--name", default="ycsb", show_default=True, help="Name of the result file.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@durability_option("memory")
+@seconds_option(5.0)
+@repeat_option(3)
+@file_options("ycsb")
 def ycsb(
     workload: tuple[str, ...],
     records: int,
@@ -244,10 +242,7 @@ def ycsb(
 
             runs[letter].append(trio.run(one))
     base = {"durability": durability, "records": records, "callers": callers}
-    rows = [
-        {"workload": letter, **base, **{key: results.spread([run[key] for run in several]) for key in several[0]}}
-        for letter, several in runs.items()
-    ]
+    rows = [{"workload": letter, **base, **results.spreads(several)} for letter, several in runs.items()]
     path = results.write(name, rows, output, about="YCSB's core workloads on the replicated key-value service.")
     if as_json:
         click.echo(json.dumps(rows))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from benchmarks.__main__ import main as benchmarks
 from benchmarks.readme import section
+from bft.cli.main import cli as bft
 from bft.cli.ports import reserve_ports
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +61,40 @@ def test_readme_links_lead_to_files() -> None:
     for path in (ROOT / "README.md", ROOT / "clients" / "README.md", ROOT / "keys" / "README.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+def _shown_commands() -> list[tuple[str, str]]:
+    """(file, command line) of every `bft ...` and `python -m benchmarks ...` that a README shows."""
+    found: list[tuple[str, str]] = []
+    for path in sorted(ROOT.glob("**/README.md")):
+        if any(part.startswith(".") for part in path.relative_to(ROOT).parts):
+            continue
+        name, text = str(path.relative_to(ROOT)), path.read_text()
+        lines = re.findall(r"^(?: {4})?(?:bft|python -m benchmarks) .*$", text, re.MULTILINE)
+        lines += re.findall(r"`((?:bft|python -m benchmarks) [^`]*)`", text)
+        if name == "benchmarks/README.md":
+            table = text.partition("## How to repeat")[2].partition("## ")[0].splitlines()
+            cells = "".join(line.split("|")[2] for line in table if line.startswith("|"))
+            lines += [f"python -m benchmarks {words}" for words in re.findall(r"`([a-z][^`/]*)`", cells)]
+        for line in lines:
+            for part in line.partition(" #")[0].strip().split(" && "):
+                found.append((name, part))
+    return found
+
+
+def test_commands_that_readmes_show_exist_with_their_options() -> None:
+    """Each is parsed with `--help` behind it: an unknown command or option ends it before the help is shown."""
+    shown = _shown_commands()
+    assert len(shown) > 40
+    wrong = []
+    for name, line in shown:
+        program = bft if line.startswith("bft ") else benchmarks
+        arguments = line.removeprefix("python -m benchmarks ").removeprefix("bft ")
+        words = [word.partition("|")[0] for word in shlex.split(arguments)]
+        outcome = CliRunner().invoke(program, [*words, "--help"])
+        if outcome.exit_code or "Usage" not in outcome.output:
+            wrong.append((name, line, outcome.output))
+    assert wrong == []
 
 
 def test_readme_quotes_no_figure_outside_its_section_on_performance() -> None:

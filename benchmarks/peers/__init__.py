@@ -7,7 +7,6 @@ says how to provide it.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -49,15 +48,6 @@ class Adapter(Protocol):
 def adapter(system: str) -> Adapter:
     """The adapter of a system."""
     return cast("Adapter", import_module(f"benchmarks.peers.{MODULES[system]}"))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
 
 
 def wait_until(is_ready: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

@@ -21,8 +21,9 @@ from statistics import median
 from subprocess import DEVNULL, STDOUT, Popen
 
 from benchmarks.case import Case
+from benchmarks.cluster import free_ports
 from benchmarks.measures import WARM_UP_SECONDS
-from benchmarks.peers import Absent, RunFailed, free_ports, stop_processes, wait_until
+from benchmarks.peers import Absent, RunFailed, stop_processes, wait_until
 
 HOME = "BFT_SMART_HOME"
 PACKAGE = "bftsmart.demo.microbenchmarks"

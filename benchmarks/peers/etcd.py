@@ -21,9 +21,10 @@ from typing import Any
 import trio
 
 from benchmarks.case import Case
+from benchmarks.cluster import free_ports
 from benchmarks.load import TaskLoop
 from benchmarks.measures import WARM_UP_SECONDS, metrics_of
-from benchmarks.peers import Absent, RunFailed, free_ports, stop_processes, wait_until
+from benchmarks.peers import Absent, RunFailed, stop_processes, wait_until
 
 READ_BYTES = 65536
 

@@ -17,10 +17,11 @@ from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 from benchmarks.case import Case
+from benchmarks.cluster import free_ports
 from benchmarks.latency import Latencies
 from benchmarks.load import Recorder
 from benchmarks.measures import WARM_UP_SECONDS
-from benchmarks.peers import Absent, RunFailed, free_ports, stop_processes
+from benchmarks.peers import Absent, RunFailed, stop_processes
 
 ELECTION_SECONDS = 20.0
 REFUSED_PAUSE_SECONDS = 0.001

@@ -20,9 +20,10 @@ from subprocess import DEVNULL, Popen
 from typing import Any
 
 from benchmarks.case import Case
+from benchmarks.cluster import free_ports
 from benchmarks.load import Recorder
 from benchmarks.measures import WARM_UP_SECONDS, metrics_of
-from benchmarks.peers import Absent, RunFailed, free_ports, stop_processes, wait_until
+from benchmarks.peers import Absent, RunFailed, stop_processes, wait_until
 
 CLASSPATH = ("/etc/zookeeper/conf", "/usr/share/java/zookeeper.jar")
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks import results
-from benchmarks.run import show_spread
+from benchmarks.options import file_options
+from benchmarks.statistics import show_spread
 from benchmarks.virtual.costs import CALIBRATION, Costs, load_costs
 from benchmarks.virtual.world import VirtualCase, run_case
 
 SIZES_OF_N = (4, 7, 10, 13, 19, 31, 49, 64, 100)
-QUICK_N_MAX = 13
 ABOUT = {
     "lan": "Virtual time, local network (50 us, 10 Gbit/s), every node on a machine of its own with one core.",
     "wan": "Virtual time, five regions (up to 110 ms one way, 1 Gbit/s), the client beside the primary.",
@@ -53,9 +53,7 @@ def row(case: VirtualCase, costs: Costs) -> dict[str, Any]:
 @click.argument("network", type=click.Choice(["lan", "wan"]))
 @click.option("--n-max", type=click.IntRange(4, 100), default=100, show_default=True, help="Largest cluster.")
 @click.option("--costs", type=click.Path(path_type=Path, dir_okay=False), default=CALIBRATION, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), default=results.RESULTS, show_default=True)
-@click.option("--name", default=None, help="Name of the result file; virtual_NETWORK by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@file_options(None, text="Name of the result file; virtual_NETWORK by default.")
 def virtual(network: str, n_max: int, costs: Path, output: Path, name: str | None, as_json: bool) -> None:
     """The cost of an operation over the number of replicas, in virtual time: equal to the digit on every machine.
 

@@ -16,7 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.case import Case
 from benchmarks.compare import compare_documents
 from benchmarks.plot import curve_column, has_plot, make_figure, svg
-from benchmarks.readme import section
+from benchmarks.readme import SECTIONS, section
 from benchmarks.report import render
 from benchmarks.results import spread
 
@@ -38,6 +38,23 @@ def test_compare_finds_equal_rows_whatever_failed_on_the_way() -> None:
     second["figures"][0]["failed_runs"] = 1
     lines = compare_documents(_document(1000.0), second)
     assert {line.metric: line.comparison.verdict for line in lines}["op_s"] == "noise"
+
+
+def test_compare_finds_an_attack_again_that_ended_otherwise() -> None:
+    """Verdict and complaints are what came of a measurement, not which one it is."""
+    first, second = (
+        {"environment": {}, "figures": [{"attack": "delay", "verdict": word, "ratio": spread([1.0] * 5)}]}
+        for word in ("holds", "below")
+    )
+    assert [line.row for line in compare_documents(first, second)] == ["attack=delay"]
+
+
+@pytest.mark.parametrize("file", sorted(results.RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_every_result_file_holds_its_figures_as_spreads(file: Path) -> None:
+    """One form, so that comparisons, plots and the README need to know no other."""
+    for row in results.read(file)["figures"]:
+        assert results.metrics(row) or row["verdict"].startswith("failed")
+        assert not any(isinstance(value, float) for name, value in results.identity(row).items() if name != "seconds")
 
 
 def test_compare_does_not_mix_rows_of_different_cases() -> None:
@@ -124,12 +141,25 @@ def test_report_command_takes_all_kinds_of_files_that_are_there(tmp_path: Path) 
 
 
 def test_readme_section_follows_the_files(tmp_path: Path) -> None:
-    """Targets replace the older table, peers appear when measured; without them the section is the old one."""
-    for name in ("throughput", "throughput_1k_requests", "outage", "growth"):
-        shutil.copy(results.RESULTS / f"{name}.json", tmp_path)
-    assert "sessions |" in section(tmp_path)
+    """Its rows are those of the targets; everything else appears when it was measured."""
     _write(tmp_path / "targets.json", _document(4321.0))
     assert "| memory | 200 sessions | 0/0 | 4,321 (4,235 .. 4,407) |" in section(tmp_path)
     assert "| bft |" not in section(tmp_path)
     _write(tmp_path / "peers.json", _document(1234.0))
     assert "| bft | 4 | memory | 200 | 1,234 (1,209 .. 1,259) |" in section(tmp_path)
+    for name in SECTIONS:
+        shutil.copy(results.RESULTS / f"{name}.json", tmp_path)
+    whole = section(tmp_path)
+    for words in ("kill -9", "MiB", "while the state grew", "4 to 7", "over 60 s", "`torrent`", "zookeeper", ".svg)"):
+        assert words in whole
+
+
+def test_readme_section_tells_the_commit_of_a_file_that_is_not_that_of_the_targets(tmp_path: Path) -> None:
+    """Figures of different code stand side by side; who reads them is told."""
+    _write(tmp_path / "targets.json", _document(4321.0))
+    _write(tmp_path / "peers.json", _document(1234.0))
+    assert "100-byte values (5 runs);" in section(tmp_path)
+    other = _document(1234.0)
+    other["environment"]["commit"] = "def"
+    _write(tmp_path / "peers.json", other)
+    assert "100-byte values (5 runs, commit def);" in section(tmp_path)

@@ -1,4 +1,4 @@
-"""Reads without ordering: quorums, floors, and the ordered read behind them [PROTOCOL 16]."""
+"""Reads without ordering: quorums, floors, and the ordered read behind them [CL99 5.1]."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_read_is_ordered_when_answers_cannot_agree_any_more() -> None:
 
 
 def test_read_is_ordered_after_its_timeout() -> None:
-    """Silent replicas cannot hold it up [PROTOCOL 16.2]."""
+    """Silent replicas cannot hold it up."""
     bench = Bench()
     ticket = bench.ask()
     bench.take()

@@ -13,7 +13,7 @@ from tests.unit.client.bench import INCARNATION, RETRY, Bench, bundle, done
 
 
 def test_waiting_operations_leave_as_one_signed_envelope() -> None:
-    """Consecutive numbers, one signature, to the presumed primary only [DESIGN 5.1]."""
+    """Consecutive numbers, one signature, to the presumed primary only [CL99 4.1]."""
     bench = Bench()
     bench.submit(b"a", b"b", b"c")
     ((to, request),) = bench.take_requests()
@@ -136,7 +136,7 @@ def test_slot_is_part_of_the_match() -> None:
 
 
 def test_epoch_is_part_of_the_match_and_view_is_not() -> None:
-    """Correct replicas may be in different views, a quorum is of one epoch [PROTOCOL 6]."""
+    """Correct replicas may be in different views, a quorum is of one epoch."""
     bench = Bench()
     bench.submit(b"a")
     bench.reply(0, 9, bundle(1), epoch=0, view=1)
@@ -327,7 +327,7 @@ def test_lost_connection_sends_again_at_once() -> None:
 
 
 def test_lane_names_the_unfinished_predecessor() -> None:
-    """Within and across envelopes; lane 0 and other lanes do not wait [DESIGN 8.1]."""
+    """Within and across envelopes; lane 0 and other lanes do not wait."""
     bench = Bench()
     bench.submit(b"a", b"b", lane=5, flush=False)
     bench.submit(b"c", flush=False)

@@ -56,7 +56,7 @@ def test_refusals_for_unknown_numbers_are_not_kept() -> None:
 
 
 def test_flood_of_one_replica_is_bounded_and_harms_no_other() -> None:
-    """It evicts its own replies only [PROTOCOL 6; STYLE 16]."""
+    """It evicts its own replies only: else a liar could silence the others."""
     bench = Bench(protocol={"session_window": 64})
     (ticket,) = bench.submit(b"a")
     bench.reply(1, 7, bundle(1))
@@ -96,7 +96,7 @@ def test_replayed_old_replies_are_ignored() -> None:
 
 
 def test_events_arrive_in_order_and_before_the_results_of_their_bundle() -> None:
-    """Also when slots are believed out of order, and when bundles repeat [DESIGN 8.2]."""
+    """Also when slots are believed out of order, and when bundles repeat."""
     bench = Bench()
     bench.submit(b"a")
     late, early = bundle(1, events=((3, b"c"),)), bundle(events=((1, b"a"), (2, b"b")))

@@ -44,7 +44,7 @@ def _pending(forwarded: int) -> Pending:
 
 
 def test_slow_primary_is_named_after_two_windows():
-    """One window may be a pause of the machine; the second one in a row is a complaint [PROTOCOL 21.1]."""
+    """One window may be a pause of the machine; the second one in a row is a complaint."""
     judge = Judge()
     assert judge.serve(10, 40) == ""
     assert judge.serve(400, WINDOW_SAMPLES) == ""
@@ -78,7 +78,7 @@ def test_few_samples_must_all_be_slow():
 
 
 def test_bound_follows_the_weak_th_slowest_primary():
-    """f primaries that were slow before do not raise it; the (f + 1)-th slowest does [PROTOCOL 21.1]."""
+    """f primaries that were slow before do not raise it; the (f + 1)-th slowest does."""
     judge = Judge()
     assert judge.monitor.theta == 200 * MILLISECOND
     judge.serve(900, 2 * WINDOW_SAMPLES)
@@ -97,7 +97,7 @@ def test_age_before_the_view_is_not_the_new_primarys_fault():
 
 
 def test_performance_changes_close_together_double_the_bound_and_the_doubling_decays():
-    """weak many deposed within a period include a correct one: the load has changed [PROTOCOL 21, damping]."""
+    """weak many deposed within a period include a correct one: the load has changed."""
     judge = Judge()
     before = judge.monitor.theta
     judge.depose(1)
@@ -124,7 +124,7 @@ def test_changes_far_apart_do_not_double():
 
 
 def test_request_that_is_passed_over_again_and_again_is_unfair():
-    """Batches with room, or with younger requests, that leave out what the primary was given [PROTOCOL 21.2]."""
+    """Batches with room, or with younger requests, that leave out what the primary was given."""
     judge = Judge()
     judge.now += SECOND
     judge.monitor.watch(_pending(judge.now))
@@ -145,7 +145,7 @@ def test_request_that_is_passed_over_again_and_again_is_unfair():
 
 
 def test_stale_proposals_are_waste_when_they_are_most():
-    """Half of them may be duplicates: views change, clients retransmit [PROTOCOL 21.3]."""
+    """Half of them may be duplicates: views change, clients retransmit."""
     for stale, verdict in ((10, ""), (11, WASTE)):
         judge = Judge()
         for _ in range(3):
@@ -255,7 +255,7 @@ def test_timeout_takes_the_place_of_a_complaint_about_performance(make_bench):
 
 
 def test_performance_change_does_not_raise_the_back_off(make_bench):
-    """Else a slow primary's successor, or itself next time, could hide behind longer timeouts [PROTOCOL 21]."""
+    """Else a slow primary's successor, or itself next time, could hide behind longer timeouts."""
     for own, backoff in ((True, 0), (False, 1)):
         bench = make_bench(protocol={"slow_floor_ms": 100})
         state = bench.replica._state

@@ -1,4 +1,4 @@
-"""One replica through a change of membership, played by hand: the rules of PROTOCOL.md 19 one by one.
+"""One replica through a change of membership, played by hand: the rules of `bft.core.reconfig` one by one.
 
 K = 8 and L = 16, so a change that executes in slot 1 ends the first epoch at slot 24.
 """

@@ -114,10 +114,7 @@ def test_user_errors_end_with_code_2(arguments: tuple[str, ...]) -> None:
 
 
 def test_json_of_a_battle_holds_the_chronicle() -> None:
-    """`--json` prints the neutral trace and nothing else.
-
-    [GENERALS.md 10]
-    """
+    """`--json` prints the neutral trace and nothing else."""
     data = json.loads(invoke("run", "-n", "4", "-t", "3=flip", "--json").stdout)
     assert data["ic1"] is data["ic2"] is True
     assert data["messages"] == len(data["chronicle"]) == 9

@@ -64,10 +64,7 @@ def test_every_battle_can_be_told_and_drawn(algorithm: Algorithm, language: Lang
 
 
 def test_story_uses_the_words_of_the_field() -> None:
-    """Portuguese stories say general, tenente, traidor, ataque, retirada; English ones their equals.
-
-    [GENERALS.md 13]
-    """
+    """Portuguese stories say general, tenente, traidor, ataque, retirada; English ones their equals."""
     told = {
         language: " ".join(
             sentence for section in explain(_battle(ORAL), language) for sentence in section.sentences
@@ -101,10 +98,7 @@ def test_every_fault_has_words_in_both_languages() -> None:
 
 
 def test_words_name_receivers_and_paths() -> None:
-    """Names decline as the language wants them.
-
-    [GENERALS.md 13]
-    """
+    """Names decline as the language wants them."""
     plan = Plan(n=4, m=2)
     english, portuguese = Names(plan, "en"), Names(plan, "pt")
     assert english.addressed([G(1), G(2)]) == "to lieutenants 1 and 2"
@@ -126,10 +120,7 @@ def test_letters_tell_orders_apart() -> None:
 
 
 def test_grid_marks_lies_silence_and_refusals() -> None:
-    """The marks of the grid are those of the chronicle.
-
-    [GENERALS.md 10]
-    """
+    """The marks of the grid are those of the chronicle."""
     marks = {
         crime: {
             cell.mark for row in rows_of(_battle(algorithm, crime)) for column in row.cells for cell in column
@@ -142,10 +133,7 @@ def test_grid_marks_lies_silence_and_refusals() -> None:
 
 
 def test_terminal_shows_table_tree_and_chart() -> None:
-    """The table of rounds, the tree and the chart show the lie of general 3.
-
-    [GENERALS.md 10]
-    """
+    """The table of rounds, the tree and the chart show the lie of general 3."""
     outcome = _battle(ORAL)
     assert "R!" in _text(round_table(outcome, "en"))
     assert "0.3 = R!" in _text(eig_tree(outcome, G(1), "en"))
@@ -154,10 +142,7 @@ def test_terminal_shows_table_tree_and_chart() -> None:
 
 
 def test_deep_trees_are_folded() -> None:
-    """Below the depth asked for a tree shows dots.
-
-    [GENERALS.md 10]
-    """
+    """Below the depth asked for a tree shows dots."""
     outcome = fight(ORAL, Plan(n=7, m=2))
     assert "…" in _text(eig_tree(outcome, G(1), "en", depth=2))
     assert "…" not in _text(eig_tree(outcome, G(1), "en", depth=3))
@@ -191,10 +176,7 @@ def test_verdict_names_who_disobeys_and_why() -> None:
 
 
 def test_boundary_and_curves_are_well_formed() -> None:
-    """Pictures of searches and of costs parse as XML.
-
-    [GENERALS.md 10]
-    """
+    """Pictures of searches and of costs parse as XML."""
     cells = [exhaustive.verify(n, 1, random.Random(1)) for n in (3, 4)]
     ET.fromstring(boundary_picture("OM & SM <m>", cells, "two cells"))
     ET.fromstring(curves("t", "x", "y", [Series("a", ((1, 1.0), (2, 100.0))), Series("b", ((1, 0.0),))]))

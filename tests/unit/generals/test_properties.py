@@ -1,4 +1,4 @@
-"""Test properties over random battles [GENERALS.md 11]."""
+"""Test properties over random battles."""
 
 from __future__ import annotations
 

@@ -76,10 +76,7 @@ def test_too_many_processes_are_refused() -> None:
 
 
 async def test_frames_are_bounded() -> None:
-    """A frame that announces more than the limit ends the connection; one at the limit is read.
-
-    [DESIGN.md 4]
-    """
+    """A frame that announces more than the limit ends the connection; one at the limit is read."""
     near, far = trio.testing.memory_stream_pair()
     await near.send_all(frame(b"x" * FRAME_BYTES_MAX))
     assert await read_frame(far) == b"x" * FRAME_BYTES_MAX
@@ -91,10 +88,7 @@ async def test_frames_are_bounded() -> None:
 
 
 def test_every_message_survives_the_wire() -> None:
-    """Each kind of message is read back as it was written; other bytes are refused.
-
-    [DESIGN.md 4]
-    """
+    """Each kind of message is read back as it was written; other bytes are refused."""
     chain = Chain("attack", (Link(G(0), bytes(64)),))
     for message in (
         Oral((G(0), G(2)), "attack"),

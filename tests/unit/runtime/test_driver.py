@@ -144,7 +144,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_packets_after_a_record_wait_for_it_and_earlier_ones_do_not(nursery: trio.Nursery) -> None:
-    """Persist is a barrier for what follows it [PROTOCOL 18]."""
+    """Persist is a barrier for what follows it: no vote leaves before it is durable."""
     bench = Bench()
     nursery.start_soon(bench.driver.run)
     bench.give(1, Send(ALICE, note(10)), record(b"x"), Send(ALICE, note(11)))

@@ -137,7 +137,7 @@ def test_undeclared_exceptions_tell_their_type_only() -> None:
 
 @pytest.mark.parametrize(("how", "error"), [("memory", MemoryError), ("file", FileNotFoundError)])
 def test_environment_errors_stop_the_replica(how: str, error: type[Exception]) -> None:
-    """What another replica may not meet is never a result [PROTOCOL 10]."""
+    """What another replica may not meet is never a result: their states would differ."""
     with pytest.raises(error):
         run(ServiceMachine(Bank()), "break_it", how)
 
@@ -242,7 +242,7 @@ steps = st.lists(
 def test_restored_service_goes_on_like_the_original(
     before: list[tuple[object, ...]], after: list[tuple[object, ...]]
 ) -> None:
-    """restore(checkpoint) and the same suffix give the same results and the same next digest [PROTOCOL 12]."""
+    """restore(checkpoint) and the same suffix give the same results and the same next digest."""
     original = ServiceMachine(Bank())
     for step in before:
         run(original, *step)
