@@ -20,6 +20,7 @@ from typing import Protocol
 import anyio
 
 from benchmarks.latency import Latencies
+from bft.client.client import Client
 from bft.client.session import Completed, Lost
 
 OPEN_LOOP_TURN_SECONDS = 0.001
@@ -144,7 +145,7 @@ class ClosedLoop:
     def start(self) -> None:
         """Begin to call."""
         for caller in range(self._callers):
-            self._submit(self._clients[caller % len(self._clients)])
+            self._submit(caller, caller)
 
     def stop(self) -> None:
         """Let the last calls end."""
@@ -156,16 +157,41 @@ class ClosedLoop:
         await anyio.sleep(seconds)
         return self._recorder.end()
 
-    def _submit(self, client: Submitter) -> None:
+    def _submit(self, caller: int, turn: int) -> None:
         started = time.perf_counter_ns()
 
         def on_done(outcome: Completed | Lost) -> None:
             failed = isinstance(outcome, Lost)
             self._recorder.note(started, failed=failed)
             if self._running and not failed:
-                self._submit(client)
+                self._submit(caller, turn + 1)
 
-        client.submit(self._operation, on_done)
+        self._call(caller, turn, on_done)
+
+    def _call(self, caller: int, turn: int, on_done: OnDone) -> None:
+        self._clients[caller % len(self._clients)].submit(self._operation, on_done)
+
+
+class MixedLoop(ClosedLoop):
+    """The same with clients of ours, of whose calls exactly `reads_percent` of every hundred are reads, evenly spread.
+
+    Every caller begins at another place of the pattern.
+    """
+
+    def __init__(
+        self, clients: Sequence[Client], operation: bytes, callers: int, read: bytes, reads_percent: int
+    ) -> None:
+        super().__init__(clients, operation, callers)
+        self._readers = clients
+        self._read = read
+        self._percent = reads_percent
+
+    def _call(self, caller: int, turn: int, on_done: OnDone) -> None:
+        client = self._readers[caller % len(self._readers)]
+        if (turn + 1) * self._percent // 100 > turn * self._percent // 100:
+            client.submit_query(self._read, on_done)
+        else:
+            client.submit(self._operation, on_done)
 
 
 class OpenLoop:

@@ -12,14 +12,13 @@ import trio
 
 from benchmarks.case import Case
 from benchmarks.cluster import KEY_VALUE, NULL, BenchmarkCluster, running_cluster
-from benchmarks.load import ClosedLoop, Measurement, OpenLoop, TaskLoop
+from benchmarks.load import ClosedLoop, Measurement, MixedLoop, OpenLoop, TaskLoop
 from benchmarks.results import spread
 from bft.cli.probe import Account, probe_all
 from bft.client.client import Client, connect
 from bft.client.proxy import ServiceProxy
 from bft.config import Cluster, Durability
 from bft.crypto.keys import KeyPair
-from bft.errors import BFTError
 from bft.ids import ClientId
 from bft.services.kv import KeyValue
 from bft.services.null import operation
@@ -34,7 +33,6 @@ READY_SECONDS = 20.0
 CONNECTING_AT_ONCE = 16
 """Clients that shake hands at a time: a replica admits a bounded number of strangers."""
 WARM_UP_SECONDS = 1.0
-CALL_SECONDS = 10.0
 
 
 async def ready(client: Client, seconds: float = READY_SECONDS) -> None:
@@ -88,29 +86,8 @@ def make_load(case: Case, clients: list[Client]) -> Callable[..., Awaitable[Meas
         return OpenLoop(clients, ordered, case.rate).run
     if case.reads_percent:
         read = operation(reply_bytes=case.reply_bytes)
-        calls = [
-            _mixed_calls(clients[caller % len(clients)], ordered, read, case.reads_percent, first=caller)
-            for caller in range(case.callers)
-        ]
-        return TaskLoop(calls, (BFTError,)).run
+        return MixedLoop(clients, ordered, case.callers, read, case.reads_percent).run
     return ClosedLoop(clients, ordered, case.callers).run
-
-
-def _mixed_calls(
-    client: Client, ordered: bytes, read: bytes, reads_percent: int, first: int
-) -> Callable[[], Awaitable[None]]:
-    """Calls of which exactly `reads_percent` of every hundred are reads, spread evenly; `first` shifts the pattern."""
-    turn = first
-
-    async def call() -> None:
-        nonlocal turn
-        turn += 1
-        if turn * reads_percent // 100 > (turn - 1) * reads_percent // 100:
-            await client.query(read, timeout=CALL_SECONDS)
-        else:
-            await client.call(ordered, timeout=CALL_SECONDS)
-
-    return call
 
 
 def metrics_of(measured: Measurement) -> dict[str, float]:

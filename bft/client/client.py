@@ -145,10 +145,8 @@ class Client:
             ServiceError, OutcomeUnknown, Overloaded, ClientClosed, ValueError: as `call`.
         """
         waiter = Waiter()
-        ticket = self._register(operation, waiter)
-        self._do(Ask(ticket, operation, 0, consistency == "linearizable"))
-        self._send_soon()
-        return await self._wait(ticket, waiter, timeout)
+        self.submit_query(operation, waiter, consistency=consistency)
+        return await self._wait(self._ticket, waiter, timeout)
 
     def submit(self, operation: bytes, on_done: OnDone, *, lane: int = 0) -> None:
         """Order an operation and have `on_done` called with its outcome: no task switch per call, for those who count.
@@ -160,6 +158,16 @@ class Client:
             ValueError: the operation is too long.
         """
         self._do(Submit(self._register(operation, on_done), operation, lane))
+        self._send_soon()
+
+    def submit_query(self, operation: bytes, on_done: OnDone, *, consistency: Consistency = "linearizable") -> None:
+        """Answer a read-only operation as `query` does, and have `on_done` called with its outcome, as `submit` does.
+
+        Raises:
+            ClientClosed: the client is closed.
+            ValueError: the operation is too long.
+        """
+        self._do(Ask(self._register(operation, on_done), operation, 0, consistency == "linearizable"))
         self._send_soon()
 
     def service(self, service: type[T]) -> ServiceProxy[T]:
