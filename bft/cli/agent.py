@@ -12,6 +12,7 @@ from bft.config import Cluster
 from bft.crypto.keys import KeyPair
 from bft.errors import KeyFileError
 from bft.ids import ReplicaId
+from bft.runtime.own_keys import GUARD, USED, beside
 from bft.signing.agent import Agent, AgentServer
 from bft.signing.client import AgentSigner
 from bft.signing.guard import Guard
@@ -37,9 +38,9 @@ def run(
     if keys.public not in cluster.replica_keys:
         raise KeyFileError(f"{file}: holds the key {keys.public_hex}, which is no replica's in {cluster.name}")
     replica = ReplicaId(cluster.replica_keys.index(keys.public))
-    guard = Guard(guard_file or file.with_name(file.name + ".guard"), cluster.id, replica, durability)
+    guard = Guard(guard_file or beside(file, GUARD), cluster.id, replica, durability)
     try:
-        agent = Agent(cluster.id, replica, keys, guard, file.with_name(file.name + ".used"))
+        agent = Agent(cluster.id, replica, keys, guard, beside(file, USED))
         server = AgentServer(agent, socket_file, lambda text: click.echo(text, err=True))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())

@@ -27,7 +27,7 @@ from bft.errors import BFTError, ConfigError, OutcomeUnknown, ServiceError
 from bft.headers import Member
 from bft.ids import ClientId
 from bft.messages import Signed
-from bft.runtime.assembly import ready_from
+from bft.runtime.joining import ready_from
 from bft.transport.handshake import Identity
 from bft.wire.codec import Malformed, decode_change
 

@@ -29,8 +29,8 @@ from bft.errors import ConfigError
 from bft.headers import Member
 from bft.ids import KEY_BYTES
 from bft.membership import REPLICAS_MIN
-from bft.runtime.assembly import VOUCHER, save_voucher
-from bft.runtime.own_keys import beside
+from bft.runtime.joining import save_voucher
+from bft.runtime.own_keys import VOUCHER, beside
 from bft.transport.discovery import KnownChain, chain_file, save_links
 from bft.transport.handshake import vouch
 

@@ -26,12 +26,10 @@ from bft.epochs import Configuration
 from bft.errors import BFTError, ConfigError
 from bft.headers import Member
 from bft.runtime.assembly import STORE_FILE
-from bft.runtime.own_keys import NEXT, OLD, beside
+from bft.runtime.own_keys import NEW, NEXT, OLD, USED, beside
 from bft.storage.guard import FolderLock, sync_folder
 from bft.transport.discovery import KnownChain, chain_file, save_links
 
-NEW = ".new"
-USED = ".used"
 UP_SECONDS = 30.0
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -3,6 +3,7 @@
     r3.pem        the key; the present epoch names it, unless the replica is to join or to come back
     r3.pem.next   made by `bft keys rotate`; the epoch that names it makes it the key, and the old one is erased
     r3.pem.old    left by `bft replica rejoin`: it vouches for the key and never votes again; erased after the return
+    r3.pem.new    while `bft replica rejoin` puts it in the place of the key
 
 Votes are signed with the key that the epoch of the vote names, whichever it is, and with no other.
 """
@@ -23,8 +24,12 @@ from bft.ids import ReplicaId
 from bft.ports import Signer, Store
 from bft.storage.guard import sync_folder
 
-NEXT = ".next"
-OLD = ".old"
+NEXT, OLD, NEW = ".next", ".old", ".new"
+USED = ".used"
+"""Says with which store the key has voted."""
+GUARD = ".guard"
+"""What an agent has signed with the key."""
+VOUCHER = ".voucher"
 RETIRED = ".retired"
 
 

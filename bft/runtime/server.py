@@ -33,23 +33,13 @@ from bft.ids import Peer, ReplicaId, peer_name
 from bft.messages import EpochLink, EpochProof, Signed
 from bft.ports import StateMachine, Store
 from bft.runtime.archive import Archive
-from bft.runtime.assembly import (
-    NOBODY,
-    Assembly,
-    Keys,
-    NodeWrapper,
-    assemble,
-    keys_of,
-    open_store,
-    ready_hex,
-    ready_words,
-    voucher_for,
-)
+from bft.runtime.assembly import NOBODY, Assembly, Keys, NodeWrapper, assemble, keys_of, open_store
 from bft.runtime.causes import cause_of
 from bft.runtime.client_reader import ClientReader
 from bft.runtime.dialer import Dialer
 from bft.runtime.driver import Admitter, Driver, Machine
 from bft.runtime.evidence import EvidenceKeeper
+from bft.runtime.joining import ready_hex, ready_words, voucher_for
 from bft.runtime.limits import ServerLimits as ServerLimits
 from bft.runtime.links import Links
 from bft.runtime.roster import Roster

@@ -30,7 +30,7 @@ from bft.config import load_cluster
 from bft.crypto.keys import KeyPair, load_key
 from bft.epochs import genesis
 from bft.errors import ConfigError, ServiceError
-from bft.runtime.assembly import ready_from, ready_hex
+from bft.runtime.joining import ready_from, ready_hex
 from bft.runtime.own_keys import OwnKeys
 from tests.unit.test_epochs import Town
 
