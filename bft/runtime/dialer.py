@@ -47,7 +47,7 @@ class Dialer:
 
         Args:
             read: serves a connection to its end.
-            identity: who this replica is now.
+            identity: who this replica is now; raises TransportError if it cannot dial now.
             on_stranger: called when somebody else is found where a member should be.
             pauses: the first and the longest pause before dialing again, in seconds.
         """
