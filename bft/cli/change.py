@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from bft.cli.probe import Account, probe
+from bft.cli.probe import Account, front, probe, probe_all
 from bft.cli.terminal import passphrase_from_environment
 from bft.client.client import Client
 from bft.config import Cluster
@@ -33,8 +33,6 @@ from bft.wire.codec import Malformed, decode_change
 
 ASK_SECONDS = 0.2
 BEAT_SECONDS = 0.02
-BEAT_TIMEOUT_SECONDS = 60.0
-LAG_MAX_WINDOWS = 1
 Say = Callable[[str], None]
 
 REFUSALS = {
@@ -75,6 +73,11 @@ class Change:
 
     before: Configuration
     members: tuple[Member, ...]
+
+    @classmethod
+    def to(cls, before: Configuration, members: Sequence[Member]) -> Change:
+        """A change to these members, in any order."""
+        return cls(before, tuple(sorted(members, key=lambda member: member.id)))
 
     @property
     def signed_bytes(self) -> bytes:
@@ -216,8 +219,8 @@ def require_sound(cluster: Cluster, approvals: Approvals, where: str) -> None:
 
 async def wait_ready(
     change: Change,
+    cluster: Cluster,
     identity: Identity,
-    windows: int,
     seconds: float,
     say: Say,
     *,
@@ -227,8 +230,8 @@ async def wait_ready(
     """Wait until every replica that is to vote with a new key says so, and is not far behind the others.
 
     Args:
+        cluster: its window is by how many slots they may lag.
         identity: who asks them.
-        windows: slots by which they may lag.
         at: the key that a replica shows now, where it is another than the one that it is to have.
         ended: what a replica's process said when it ended; empty while it runs, or is none of ours.
 
@@ -240,11 +243,12 @@ async def wait_ready(
     last: dict[int, str] = {}
     with anyio.move_on_after(seconds):
         while waiting:
-            front = await _front(change.before, identity)
+            members = await probe_all(cluster, identity, seconds=1.0, members=change.before.members)
+            stable = front(members, change.before.quorums, "stable")
             for replica, member in list(waiting.items()):
                 shown = member if at is None or replica not in at else msgspec.structs.replace(member, key=at[replica])
                 account = await probe(shown, identity, seconds=2.0)
-                found = _is_ready(account, change, member, front - windows)
+                found = _is_ready(account, change, member, stable - cluster.protocol.window)
                 if isinstance(found, str):
                     if words_at_end := ended(replica):
                         raise BFTError(f"replica {replica} ended, so nothing was changed: {words_at_end}")
@@ -261,22 +265,6 @@ async def wait_ready(
         reasons = "; ".join(f"r{replica}: {last.get(replica, 'no answer')}" for replica in sorted(waiting))
         raise BFTError(f"not ready within {seconds:g} s, so nothing was changed: {reasons}")
     return tuple(word for replica in sorted(words) for word in words[replica])
-
-
-async def _front(configuration: Configuration, identity: Identity) -> int:
-    """A slot that a correct member has made stable: the f + 1st highest claim."""
-    claims: list[int] = []
-
-    async def ask(member: Member) -> None:
-        account = await probe(member, identity, seconds=1.0)
-        if account.answered:
-            claims.append(account.number("stable"))
-
-    async with anyio.create_task_group() as tasks:
-        for member in configuration.members:
-            tasks.start_soon(ask, member)
-    claims.sort(reverse=True)
-    return claims[configuration.quorums.f] if len(claims) > configuration.quorums.f else 0
 
 
 def _is_ready(account: Account, change: Change, member: Member, floor: int) -> tuple[Signed, ...] | str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
-from bft.cli.change import Approvals, Change, load_approvals, require_sound
-from bft.cli.desk import Desk, change_of, discover, local_member, with_desk
+from bft.cli.change import Change, load_approvals, require_sound
+from bft.cli.desk import Desk, with_desk
 from bft.cli.layout import add_replica, key_path, replica_configs
 from bft.cli.processes import ReplicaProcess
+from bft.cli.standing import discover, local_member
 from bft.cli.terminal import (
     cluster_option,
     default_key,
@@ -95,7 +95,7 @@ def add(desk: Desk, count: int, host: str, base_port: int | None, durability: Du
     chain = desk.known()
     admins = desk.admins()
     joining = remote or _make_newcomers(desk, chain, admins[0], count, (host, base_port), durability)
-    approvals = _signed(desk, change_of(chain.configuration, [*chain.configuration.members, *joining]), admins)
+    approvals = desk.signed(Change.to(chain.configuration, [*chain.configuration.members, *joining]), admins)
     desk.conclude(approvals, extra={"added": [member.id for member in joining]})
 
 
@@ -106,11 +106,12 @@ def remove(desk: Desk, replicas: tuple[int, ...]) -> None:
     """Remove replicas, by id. Their votes count no more; they stop by themselves, and erase their keys, when the others
     do not need them any longer. Their ids are never used again."""
     before = desk.known().configuration
-    _require_members(before, replicas)
+    for replica in replicas:
+        desk.require_member(before, replica)
     rest = [member for member in before.members if member.id not in replicas]
     if len(rest) < REPLICAS_MIN:
         raise ConfigError(f"{len(rest)} replicas would be left: a cluster has at least {REPLICAS_MIN}")
-    desk.conclude(_signed(desk, change_of(before, rest), desk.admins()), extra={"removed": sorted(set(replicas))})
+    desk.conclude(desk.signed(Change.to(before, rest), desk.admins()), extra={"removed": sorted(set(replicas))})
 
 
 @click.command("replace", epilog=example("cluster replace 2", "cluster replace 2 --member 7=10.0.0.9:7400=9f3c..."))
@@ -132,10 +133,10 @@ def replace(
     """
     chain = desk.known()
     before, admins = chain.configuration, desk.admins()
-    _require_members(before, [replica])
+    desk.require_member(before, replica)
     joining = remote or _make_newcomers(desk, chain, admins[0], count, (host, base_port), durability)
     rest = [member for member in before.members if member.id != replica]
-    approvals = _signed(desk, change_of(before, [*rest, *joining]), admins)
+    approvals = desk.signed(Change.to(before, [*rest, *joining]), admins)
     desk.conclude(approvals, extra={"removed": [replica], "added": [member.id for member in joining]})
 
 
@@ -159,7 +160,6 @@ def submit(desk: Desk, files: tuple[Path, ...]) -> None:
         if other.change.signed_bytes != approvals.change.signed_bytes:
             raise ConfigError(f"{file}: is about another change than {files[0]} ({other.change.describe()})")
         approvals.signatures.update(other.signatures)
-    desk.say(approvals.change.describe())
     for key in desk.admins() if desk.admin_files else ():
         approvals.sign(desk.cluster, key)
     at = {member.id: member.key for member in before.members if _is_rotated(approvals.change, member)}
@@ -244,23 +244,6 @@ def _tree(present: Configuration, chain: KnownChain) -> dict[str, object]:
 
 
 # --- newcomers ------------------------------------------------------------------------------------------------------
-
-
-def _signed(desk: Desk, change: Change, admins: Sequence[KeyPair]) -> Approvals:
-    approvals = Approvals(change)
-    for key in admins:
-        approvals.sign(desk.cluster, key)
-    desk.say(change.describe())
-    return approvals
-
-
-def _require_members(before: Configuration, replicas: Sequence[int]) -> None:
-    for replica in replicas:
-        if before.member(replica) is None:
-            raise ConfigError(
-                f"replica {replica} is no member of epoch {before.epoch}: the members are"
-                f" {', '.join(map(str, before.quorums.members))}"
-            )
 
 
 def _make_newcomers(

@@ -16,9 +16,11 @@ import click
 import msgspec
 
 from bft.cli.change import Approvals, Change
-from bft.cli.desk import Desk, change_of, members_accounts, standing, with_desk
+from bft.cli.desk import ACCOUNT_SECONDS, Desk, with_desk
 from bft.cli.layout import key_path, replica_configs
+from bft.cli.probe import probe_all
 from bft.cli.processes import ReplicaProcess
+from bft.cli.standing import standing
 from bft.cli.terminal import example, passphrase_from_environment, print_json
 from bft.config import load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
@@ -52,7 +54,6 @@ def rotate(desk: Desk, config: Path) -> None:
     next one from the next epoch on, and erases the present one.
     """
     change, shown, extra = _rotation(desk, config)
-    desk.say(change.change.describe())
     desk.conclude(change, at=shown, extra=extra)
 
 
@@ -61,7 +62,7 @@ def _rotation(desk: Desk, config: Path) -> tuple[Approvals, dict[int, bytes], di
     local = load_local(config)
     key = key_path(local)
     before = desk.known().configuration
-    member = _require_member(before, local.id)
+    member = desk.require_member(before, local.id)
     present = load_key(key, passphrase_from_environment())
     if present.public != member.key:
         raise ConfigError(
@@ -69,9 +70,7 @@ def _rotation(desk: Desk, config: Path) -> tuple[Approvals, dict[int, bytes], di
             f" if its store is lost, bft replica rejoin {config}"
         )
     following = _next_key(key)
-    approvals = Approvals(_rekeyed(before, member, following))
-    for admin in desk.admins():
-        approvals.sign(desk.cluster, admin)
+    approvals = desk.signed(_rekeyed(before, member, following), desk.admins())
     return approvals, {local.id: member.key}, {"replica": local.id, "key": following.public_hex}
 
 
@@ -86,16 +85,7 @@ def _next_key(key: Path) -> KeyPair:
 
 def _rekeyed(before: Configuration, member: Member, key: KeyPair) -> Change:
     others = [other for other in before.members if other.id != member.id]
-    return change_of(before, [*others, msgspec.structs.replace(member, key=key.public)])
-
-
-def _require_member(before: Configuration, replica: int) -> Member:
-    member = before.member(replica)
-    if member is None:
-        raise ConfigError(
-            f"replica {replica} is no member of epoch {before.epoch} ({', '.join(map(str, before.quorums.members))})"
-        )
-    return member
+    return Change.to(before, [*others, msgspec.structs.replace(member, key=key.public)])
 
 
 # --- rejoin ---------------------------------------------------------------------------------------------------------
@@ -115,7 +105,6 @@ def rejoin(desk: Desk, config: Path) -> None:
     """
     extra = _prepare_return(desk, config)
     approvals = _return_of(desk, config)
-    desk.say(approvals.change.describe())
     desk.conclude(approvals, extra=extra)
     if desk.sign_only is None:
         account = desk.wait_member(load_local(config).id, desk.timeout_s)
@@ -127,7 +116,7 @@ def _prepare_return(desk: Desk, config: Path) -> dict[str, object]:
     local = load_local(config)
     key, data = key_path(local), Path(local.data)
     chain = desk.known()
-    member = _require_member(chain.configuration, local.id)
+    member = desk.require_member(chain.configuration, local.id)
     process = ReplicaProcess(config)
     aside: Path | None = None
     if _is_fresh(key, member):
@@ -195,12 +184,9 @@ def _return_of(desk: Desk, config: Path) -> Approvals:
     """The signed change that names a returning replica's new key."""
     local = load_local(config)
     before = desk.known().configuration
-    member = _require_member(before, local.id)
+    member = desk.require_member(before, local.id)
     pair = load_key(key_path(local), passphrase_from_environment())
-    approvals = Approvals(_rekeyed(before, member, pair))
-    for admin in desk.admins():
-        approvals.sign(desk.cluster, admin)
-    return approvals
+    return desk.signed(_rekeyed(before, member, pair), desk.admins())
 
 
 # --- recover --------------------------------------------------------------------------------------------------------
@@ -315,11 +301,11 @@ def _require_healthy(desk: Desk) -> None:
 
 
 async def _until_healthy(desk: Desk) -> None:
-    chain = KnownChain.of(desk.cluster)
+    chain, identity = KnownChain.of(desk.cluster), desk.identity
     deadline = time.monotonic() + UP_SECONDS
     while True:
         await chain.discover(1.0)
-        accounts = await members_accounts(chain.configuration, desk.identity)
+        accounts = await probe_all(desk.cluster, identity, ACCOUNT_SECONDS, chain.configuration.members)
         window = desk.cluster.protocol.window
         found = {
             replica: standing(chain.configuration, accounts, replica, window)

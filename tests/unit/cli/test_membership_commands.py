@@ -20,11 +20,11 @@ from bft.cli.change import (
     require_sound,
     save_approvals,
 )
-from bft.cli.desk import standing
 from bft.cli.layout import add_replica, has_left, replica_configs
 from bft.cli.main import cli
 from bft.cli.probe import Account
 from bft.cli.rekey import _change_keys, _put_aside
+from bft.cli.standing import standing
 from bft.cli.terminal import Exit
 from bft.config import load_cluster
 from bft.crypto.keys import KeyPair, load_key
