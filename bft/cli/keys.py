@@ -68,10 +68,7 @@ def show(file: Path, as_json: bool) -> None:
 
     An encrypted file's passphrase comes from BFT_PASSPHRASE, or is asked for.
     """
-    passphrase = passphrase_from_environment()
-    if passphrase is None and _is_encrypted(file):
-        passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
-    _tell(file, load_key(file, passphrase), as_json)
+    _tell(file, _load(file), as_json)
 
 
 @keys.command(
@@ -122,10 +119,15 @@ def agent(
         return
     if file is None:
         raise ConfigError("FILE is missing: the key to hold")
+    run(file, _load(file), load_cluster(cluster_file), socket_file, guard_file, durability)
+
+
+def _load(file: Path) -> KeyPair:
+    """A key; asks for a passphrase if that is needed and not in the environment. Raises as `load_key`."""
     passphrase = passphrase_from_environment()
     if passphrase is None and _is_encrypted(file):
         passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
-    run(file, load_key(file, passphrase), load_cluster(cluster_file), socket_file, guard_file, durability)
+    return load_key(file, passphrase)
 
 
 def _is_encrypted(file: Path) -> bool:

@@ -53,7 +53,6 @@ def _parsed_member(value: str) -> Member:
 def newcomer_options(function: click.decorators.FC) -> click.decorators.FC:
     """Options that say who joins."""
     for option in (
-        click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many join."),
         click.option("--host", default="127.0.0.1", show_default=True, help="Address of those that are made here."),
         click.option("--base-port", type=int, help="Port of the first.  [default: the highest port so far + 1]"),
         click.option(
@@ -84,6 +83,7 @@ def newcomer_options(function: click.decorators.FC) -> click.decorators.FC:
         "cluster add --count 3 --sign-only add.json && bft cluster submit --approval add.json --admin keys/bob.pem",
     ),
 )
+@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many join.")
 @newcomer_options
 @with_desk
 def add(desk: Desk, count: int, host: str, base_port: int | None, durability: Durability, remote: list[Member]) -> None:
@@ -119,13 +119,7 @@ def remove(desk: Desk, replicas: tuple[int, ...]) -> None:
 @newcomer_options
 @with_desk
 def replace(
-    desk: Desk,
-    replica: int,
-    count: int,
-    host: str,
-    base_port: int | None,
-    durability: Durability,
-    remote: list[Member],
+    desk: Desk, replica: int, host: str, base_port: int | None, durability: Durability, remote: list[Member]
 ) -> None:
     """Remove a replica and add another in its place, in one step: for a machine that is gone for good.
 
@@ -134,7 +128,7 @@ def replace(
     chain = desk.known()
     before, admins = chain.configuration, desk.admins()
     desk.require_member(before, replica)
-    joining = remote or _make_newcomers(desk, chain, admins[0], count, (host, base_port), durability)
+    joining = remote or _make_newcomers(desk, chain, admins[0], 1, (host, base_port), durability)
     rest = [member for member in before.members if member.id != replica]
     approvals = desk.signed(Change.to(before, [*rest, *joining]), admins)
     desk.conclude(approvals, extra={"removed": [replica], "added": [member.id for member in joining]})

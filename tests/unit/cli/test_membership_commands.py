@@ -170,6 +170,7 @@ def test_every_reason_of_refusal_is_explained() -> None:
         (("cluster", "remove", "9"), "replica 9 is no member of epoch 0"),
         (("cluster", "remove", "0"), "3 replicas would be left"),
         (("cluster", "replace", "7"), "replica 7 is no member"),
+        (("cluster", "replace", "3", "--count", "2"), "No such option"),
         (("cluster", "add", "--member", "4=host=key"), "expected ID=HOST:PORT=KEY"),
         (("cluster", "invite", "4", "abc"), "a public key has 64 hex digits"),
         (("cluster", "recover", "--every", "soon"), "expected a time such as"),
