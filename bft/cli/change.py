@@ -79,6 +79,12 @@ class Change:
         """A change to these members, in any order."""
         return cls(before, tuple(sorted(members, key=lambda member: member.id)))
 
+    @classmethod
+    def rekeyed(cls, before: Configuration, member: Member, key: bytes) -> Change:
+        """The same members, of which one has another key."""
+        others = [other for other in before.members if other.id != member.id]
+        return cls.to(before, [*others, msgspec.structs.replace(member, key=key)])
+
     @property
     def signed_bytes(self) -> bytes:
         """What administrators sign."""
@@ -111,13 +117,8 @@ class Approvals:
     signatures: dict[bytes, bytes] = field(default_factory=dict)
 
     def sign(self, cluster: Cluster, key: KeyPair) -> None:
-        """Add an administrator's.
-
-        Raises:
-            ConfigError: the key is not an administrator's.
-        """
-        if key.public not in self.change.before.admins:
-            raise ConfigError(f"the key {key.public_hex} is no administrator's of cluster {cluster.name}")
+        """Add an administrator's. Raises as `require_administrator`."""
+        require_administrator(cluster, key)
         signer = Ed25519Signer(cluster.id, ClientId(key.public), key.seed)
         self.signatures[key.public] = signer.sign(self.change.signed_bytes)
 
@@ -127,12 +128,16 @@ class Approvals:
         Raises:
             ConfigError: too few have signed.
         """
-        have, need = len(self.signatures), self.change.before.threshold
-        if have < need:
-            raise ConfigError(
-                f"{have} of {need} administrators have signed: give more --admin KEY, or have the others sign a file"
-                f" (--sign-only FILE, bft cluster submit --approval FILE)"
-            )
+        require_threshold(len(self.signatures), self.change.before)
+
+
+def require_threshold(have: int, before: Configuration) -> None:
+    """Raises ConfigError if so many administrators are too few to change the membership."""
+    if have < before.threshold:
+        raise ConfigError(
+            f"{have} of {before.threshold} administrators have signed: give more --admin KEY, or have the others sign a"
+            f" file (--sign-only FILE, bft cluster submit --approval FILE)"
+        )
 
 
 def load_admins(folder: Path, files: Sequence[Path]) -> list[KeyPair]:
@@ -156,6 +161,12 @@ def require_administrators(cluster: Cluster) -> None:
             f"cluster {cluster.name} has no administrators: its membership cannot change"
             f" (bft cluster init --admins 1 makes one that can)"
         )
+
+
+def require_administrator(cluster: Cluster, key: KeyPair) -> None:
+    """Raises ConfigError if a key is none that may change the membership."""
+    if key.public not in cluster.admin_keys:
+        raise ConfigError(f"the key {key.public_hex} is no administrator's of cluster {cluster.name}")
 
 
 # --- files of signatures --------------------------------------------------------------------------------------------

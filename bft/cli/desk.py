@@ -17,7 +17,9 @@ from bft.cli.change import (
     Change,
     carry_out,
     load_admins,
+    require_administrator,
     require_administrators,
+    require_threshold,
     save_approvals,
     wait_ready,
 )
@@ -87,6 +89,19 @@ class Desk:
     def admins(self) -> list[KeyPair]:
         """Administrators' keys. Raises as `load_admins` does."""
         return load_admins(self.folder, self.admin_files)
+
+    def require_signers(self, before: Configuration) -> None:
+        """Before anything is done that cannot be undone: whoever must sign is here.
+
+        Raises:
+            ConfigError: a key is no administrator's, or they are too few to submit a change.
+            KeyFileError: one cannot be used.
+        """
+        admins = self.admins()
+        for key in admins:
+            require_administrator(self.cluster, key)
+        if self.sign_only is None:
+            require_threshold(len({key.public for key in admins}), before)
 
     def known(self) -> KnownChain:
         """The way to the present epoch, asked for now and kept beside the client's key."""

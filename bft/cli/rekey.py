@@ -1,8 +1,8 @@
-"""`bft keys rotate`, `bft replica rejoin`, `bft cluster recover`: give replicas new keys, and so a new life.
+"""`bft keys rotate`, `bft cluster recover`: give replicas that have their stores new keys, and so a new life.
 
-Rotate: the replica goes on, with the next key from the next epoch on. Rejoin: it has lost its store, so its key must
-never vote again; it fetches the state under a new one. Recover: each replica in turn is restarted, checks its store,
-and gets a new key; one whose store does not hold rejoins. Whoever had crept into a replica is out, or must begin anew.
+Rotate: the replica goes on, with the next key from the next epoch on. Recover: each replica in turn is restarted,
+checks its store, and gets a new key; one whose store does not hold rejoins (`bft.cli.returning`). Whoever had crept
+into a replica is out, or must begin anew.
 """
 
 from __future__ import annotations
@@ -13,30 +13,23 @@ from pathlib import Path
 
 import anyio
 import click
-import msgspec
 
 from bft.cli.change import Approvals, Change
 from bft.cli.desk import ACCOUNT_SECONDS, Desk, with_desk
 from bft.cli.layout import key_path, replica_configs
 from bft.cli.probe import probe_all
 from bft.cli.processes import ReplicaProcess
+from bft.cli.returning import config_argument, make_key, prepare_return, return_of
 from bft.cli.standing import standing
 from bft.cli.terminal import example, passphrase_from_environment, print_json
 from bft.config import load_local
-from bft.crypto.keys import KeyPair, load_key, save_key
-from bft.epochs import Configuration
+from bft.crypto.keys import KeyPair, load_key
 from bft.errors import BFTError, ConfigError
-from bft.headers import Member
-from bft.runtime.assembly import STORE_FILE
-from bft.runtime.own_keys import NEW, NEXT, OLD, USED, beside
-from bft.storage.guard import FolderLock, sync_folder
-from bft.transport.discovery import KnownChain, chain_file, save_links
+from bft.runtime.own_keys import NEXT, beside
+from bft.transport.discovery import KnownChain
 
 UP_SECONDS = 30.0
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-config_argument = click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
-
 
 # --- rotate ---------------------------------------------------------------------------------------------------------
 
@@ -70,7 +63,7 @@ def _rotation(desk: Desk, config: Path) -> tuple[Approvals, dict[int, bytes], di
             f" if its store is lost, bft replica rejoin {config}"
         )
     following = _next_key(key)
-    approvals = desk.signed(_rekeyed(before, member, following), desk.admins())
+    approvals = desk.signed(Change.rekeyed(before, member, following.public), desk.admins())
     return approvals, {local.id: member.key}, {"replica": local.id, "key": following.public_hex}
 
 
@@ -78,115 +71,8 @@ def _next_key(key: Path) -> KeyPair:
     """The key that is to follow: that of an attempt that did not end, or a new one."""
     file = beside(key, NEXT)
     if not file.exists():
-        save_key(file, KeyPair.generate(), passphrase_from_environment())
-        sync_folder(file.parent)
+        make_key(file)
     return load_key(file, passphrase_from_environment())
-
-
-def _rekeyed(before: Configuration, member: Member, key: KeyPair) -> Change:
-    others = [other for other in before.members if other.id != member.id]
-    return Change.to(before, [*others, msgspec.structs.replace(member, key=key.public)])
-
-
-# --- rejoin ---------------------------------------------------------------------------------------------------------
-
-
-@click.command(
-    "rejoin", epilog=example("replica rejoin cluster/r3/replica.toml", "replica rejoin r3/replica.toml --dir .")
-)
-@config_argument
-@with_desk
-def rejoin(desk: Desk, config: Path) -> None:
-    """Bring a replica back that has lost its disk: wiped, corrupt, or rolled back to an old backup.
-
-    What is left of its store is put aside. It gets a new key, for which the old one vouches, starts, fetches the state
-    from the others, and becomes a member again when the change has been ordered. The old key never votes again and is
-    erased. The process stays; safe to run again if it was interrupted.
-    """
-    extra = _prepare_return(desk, config)
-    approvals = _return_of(desk, config)
-    desk.conclude(approvals, extra=extra)
-    if desk.sign_only is None:
-        account = desk.wait_member(load_local(config).id, desk.timeout_s)
-        desk.say(f"r{account.replica} is a member again: it has executed slot {account.number('executed')}")
-
-
-def _prepare_return(desk: Desk, config: Path) -> dict[str, object]:
-    """New key, empty store, running process."""
-    local = load_local(config)
-    key, data = key_path(local), Path(local.data)
-    chain = desk.known()
-    member = desk.require_member(chain.configuration, local.id)
-    process = ReplicaProcess(config)
-    aside: Path | None = None
-    if _is_fresh(key, member):
-        desk.say(f"r{local.id}: goes on with the return that was begun")
-    else:
-        if process.pid() is not None:
-            raise BFTError(f"replica {local.id} runs with pid {process.pid()}: stop it first, if its store is lost")
-        _require_free(data)
-        aside = _put_aside(data)
-        _change_keys(key)
-    save_links(chain_file(key, desk.cluster), chain.links)
-    if process.pid() is None:
-        process.start()
-        desk.say(f"r{local.id}: started with a new key, pid {process.pid()}, log {process.log}")
-    if aside is not None:
-        desk.say(f"r{local.id}: what was left of its store is in {aside}; nobody needs it any more")
-    return {"replica": local.id, "old_store": None if aside is None else str(aside)}
-
-
-def _is_fresh(key: Path, member: Member) -> bool:
-    """True if the key files are those of a return that has begun: a key that no epoch names, vouched for by the old."""
-    if not key.exists() or not beside(key, OLD).exists():
-        return False
-    return load_key(key, passphrase_from_environment()).public != member.key
-
-
-def _require_free(data: Path) -> None:
-    """Raises StorageError while some process holds the store, whoever has started it."""
-    if data.exists():
-        FolderLock(data / f"{STORE_FILE}.lock").release()
-
-
-def _put_aside(data: Path) -> Path | None:
-    """Move a store out of the way; None if there is none."""
-    if not data.exists():
-        return None
-    number = 1
-    while (aside := data.with_name(f"{data.name}.lost{number}")).exists():
-        number += 1
-    data.rename(aside)
-    return aside
-
-
-def _change_keys(key: Path) -> None:
-    """The old key may only vouch from now on; the new one takes its place. Each step is durable before the next.
-
-    Safe at every crash in between: with the key renamed there is nothing to vote with, and the mark that the old key
-    has voted goes last, when no key file is left to which it could apply.
-    """
-    new, old = beside(key, NEW), beside(key, OLD)
-    if not new.exists():
-        save_key(new, KeyPair.generate(), passphrase_from_environment())
-    if key.exists():
-        key.replace(old)
-        sync_folder(key.parent)
-    if not old.exists():
-        raise ConfigError(f"{key}: is lost as well, so nobody can vouch for the replica: bft cluster replace")
-    beside(key, USED).unlink(missing_ok=True)
-    beside(key, NEXT).unlink(missing_ok=True)
-    new.replace(key)
-    sync_folder(key.parent)
-
-
-def _return_of(desk: Desk, config: Path) -> Approvals:
-    """The signed change that names a returning replica's new key."""
-    local = load_local(config)
-    before = desk.known().configuration
-    member = desk.require_member(before, local.id)
-    pair = load_key(key_path(local), passphrase_from_environment())
-    return desk.signed(_rekeyed(before, member, pair), desk.admins())
 
 
 # --- recover --------------------------------------------------------------------------------------------------------
@@ -266,8 +152,8 @@ def _recover_one(desk: Desk, config: Path) -> dict[str, object]:
         if "bft replica rejoin" not in process.last_words():
             raise BFTError(f"replica {local.id} does not start again: {process.last_words()} (log: {process.log})")
         desk.say(f"r{local.id}: does not start ({process.last_words()}): it rejoins")
-        extra = _prepare_return(desk, config)
-        activation = desk.submit(_return_of(desk, config))
+        extra = prepare_return(desk, config)
+        activation = desk.submit(return_of(desk, config))
         desk.wait_member(local.id, desk.timeout_s)
         return {"how": "rejoined", **activation.tree(), **extra}
     approvals, shown, extra = _rotation(desk, config)

@@ -227,6 +227,31 @@ async def test_replica_that_lost_its_store_comes_back_by_one_command(tmp_path: P
         assert "stop it first" in again.err
 
 
+async def test_disk_that_is_lost_once_more_during_a_return_has_a_way_out(tmp_path: Path) -> None:
+    """The key that the first return made is put aside as well: a third one comes back, by the same command."""
+    with make_rig(tmp_path / "cluster", admins=1) as rig:
+        rig.start()
+        await rig.until_all_answer()
+        key = rig.folder / "keys" / "r3.pem"
+        for attempt in range(2):
+            rig.kill(3)
+            ReplicaProcess(rig.config(3)).kill()
+            shutil.rmtree(rig.folder / "r3" / "data")
+            signed = ("--sign-only", str(tmp_path / f"{attempt}.json")) if attempt == 0 else ()
+            begun = await rig.change("replica", "rejoin", str(rig.config(3)), *signed)
+            if attempt == 0:  # nothing was submitted: it listens with a key that no epoch names
+                second = load_key(key).public
+                with trio.fail_after(START_SECONDS):
+                    while not key.with_name("r3.pem.used").exists():
+                        await trio.sleep(0.05)
+        assert "is a member again" in begun.out
+        assert load_key(key).public != second
+        left = {file.suffix for file in key.parent.glob("r3.pem.*")} - {".epochs"}
+        assert left == {".used"}
+        rig.kill(1)
+        assert rig.bft("kv", "put", "needs", "all").code == 0
+
+
 async def test_votes_of_a_removed_replica_are_not_counted(tmp_path: Path) -> None:
     """It may still connect, to learn of its end; what it signs for the new epoch is refused, and nothing needs it."""
     with make_rig(tmp_path / "cluster", n=5, admins=1) as rig:

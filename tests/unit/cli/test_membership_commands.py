@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from bft.cli.change import (
 from bft.cli.layout import add_replica, has_left, replica_configs
 from bft.cli.main import cli
 from bft.cli.probe import Account
-from bft.cli.rekey import _change_keys, _put_aside
+from bft.cli.returning import _change_keys, _holder, _let_vouch, _put_aside, make_key
 from bft.cli.standing import standing
 from bft.cli.terminal import Exit
 from bft.config import load_cluster
-from bft.crypto.keys import KeyPair, load_key
+from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.epochs import genesis
 from bft.errors import ConfigError, ServiceError
+from bft.ids import ReplicaId
 from bft.runtime.joining import ready_from, ready_hex
 from bft.runtime.own_keys import OwnKeys
 from tests.unit.test_epochs import Town
@@ -215,14 +217,81 @@ def test_keys_change_hands_in_steps_that_may_stop_anywhere(folder: Path) -> None
         mark.write_text("store 1\n")
     moved = key.with_name("r3.pem.old")
     key.rename(moved)  # as if it had stopped after the first step
-    _change_keys(key)
+    _change_keys(key, _holder(key, first.public))
     assert load_key(moved) == first
     assert load_key(key) != first
     assert not any(mark.exists() for mark in marks)
     key.unlink()
     moved.unlink()
     with pytest.raises(ConfigError, match="bft cluster replace"):
-        _change_keys(key)
+        _holder(key, first.public)
+
+
+def test_new_key_that_was_written_in_part_is_not_taken(folder: Path) -> None:
+    """Nobody has used it: it is made anew, before the old key leaves its place; a whole one is taken as it is."""
+    key = folder / "keys" / "r3.pem"
+    first = load_key(key)
+    half = key.with_name("r3.pem.new")
+    half.write_bytes(key.read_bytes()[:40])
+    half.chmod(0o600)
+    _change_keys(key, _holder(key, first.public))
+    second = load_key(key)
+    assert second != first
+    make_key(half)
+    third = load_key(half)
+    _change_keys(key, _holder(key, first.public))
+    assert (load_key(key), load_key(key.with_name("r3.pem.old"))) == (third, first)
+    assert load_key(key.with_name("r3.pem.lost")) == second
+    assert not list(key.parent.glob("*.new*"))
+
+
+def test_key_of_a_second_return_is_vouched_for_by_whichever_the_epoch_names(folder: Path) -> None:
+    """The store was lost once more while a change was on its way: it may name the first key, or the one that the first
+    return brought."""
+    key = folder / "keys" / "r3.pem"
+    first = load_key(key)
+    _change_keys(key, _holder(key, first.public))
+    second = load_key(key)
+    _change_keys(key, _holder(key, first.public))
+    assert _holder(key, second.public) == key.with_name("r3.pem.lost")
+    _let_vouch(key, _holder(key, second.public))
+    keys = OwnKeys(key, None)
+    assert keys.old == second
+    assert second.public not in keys.signers(b"c" * 32, ReplicaId(3))
+
+
+@pytest.mark.parametrize("what", ["another key", "encrypted", "no administrator", "nobody answers", "too few sign"])
+def test_return_looks_for_all_that_it_needs_before_it_touches_anything(
+    folder: Path, what: str
+) -> None:
+    """Key, administrators and the other replicas: what is missing is said, and store and keys are as they were."""
+    keys, data = folder / "keys", folder / "r3" / "data"
+    data.mkdir()
+    (data / "replica.db").write_text("what is left")
+    (keys / "r3.pem.used").write_text("store 1\n")
+    admins = [f"--admin={keys / name}.pem" for name in ("admin1", "admin2")]
+    if what == "another key":
+        shutil.copy(keys / "r2.pem", keys / "r3.pem")
+    elif what == "encrypted":
+        pair = load_key(keys / "r3.pem")
+        (keys / "r3.pem").unlink()
+        save_key(keys / "r3.pem", pair, b"secret")
+    elif what == "no administrator":
+        admins[1] = f"--admin={keys / 'client.pem'}"
+    elif what == "too few sign":
+        del admins[1]
+    before = {path: path.read_bytes() for path in [*keys.iterdir(), *data.iterdir()]}
+    code, said = run("replica", "rejoin", folder / "r3" / "replica.toml", "--dir", folder, *admins)
+    expected = {
+        "another key": (Exit.USAGE, "nobody can vouch for a new one"),
+        "encrypted": (Exit.USAGE, "give its passphrase"),
+        "no administrator": (Exit.USAGE, "is no administrator's"),
+        "nobody answers": (Exit.FAILED, "0 of the 3 other replicas answer, and 3 must"),
+        "too few sign": (Exit.USAGE, "1 of 2 administrators"),
+    }[what]
+    assert (code, expected[1] in said) == (expected[0], True), said
+    assert {path: path.read_bytes() for path in [*keys.iterdir(), *data.iterdir()]} == before
+    assert not (folder / "r3" / "replica.pid").exists()
 
 
 def test_what_is_left_of_a_store_is_put_aside(tmp_path: Path) -> None:
