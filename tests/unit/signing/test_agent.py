@@ -23,6 +23,7 @@ from bft.signing.client import AgentSigner, FollowedStore
 from bft.signing.frames import FRAME_BYTES_MAX, LENGTH, Opened
 from bft.signing.guard import Guard
 from bft.signing.memory import reconcile
+from bft.storage.guard import claim
 from bft.storage.memory import MemoryStore
 from bft.transport.handshake import hello_bytes
 from bft.wire.codec import encode
@@ -188,6 +189,26 @@ def test_marker_says_that_the_key_has_voted(agent, tmp_path):
     with AgentSigner(agent.path) as signer:
         signer.open(STORE, 0)
     assert f"store {STORE}" in (tmp_path / "key.used").read_text()
+
+
+def test_store_that_the_marker_does_not_name_is_refused_and_binds_nothing(tmp_path):
+    """The key voted with another store before it came to the agent: that one is still welcome, and the agent lives."""
+    marker = tmp_path / "key.used"
+    claim(marker, STORE)
+    running = RunningAgent(tmp_path, KEYS, marker=marker)
+    with AgentSigner(running.path) as signer:
+        with refused("other-store"):
+            signer.open("cd" * 16, 0)
+        assert signer.report()["store"] is None
+        signer.open(STORE, 8)
+    marker.unlink()
+    with AgentSigner(running.path) as signer:
+        with refused("other-store"):
+            signer.open("cd" * 16, 8)
+        with refused("rolled-back"):
+            signer.open(STORE, 7)
+        assert not marker.exists(), "what the guard refuses is not noted"
+    running.stop()
 
 
 def test_client_waits_for_an_agent_that_comes_back(tmp_path):
