@@ -370,6 +370,11 @@ class Chain:
         self._asked = {}
         return True
 
+    @property
+    def epochs(self) -> list[Configuration]:
+        """All that are proven, the latest first."""
+        return [self._known[epoch] for epoch in sorted(self._known, reverse=True)]
+
     def at(self, epoch: int) -> Configuration | None:
         """The members of a proven epoch, the first of which is where the chain began."""
         return self._known.get(epoch)

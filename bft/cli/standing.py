@@ -12,11 +12,12 @@ import msgspec
 from bft.cli.layout import key_path
 from bft.cli.probe import Account, front
 from bft.cli.terminal import passphrase_from_environment
-from bft.config import Cluster, load_local
+from bft.config import Cluster, Local, load_local
 from bft.crypto.keys import load_key
 from bft.epochs import Configuration, genesis
-from bft.errors import ConfigError
+from bft.errors import ConfigError, SigningError
 from bft.headers import Member
+from bft.signing.client import AgentSigner, socket_path
 from bft.transport.discovery import KnownChain, chain_file, save_links
 
 
@@ -61,15 +62,26 @@ def local_member(cluster: Cluster, config: Path) -> Member:
     Raises:
         ConfigError: its files do not say where it listens, or with which key.
         KeyFileError: its key cannot be used.
+        SigningError: its key is held by an agent that does not answer, and the cluster file does not know it.
     """
     local = load_local(config)
     entry = genesis(cluster).member(local.id)
-    if local.signer and entry is not None:
-        key = entry.key  # an agent holds no other: it refuses a key that the cluster file does not list
-    else:
-        key = load_key(key_path(local), passphrase_from_environment()).public
+    key = _shown_key(local, entry)
     if local.port:
         return Member(local.id, key, local.host, local.port)
     if entry is None:
         raise ConfigError(f"{config}: replica {local.id} is not in the cluster file: host and port must be given here")
     return msgspec.structs.replace(entry, key=key)
+
+
+def _shown_key(local: Local, entry: Member | None) -> bytes:
+    """The public key of a replica's key file or agent; the cluster file's while the agent does not run."""
+    if not local.signer:
+        return load_key(key_path(local), passphrase_from_environment()).public
+    try:
+        with AgentSigner(socket_path(local.signer), seconds=0) as agent:
+            return agent.public
+    except SigningError:
+        if entry is None:
+            raise
+        return entry.key
