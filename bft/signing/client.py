@@ -201,6 +201,11 @@ class FollowedStore:
         self._store = store
         self._signer = signer
 
+    @property
+    def store_id(self) -> str:
+        """See `bft.ports.Store`."""
+        return self._store.store_id
+
     def load(self) -> Recovered:
         """See `bft.ports.Store`."""
         return self._store.load()
