@@ -209,6 +209,7 @@ class ReplicaServer:
                 # Only now is it known which key the epoch names: the process may have died while it changed its key.
                 context = self._context()
                 self._host = Host(self._cluster.id, self._id, context, self._door(), self._cluster.admin_keys)
+                self._host.former = self._roster.configuration.former
                 self._host.links = lambda epoch: self._roster.links_from(epoch)
                 await self._serve(parts, sockets, task_status)
             finally:
@@ -353,13 +354,13 @@ class ReplicaServer:
             if self._parts is not None and self._parts.me == NOBODY and not self._is_coming_back:
                 self._is_coming_back = True
                 self._nursery.start_soon(self._come_back)
-        self._host.verifier = self._door()
+        self._host.verifier, self._host.former = self._door(), configuration.former
         for replica, key in self._roster.changed_keys().items():
             self._nursery.start_soon(self._dismiss, ReplicaId(replica), key)
         for replica in self._links.incoming:
             if self._roster.is_gone(replica):
                 self._links.dismiss(ReplicaId(replica), b"", "the replica was removed long ago")
-        self._dialer.follow(configuration, renew=renew)
+        self._dialer.follow(configuration, renew=renew, is_gone=self._roster.is_gone)
         self._call_in_newcomers()
 
     def _call_in_newcomers(self) -> None:
