@@ -26,6 +26,7 @@ from bft.messages import ReplicaMessage
 from bft.signing.frames import (
     FRAME_BYTES_MAX,
     LENGTH,
+    PAYLOADS_MAX,
     Answer,
     Certificate,
     Certify,
@@ -149,7 +150,8 @@ class Agent:
         self._voter = caller
         ledger = self._guard.ledger
         views = {kind: vote.payload for kind, vote in ledger.views.items()}
-        return Opened(views.get("view-change", b""), views.get("new-view", b""), tuple(ledger.proposals()))
+        proposals = tuple(ledger.proposals()[-PAYLOADS_MAX:])
+        return Opened(views.get("view-change", b""), views.get("new-view", b""), proposals)
 
     def _claim(self, marker: Path, store: str) -> None:
         """Before the guard is bound: a key that came from a replica's own files goes on with that replica's store."""

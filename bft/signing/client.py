@@ -19,7 +19,7 @@ from bft.errors import SigningError
 from bft.events import Record, Recovered, Stable
 from bft.ports import Store
 from bft.signing.frames import (
-    FRAME_BYTES_MAX,
+    ANSWER_BYTES_MAX,
     LENGTH,
     Answer,
     Certificate,
@@ -178,7 +178,7 @@ class AgentSigner:
 
     def _receive(self, sock: socket.socket) -> Answer:
         (length,) = LENGTH.unpack(_exactly(sock, LENGTH.size))
-        if length > FRAME_BYTES_MAX:
+        if length > ANSWER_BYTES_MAX:
             raise self._broken(f"an answer of {length} bytes")
         try:
             return decode_answer(_exactly(sock, length))
