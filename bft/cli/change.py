@@ -23,7 +23,7 @@ from bft.config import Cluster
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
 from bft.epochs import SYSTEM_PREFIX, Configuration, approved, change_bytes, system_operation
-from bft.errors import BFTError, ConfigError, OutcomeUnknown, ServiceError
+from bft.errors import BFTError, ConfigError, OutcomeUnknown, Overloaded, ServiceError
 from bft.headers import Member
 from bft.ids import ClientId
 from bft.messages import Signed
@@ -204,7 +204,7 @@ def load_approvals(file: Path, before: Configuration) -> Approvals:
         tree = json.loads(file.read_text())
         change = decode_change(bytes.fromhex(tree["change"]))
         signatures = {bytes.fromhex(key): bytes.fromhex(value) for key, value in tree["approvals"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, Malformed) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Malformed) as error:
         raise ConfigError(f"{file}: is no file of approvals: {error}") from error
     if change.epoch != before.epoch:
         raise ConfigError(f"{file}: was signed in epoch {change.epoch}, the cluster is in epoch {before.epoch}")
@@ -369,7 +369,7 @@ async def _beat_until(client: Client, activation: Activation, deadline: float, s
             now = time.monotonic()
             activation.stall_ms = max(activation.stall_ms, (now - answered) * 1e3)
             answered = now
-        except OutcomeUnknown as error:
+        except (OutcomeUnknown, Overloaded) as error:
             if time.monotonic() >= deadline:
                 raise OutcomeUnknown(
                     f"the change was ordered at slot {activation.ordered}, but slot {activation.last}, after which it"

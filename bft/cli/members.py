@@ -27,7 +27,7 @@ from bft.crypto.keys import KeyPair, load_key
 from bft.epochs import Configuration
 from bft.errors import ConfigError
 from bft.headers import Member
-from bft.ids import KEY_BYTES
+from bft.ids import KEY_BYTES, REPLICA_ID_MAX
 from bft.membership import REPLICAS_MIN
 from bft.runtime.joining import save_voucher
 from bft.runtime.own_keys import VOUCHER, beside
@@ -167,7 +167,7 @@ def _is_rotated(change: Change, member: Member) -> bool:
 
 
 @click.command("invite", epilog=example("cluster invite 4 9f3c... --output r4.pem.voucher"))
-@click.argument("replica", type=int)
+@click.argument("replica", type=click.IntRange(0, REPLICA_ID_MAX))
 @click.argument("public_key")
 @click.option(
     "--output",

@@ -114,7 +114,7 @@ async def probe(member: Member, identity: Identity, seconds: float = PROBE_SECON
         return Account(member.id, address, failure=f"no answer within {seconds:g} s")
     except BFTError as error:
         return Account(member.id, address, failure=str(error))
-    except (Malformed, ValueError) as error:
+    except (Malformed, ValueError, RecursionError) as error:
         return Account(member.id, address, failure=f"its answer is malformed: {error}")
 
 

@@ -127,15 +127,21 @@ def _members_here(desk: Desk, only: tuple[int, ...]) -> list[Path]:
     """Configurations of the members in this folder, or of these of them.
 
     Raises:
-        ConfigError: one of them cannot be given a new key, which is said before any of them is touched.
+        ConfigError: one of them is not here, or cannot be given a new key, which is said before any is touched.
     """
     before = desk.known().configuration
-    found = []
+    found, unknown = [], set(only)
     for config in replica_configs(desk.folder):
         local = load_local(config)
         if before.member(local.id) is not None and (not only or local.id in only):
             key_path(local)
             found.append(config)
+            unknown.discard(local.id)
+    if unknown:
+        raise ConfigError(
+            f"--only: replica {', '.join(map(str, sorted(unknown)))} is no member that lives in {desk.folder}; the"
+            f" members are {', '.join(map(str, before.quorums.members))}"
+        )
     return found
 
 

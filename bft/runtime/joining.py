@@ -45,7 +45,7 @@ def load_voucher(file: Path) -> Voucher:
     try:
         tree = json.loads(file.read_text())
         voucher = Voucher(bytes.fromhex(tree["by"]), bytes.fromhex(tree["signature"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise KeyFileError(f"{file}: is no voucher: {error}") from error
     if (len(voucher.by), len(voucher.signature)) != (KEY_BYTES, SIGNATURE_BYTES):
         raise KeyFileError(f"{file}: is no voucher: a key or a signature has the wrong length")
@@ -53,8 +53,15 @@ def load_voucher(file: Path) -> Voucher:
 
 
 def save_voucher(file: Path, voucher: Voucher) -> None:
-    """Write a voucher; it is no secret."""
-    file.write_text(json.dumps({"by": voucher.by.hex(), "signature": voucher.signature.hex()}) + "\n")
+    """Write a voucher; it is no secret.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        file.write_text(json.dumps({"by": voucher.by.hex(), "signature": voucher.signature.hex()}) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from error
 
 
 def ready_words(cluster: Cluster, local: Local, keys: Keys, replica: Replica, me: ReplicaId) -> list[Signed]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import tomllib
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from click.testing import CliRunner
 
 from bft.cli.change import (
     REFUSALS,
+    Activation,
     Approvals,
     Change,
     ChangeRefused,
+    _beat_until,
     _is_ready,
     _refusal,
     load_approvals,
@@ -29,13 +32,14 @@ from bft.cli.standing import standing
 from bft.cli.terminal import Exit
 from bft.config import load_cluster
 from bft.crypto.keys import KeyPair, load_key, save_key
-from bft.epochs import genesis
-from bft.errors import ConfigError, ServiceError
+from bft.epochs import follow, genesis
+from bft.errors import ConfigError, OutcomeUnknown, Overloaded, ServiceError
 from bft.ids import ReplicaId
 from bft.runtime.joining import ready_from, ready_hex
 from bft.runtime.own_keys import OwnKeys
 from tests.unit.test_epochs import Town
 
+DEEP = "[" * 100_000
 CORE = Path(__file__).parent.parent.parent.parent / "bft"
 
 
@@ -130,7 +134,7 @@ def test_signature_of_somebody_else_is_found_before_it_is_submitted() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"change": "zz", "approvals": {}}', '{"change": "", "approvals": []}']
+    "text", ["", "[]", "{}", '{"change": "zz", "approvals": {}}', '{"change": "", "approvals": []}', DEEP]
 )
 def test_file_that_is_no_approval_is_refused(tmp_path: Path, text: str) -> None:
     """With its name, and without a traceback."""
@@ -176,12 +180,41 @@ def test_every_reason_of_refusal_is_explained() -> None:
         (("cluster", "add", "--member", "4=host=key"), "expected ID=HOST:PORT=KEY"),
         (("cluster", "invite", "4", "abc"), "a public key has 64 hex digits"),
         (("cluster", "recover", "--every", "soon"), "expected a time such as"),
+        (("cluster", "recover", "--only", "99", "--only", "2"), "replica 99 is no member that lives in"),
+        (("cluster", "invite", "5000000000", "ab" * 32), "is not in the range"),
+        (("cluster", "invite", "4", "ab" * 32, "--output", "/nonexistent/v"), "/nonexistent/v: cannot be written"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_done(folder: Path, arguments: tuple[str, ...], part: str) -> None:
     """One line, exit code 2."""
     code, said = run(*arguments, "--dir", folder, "--admin", folder / "keys" / "admin1.pem")
     assert (code, part in said) == (Exit.USAGE, True), said
+
+
+async def test_pause_is_measured_until_the_next_epoch_though_replicas_have_no_room() -> None:
+    """BUSY before anything was sent is no end: it is tried again, until the time is over."""
+    town = Town()
+    later = follow(town.genesis, town.link(town.genesis, town.change(0, 1, 2, 3, 4), 24))
+
+    class Busy:
+        configuration, position, calls = town.genesis, 0, 0
+
+        def ask_for_epochs(self) -> None:
+            if self.calls == 3:
+                self.configuration = later
+
+        async def call(self, operation: bytes, timeout: float) -> None:
+            self.calls += 1
+            if self.calls < 4:
+                raise Overloaded("the replicas have too much to do")
+            raise ServiceError("ReconfigureRefused", "malformed")
+
+    client, activation = Busy(), Activation(1, 9, 24)
+    await _beat_until(client, activation, time.monotonic() + 10, lambda text: None)  # type: ignore[arg-type]
+    assert client.calls == 4 and activation.stall_ms >= 3 * 20
+    client.calls, client.configuration = -(10**9), town.genesis
+    with pytest.raises(OutcomeUnknown, match="has not come in time"):
+        await _beat_until(client, activation, time.monotonic() + 0.1, lambda text: None)  # type: ignore[arg-type]
 
 
 def test_members_are_shown_though_nobody_answers(folder: Path) -> None:

@@ -13,8 +13,8 @@ from bft.cli.layout import Plan, add_replica, write_cluster
 from bft.cli.ports import reserve_ports
 from bft.config import load_local
 from bft.crypto.keys import load_key
-from bft.errors import ConfigError
-from bft.runtime.joining import save_voucher
+from bft.errors import ConfigError, KeyFileError
+from bft.runtime.joining import load_voucher, save_voucher
 from bft.runtime.own_keys import VOUCHER, beside
 from bft.runtime.server import ReplicaServer, ServerLimits
 from bft.transport.handshake import vouch
@@ -57,6 +57,15 @@ async def test_newcomer_whose_voucher_is_gone_goes_on_and_tries_again(tmp_path: 
             before = server.stats.no_voucher
             await trio.sleep(0.2)
             assert server.stats.no_voucher == before
+
+
+def test_file_that_is_no_voucher_is_refused(tmp_path: Path) -> None:
+    """By name, whatever is in it."""
+    file = tmp_path / "r4.pem.voucher"
+    for text in ("", "[]", "{}", '{"by": 5, "signature": ""}', '{"by": "ab", "signature": ""}', "[" * 100_000):
+        file.write_text(text)
+        with pytest.raises(KeyFileError, match="is no voucher"):
+            load_voucher(file)
 
 
 async def test_newcomer_without_voucher_does_not_start(tmp_path: Path) -> None:
