@@ -40,7 +40,7 @@ from bft.transport.handshake import Identity
 POLL_SECONDS = 0.1
 
 
-@click.group("cluster")
+@click.group("cluster", epilog=example("cluster init", "cluster up", "cluster status", "cluster add --count 3"))
 def cluster() -> None:
     """Make, start, watch and stop a cluster on this machine; change the membership of any."""
 

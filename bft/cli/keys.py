@@ -24,7 +24,9 @@ from bft.errors import ConfigError
 from bft.ids import ClientId, peer_name
 
 
-@click.group("keys")
+@click.group(
+    "keys", epilog=example("keys new alice", "keys show keys/alice.pem", "keys rotate cluster/r2/replica.toml")
+)
 def keys() -> None:
     """Make and show private keys (Ed25519, PKCS#8 PEM that openssl can read, mode 0600); rotate a replica's."""
 

@@ -17,7 +17,7 @@ from bft.runtime.server import serve
 from bft.runtime.stats import log_to_stderr
 
 
-@click.group("replica")
+@click.group("replica", epilog=example("replica run cluster/r0/replica.toml", "replica rejoin cluster/r3/replica.toml"))
 def replica() -> None:
     """Run one replica in the foreground; bring one back that has lost its store."""
 

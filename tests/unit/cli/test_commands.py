@@ -54,6 +54,13 @@ def test_every_command_has_help_and_an_example() -> None:
                 assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), (path, parameter.name)
 
 
+def test_every_group_has_an_example() -> None:
+    """Where to begin is shown before anybody has read what all its commands are."""
+    for path, group in _groups(cli, ()):
+        if path != ("generals",):
+            assert group.epilog and f"bft {' '.join(path)}".strip() in group.epilog, path
+
+
 def test_help_lists_every_group_without_importing_it() -> None:
     """`bft --help` works even where a group's module is broken or absent."""
     shown = CliRunner().invoke(cli, ["--help"])
