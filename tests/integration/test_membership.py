@@ -28,19 +28,10 @@ from bft.transport.dial import dial
 from bft.transport.discovery import KnownChain, chain_file
 from bft.transport.handshake import Identity
 from bft.wire.codec import encode
-from tests.integration.rig import START_SECONDS, Rig, bft, make_rig
+from tests.integration.rig import START_SECONDS, Rig, bft, count, make_rig
 
 WORKERS = 8
 ENOUGH = 300
-
-
-async def _count(client: Client, key: str, acknowledged: dict[str, int]) -> None:
-    """Increment one key for ever; every answer must be the next integer."""
-    service = client.service(KeyValue)
-    while True:
-        total = await service.increment(key)
-        assert total == acknowledged[key] + 1, f"{key}: executed {total} times, asked {acknowledged[key] + 1} times"
-        acknowledged[key] = total
 
 
 @asynccontextmanager
@@ -50,7 +41,7 @@ async def _under_load(rig: Rig) -> AsyncIterator[Client]:
     async with rig.client() as client:
         async with trio.open_nursery() as nursery:
             for key in acknowledged:
-                nursery.start_soon(_count, client, key, acknowledged)
+                nursery.start_soon(count, client, key, acknowledged)
             yield client
             before = sum(acknowledged.values())
             with trio.fail_after(START_SECONDS):

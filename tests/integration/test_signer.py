@@ -16,11 +16,10 @@ from pathlib import Path
 import trio
 
 from bft.cli.processes import ReplicaProcess
-from bft.client.client import Client
 from bft.services.kv import KeyValue
 from bft.signing.client import AgentSigner
 from bft.transport.discovery import chain_file, load_links
-from tests.integration.rig import ROOT, Rig, bft, make_rig
+from tests.integration.rig import ROOT, Rig, bft, count, make_rig
 
 HELD = 0
 """The replica whose key is held by an agent: the primary of view 0."""
@@ -78,14 +77,6 @@ def held_by_an_agent(folder: Path, *, admins: int = 0) -> Iterator[tuple[Rig, Ag
             agent.kill()
 
 
-async def _count(client: Client, key: str, acknowledged: dict[str, int], stop: trio.Event) -> None:
-    service = client.service(KeyValue)
-    while not stop.is_set():
-        total = await service.increment(key)
-        assert total == acknowledged[key] + 1, f"{key}: executed {total} times, asked {acknowledged[key] + 1} times"
-        acknowledged[key] = total
-
-
 async def test_replica_and_agent_are_killed_under_load(tmp_path: Path) -> None:
     """The agent comes back in time and the replica goes on; the replica comes back and is not refused."""
     with held_by_an_agent(tmp_path / "cluster") as (rig, agent):
@@ -95,7 +86,7 @@ async def test_replica_and_agent_are_killed_under_load(tmp_path: Path) -> None:
         async with rig.client() as client, trio.open_nursery() as nursery:
             stop = trio.Event()
             for key in acknowledged:
-                nursery.start_soon(_count, client, key, acknowledged, stop)
+                nursery.start_soon(count, client, key, acknowledged, stop)
             for _ in range(3):
                 await trio.sleep(0.3)
                 agent.kill()
