@@ -189,7 +189,7 @@ def invite(desk: Desk, replica: int, public_key: str, output: Path | None) -> No
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigError(f"PUBLIC_KEY is {public_key!r}: a public key has {2 * KEY_BYTES} hex digits (bft keys show)")
-    path = output or Path(f"r{replica}.pem.voucher")
+    path = output or Path(f"r{replica}.pem{VOUCHER}")
     save_voucher(path, vouch(desk.cluster.id, replica, key, desk.admins()[0]))
     if desk.as_json:
         print_json({"file": str(path), "replica": replica, "next_id": before.next_id})
