@@ -365,26 +365,29 @@ class Chain:
         return True
 
     def learn(self, links: Sequence[EpochLink]) -> bool:
-        """Go on along links that may begin at an earlier epoch; True if they led to a later one.
+        """Go on along links that may begin at an earlier epoch, as far as they hold; True if they led to a later one.
 
         Links already known are skipped by their certificate's epoch, a number that proves nothing: what is left must
-        hold from the present epoch on.
+        hold from the present epoch on, and ends at the first link that does not.
         """
-        ahead = [link for link in links if link.certificate.epoch >= self.configuration.epoch]
-        if not ahead:
+        before = self.configuration.epoch
+        for link in links:
+            if link.certificate.epoch < self.configuration.epoch:
+                continue
+            if link_flaw(self.configuration, link, self._verifier) is not None:
+                break
+            self.configuration = follow(self.configuration, link)
+            self.links += (link,)
+            self._known[self.configuration.epoch] = self.configuration
+        if self.configuration.epoch == before:
             return False
-        configuration, known = self.configuration, {}
-        try:
-            for link in ahead:
-                configuration = verify_chain(configuration, (link,), self._verifier)
-                known[configuration.epoch] = configuration
-        except ChainError:
-            return False
-        self.configuration = configuration
-        self.links += tuple(ahead)
-        self._known.update(known)
         self._asked = {}
         return True
+
+    @property
+    def epochs(self) -> list[Configuration]:
+        """All that are proven, the latest first."""
+        return [self._known[epoch] for epoch in sorted(self._known, reverse=True)]
 
     def at(self, epoch: int) -> Configuration | None:
         """The members of a proven epoch, the first of which is where the chain began."""

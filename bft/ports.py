@@ -86,6 +86,11 @@ class Store(Protocol):
     Pages are content-addressed; those of the last two checkpoints written (and of one being fetched) are kept.
     """
 
+    @property
+    def store_id(self) -> str:
+        """32 hex digits made when the store was: another one with the same key has forgotten what that key signed."""
+        ...
+
     def load(self) -> Recovered:
         """Everything needed to go on where the last process stopped.
 

@@ -8,13 +8,16 @@ from typing import Literal
 
 import click
 
+from bft.cli.standing import discover
 from bft.config import Cluster
 from bft.crypto.keys import KeyPair
 from bft.errors import KeyFileError
 from bft.ids import ReplicaId
+from bft.runtime.own_keys import GUARD, USED, beside
 from bft.signing.agent import Agent, AgentServer
 from bft.signing.client import AgentSigner
 from bft.signing.guard import Guard
+from bft.transport.discovery import KnownChain, chain_file
 
 REPORT_SECONDS = 2.0
 
@@ -30,16 +33,14 @@ def run(
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        KeyFileError: the key is no replica's of the cluster.
+        KeyFileError: the key is no replica's of the cluster, in any epoch.
         StorageError: the guard cannot be used, or failed while serving.
         BFTError: the socket cannot be used.
     """
-    if keys.public not in cluster.replica_keys:
-        raise KeyFileError(f"{file}: holds the key {keys.public_hex}, which is no replica's in {cluster.name}")
-    replica = ReplicaId(cluster.replica_keys.index(keys.public))
-    guard = Guard(guard_file or file.with_name(file.name + ".guard"), cluster.id, replica, durability)
+    replica = replica_of(file, keys, cluster)
+    guard = Guard(guard_file or beside(file, GUARD), cluster.id, replica, durability)
     try:
-        agent = Agent(cluster.id, replica, keys, guard, file.with_name(file.name + ".used"))
+        agent = Agent(cluster.id, replica, keys, guard, beside(file, USED))
         server = AgentServer(agent, socket_file, lambda text: click.echo(text, err=True))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
@@ -47,6 +48,33 @@ def run(
         server.run()
     finally:
         guard.close()
+
+
+def replica_of(file: Path, keys: KeyPair, cluster: Cluster) -> ReplicaId:
+    """Whose key this is, in the cluster file or in any later epoch: by the links beside the key, else the members' own.
+
+    Raises:
+        KeyFileError: no epoch that is proven names it.
+    """
+    known = KnownChain.of(cluster, chain_file(file, cluster))
+    found = _named(known, keys.public)
+    if found is None and cluster.admin:
+        known = discover(cluster, file)
+        found = _named(known, keys.public)
+    if found is None:
+        raise KeyFileError(
+            f"{file}: holds the key {keys.public_hex}, which is no replica's in {cluster.name} up to epoch"
+            f" {known.configuration.epoch}"
+        )
+    return found
+
+
+def _named(known: KnownChain, public: bytes) -> ReplicaId | None:
+    for configuration in known.chain.epochs:
+        for member in configuration.members:
+            if member.key == public:
+                return ReplicaId(member.id)
+    return None
 
 
 def report(socket_file: Path) -> dict[str, object]:

@@ -69,7 +69,7 @@ def parse_argument(text: str) -> object:
     """A JSON value, or the text itself."""
     try:
         value: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value
 

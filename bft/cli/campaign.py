@@ -22,7 +22,7 @@ from rich.table import Table
 
 from bft.cli.campaign_broken import mutants, sweep
 from bft.cli.campaign_crashes import crashpoints
-from bft.cli.terminal import console
+from bft.cli.terminal import console, example
 from bft.errors import ConfigError
 from bft.sim.campaign import Job, generators, jobs, judge, run_campaign
 from bft.sim.diagram import chart
@@ -70,7 +70,10 @@ class FriendlyGroup(click.Group):
             raise click.UsageError(str(error)) from error
 
 
-@click.group(cls=FriendlyGroup)
+@click.group(
+    cls=FriendlyGroup,
+    epilog=example("campaign run --seeds 200", "campaign crashpoints --family ordering", "campaign mutants"),
+)
 def campaign() -> None:
     """Attack the protocol by seed; repeat, draw and shrink what breaks."""
 

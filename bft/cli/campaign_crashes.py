@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 from rich.console import Console
@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bft.cli.terminal import console, example
+from bft.errors import ConfigError
 from bft.sim.campaign import crash_jobs, run_campaign
-from bft.sim.crashpoints import WAYS, Point, chosen, families
+from bft.sim.crashpoints import WAYS, Point, boundaries, chosen, families, losers
 from bft.sim.results import Result, to_json
 
 LARGE = ("seven", "seven-honest")
@@ -56,10 +57,10 @@ def crashpoints(
 
     Boundaries are: before a record is handed to the disk, before and after it is synced, after a message has left.
     Small families are enumerated whole; of large ones, and of double stops, a sample is drawn by seed. Exit code 1 if
-    a property was broken, 2 for a family, way or point that does not exist.
+    a property was broken, 2 for a family, way or point that does not exist, or that no run reaches.
     """
     if named:
-        points = [Point.parse(text) for text in named]
+        points = [_reached(Point.parse(text)) for text in named]
     else:
         points = _points(names or tuple(families()), ways or tuple(WAYS), seeds, sample, pairs)
     began = time.perf_counter()
@@ -70,6 +71,28 @@ def crashpoints(
     else:
         _show(points, done, seconds)
     sys.exit(1 if any(result.outcome != "pass" for result in done) else 0)
+
+
+def _reached(point: Point) -> Point:
+    """A point at which its replica stops. The second stop of a pair comes if the run is long enough after the first.
+
+    Raises:
+        ConfigError: no such family or way; or the run without stops does not get there.
+    """
+    if point.way not in WAYS:
+        raise ConfigError(f"no way to stop {point.way!r}; there are {', '.join(WAYS)}")
+    forgetful = losers(point.family, point.replica) if WAYS[point.way][2] == "forget" else ()
+    counted = boundaries(point.family, point.seed, forgetful)
+    if point.replica not in counted:
+        raise ConfigError(f"{point}: there is no replica {point.replica} that could stop, only {_listed(counted)}")
+    last = len(counted[point.replica])
+    if not 1 <= point.boundary <= last:
+        raise ConfigError(f"{point} is never reached: replica {point.replica} has boundaries 1 to {last}")
+    return point
+
+
+def _listed(replicas: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(replicas)))
 
 
 def _points(names: tuple[str, ...], ways: tuple[str, ...], seeds: int, sample: int, pairs: int) -> list[Point]:

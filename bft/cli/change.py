@@ -16,25 +16,23 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from bft.cli.probe import Account, probe
+from bft.cli.probe import Account, front, probe, probe_all
 from bft.cli.terminal import passphrase_from_environment
 from bft.client.client import Client
 from bft.config import Cluster
 from bft.crypto.keys import KeyPair, load_key
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
 from bft.epochs import SYSTEM_PREFIX, Configuration, approved, change_bytes, system_operation
-from bft.errors import BFTError, ConfigError, OutcomeUnknown, ServiceError
+from bft.errors import BFTError, ConfigError, OutcomeUnknown, Overloaded, ServiceError
 from bft.headers import Member
 from bft.ids import ClientId
 from bft.messages import Signed
-from bft.runtime.assembly import ready_from
+from bft.runtime.joining import ready_from
 from bft.transport.handshake import Identity
 from bft.wire.codec import Malformed, decode_change
 
 ASK_SECONDS = 0.2
 BEAT_SECONDS = 0.02
-BEAT_TIMEOUT_SECONDS = 60.0
-LAG_MAX_WINDOWS = 1
 Say = Callable[[str], None]
 
 REFUSALS = {
@@ -76,6 +74,17 @@ class Change:
     before: Configuration
     members: tuple[Member, ...]
 
+    @classmethod
+    def to(cls, before: Configuration, members: Sequence[Member]) -> Change:
+        """A change to these members, in any order."""
+        return cls(before, tuple(sorted(members, key=lambda member: member.id)))
+
+    @classmethod
+    def rekeyed(cls, before: Configuration, member: Member, key: bytes) -> Change:
+        """The same members, of which one has another key."""
+        others = [other for other in before.members if other.id != member.id]
+        return cls.to(before, [*others, msgspec.structs.replace(member, key=key)])
+
     @property
     def signed_bytes(self) -> bytes:
         """What administrators sign."""
@@ -108,13 +117,8 @@ class Approvals:
     signatures: dict[bytes, bytes] = field(default_factory=dict)
 
     def sign(self, cluster: Cluster, key: KeyPair) -> None:
-        """Add an administrator's.
-
-        Raises:
-            ConfigError: the key is not an administrator's.
-        """
-        if key.public not in self.change.before.admins:
-            raise ConfigError(f"the key {key.public_hex} is no administrator's of cluster {cluster.name}")
+        """Add an administrator's. Raises as `require_administrator`."""
+        require_administrator(cluster, key)
         signer = Ed25519Signer(cluster.id, ClientId(key.public), key.seed)
         self.signatures[key.public] = signer.sign(self.change.signed_bytes)
 
@@ -124,12 +128,16 @@ class Approvals:
         Raises:
             ConfigError: too few have signed.
         """
-        have, need = len(self.signatures), self.change.before.threshold
-        if have < need:
-            raise ConfigError(
-                f"{have} of {need} administrators have signed: give more --admin KEY, or have the others sign a file"
-                f" (--sign-only FILE, bft cluster submit --approval FILE)"
-            )
+        require_threshold(len(self.signatures), self.change.before)
+
+
+def require_threshold(have: int, before: Configuration) -> None:
+    """Raises ConfigError if so many administrators are too few to change the membership."""
+    if have < before.threshold:
+        raise ConfigError(
+            f"{have} of {before.threshold} administrators have signed: give more --admin KEY, or have the others sign a"
+            f" file (--sign-only FILE, bft cluster submit --approval FILE)"
+        )
 
 
 def load_admins(folder: Path, files: Sequence[Path]) -> list[KeyPair]:
@@ -153,6 +161,12 @@ def require_administrators(cluster: Cluster) -> None:
             f"cluster {cluster.name} has no administrators: its membership cannot change"
             f" (bft cluster init --admins 1 makes one that can)"
         )
+
+
+def require_administrator(cluster: Cluster, key: KeyPair) -> None:
+    """Raises ConfigError if a key is none that may change the membership."""
+    if key.public not in cluster.admin_keys:
+        raise ConfigError(f"the key {key.public_hex} is no administrator's of cluster {cluster.name}")
 
 
 # --- files of signatures --------------------------------------------------------------------------------------------
@@ -190,7 +204,7 @@ def load_approvals(file: Path, before: Configuration) -> Approvals:
         tree = json.loads(file.read_text())
         change = decode_change(bytes.fromhex(tree["change"]))
         signatures = {bytes.fromhex(key): bytes.fromhex(value) for key, value in tree["approvals"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, Malformed) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, Malformed) as error:
         raise ConfigError(f"{file}: is no file of approvals: {error}") from error
     if change.epoch != before.epoch:
         raise ConfigError(f"{file}: was signed in epoch {change.epoch}, the cluster is in epoch {before.epoch}")
@@ -216,8 +230,8 @@ def require_sound(cluster: Cluster, approvals: Approvals, where: str) -> None:
 
 async def wait_ready(
     change: Change,
+    cluster: Cluster,
     identity: Identity,
-    windows: int,
     seconds: float,
     say: Say,
     *,
@@ -227,8 +241,8 @@ async def wait_ready(
     """Wait until every replica that is to vote with a new key says so, and is not far behind the others.
 
     Args:
+        cluster: its window is by how many slots they may lag.
         identity: who asks them.
-        windows: slots by which they may lag.
         at: the key that a replica shows now, where it is another than the one that it is to have.
         ended: what a replica's process said when it ended; empty while it runs, or is none of ours.
 
@@ -240,11 +254,12 @@ async def wait_ready(
     last: dict[int, str] = {}
     with anyio.move_on_after(seconds):
         while waiting:
-            front = await _front(change.before, identity)
+            members = await probe_all(cluster, identity, seconds=1.0, members=change.before.members)
+            stable = front(members, change.before.quorums, "stable")
             for replica, member in list(waiting.items()):
                 shown = member if at is None or replica not in at else msgspec.structs.replace(member, key=at[replica])
                 account = await probe(shown, identity, seconds=2.0)
-                found = _is_ready(account, change, member, front - windows)
+                found = _is_ready(account, change, member, stable - cluster.protocol.window)
                 if isinstance(found, str):
                     if words_at_end := ended(replica):
                         raise BFTError(f"replica {replica} ended, so nothing was changed: {words_at_end}")
@@ -261,22 +276,6 @@ async def wait_ready(
         reasons = "; ".join(f"r{replica}: {last.get(replica, 'no answer')}" for replica in sorted(waiting))
         raise BFTError(f"not ready within {seconds:g} s, so nothing was changed: {reasons}")
     return tuple(word for replica in sorted(words) for word in words[replica])
-
-
-async def _front(configuration: Configuration, identity: Identity) -> int:
-    """A slot that a correct member has made stable: the f + 1st highest claim."""
-    claims: list[int] = []
-
-    async def ask(member: Member) -> None:
-        account = await probe(member, identity, seconds=1.0)
-        if account.answered:
-            claims.append(account.number("stable"))
-
-    async with anyio.create_task_group() as tasks:
-        for member in configuration.members:
-            tasks.start_soon(ask, member)
-    claims.sort(reverse=True)
-    return claims[configuration.quorums.f] if len(claims) > configuration.quorums.f else 0
 
 
 def _is_ready(account: Account, change: Change, member: Member, floor: int) -> tuple[Signed, ...] | str:
@@ -370,7 +369,7 @@ async def _beat_until(client: Client, activation: Activation, deadline: float, s
             now = time.monotonic()
             activation.stall_ms = max(activation.stall_ms, (now - answered) * 1e3)
             answered = now
-        except OutcomeUnknown as error:
+        except (OutcomeUnknown, Overloaded) as error:
             if time.monotonic() >= deadline:
                 raise OutcomeUnknown(
                     f"the change was ordered at slot {activation.ordered}, but slot {activation.last}, after which it"

@@ -13,10 +13,10 @@ import anyio
 import click
 
 from bft.cli import members, rekey
-from bft.cli.desk import discover, local_member
 from bft.cli.layout import CLUSTER_FILE, DEFAULT_SERVICE, Plan, replica_configs, write_cluster
 from bft.cli.probe import Account, probe_all, probe_identity
 from bft.cli.processes import ReplicaProcess, stop_all
+from bft.cli.standing import discover, local_member
 from bft.cli.status import alarms, render, render_service, summary
 from bft.cli.terminal import (
     Exit,
@@ -40,7 +40,7 @@ from bft.transport.handshake import Identity
 POLL_SECONDS = 0.1
 
 
-@click.group("cluster")
+@click.group("cluster", epilog=example("cluster init", "cluster up", "cluster status", "cluster add --count 3"))
 def cluster() -> None:
     """Make, start, watch and stop a cluster on this machine; change the membership of any."""
 
@@ -214,7 +214,7 @@ def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_
         if as_json:
             print_json(summary(shared, accounts, present))
         else:
-            console().print(render(shared, accounts, configuration=present), render_service(shared, accounts))
+            console().print(render(shared, accounts, configuration=present), render_service(accounts))
             for line in alarms(accounts):
                 console().print(line, soft_wrap=True, emoji=False)
         if watch_s is None:

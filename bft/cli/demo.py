@@ -28,6 +28,7 @@ from bft.cli.terminal import Exit, console, example, friendly
 from bft.client.client import Client, connect
 from bft.config import Cluster
 from bft.errors import BFTError
+from bft.runtime.own_keys import USED, beside
 from bft.services.kv import KeyValue
 
 N = 4
@@ -111,7 +112,7 @@ def _clear(folder: Path, key_folder: Path, processes: list[ReplicaProcess]) -> N
         shutil.rmtree(folder)
     for name in ("client", *(f"r{replica}" for replica in range(N))):
         (key_folder / f"{name}.pem").unlink(missing_ok=True)
-        (key_folder / f"{name}.pem.used").unlink(missing_ok=True)
+        beside(key_folder / f"{name}.pem", USED).unlink(missing_ok=True)
 
 
 async def _run(

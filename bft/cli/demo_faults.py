@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import anyio
 
 from bft.cli.demo_load import Load
-from bft.cli.probe import Account
+from bft.cli.probe import Account, front
 from bft.cli.processes import ReplicaProcess
-from bft.cli.status import front
 from bft.client.client import Client
 from bft.config import Cluster
 from bft.errors import BFTError, TransportError
@@ -157,7 +156,7 @@ class Director:
         if not self._answers(replica):
             return False
         self.states[replica] = ""
-        ahead = front(self.cluster, self.accounts)
+        ahead = front(self.accounts, self.cluster.quorums, "executed")
         return ahead - self.accounts[replica].number("executed") <= KEEPS_UP_LAG
 
     def _primary(self) -> int:

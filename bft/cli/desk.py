@@ -10,7 +10,6 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import anyio
 import click
-import msgspec
 
 from bft.cli.change import (
     Activation,
@@ -18,14 +17,17 @@ from bft.cli.change import (
     Change,
     carry_out,
     load_admins,
+    require_administrator,
     require_administrators,
+    require_threshold,
     save_approvals,
     wait_ready,
 )
 from bft.cli.connection import Target
-from bft.cli.layout import CLUSTER_FILE, key_path, replica_folder
-from bft.cli.probe import Account, probe, probe_identity
+from bft.cli.layout import CLUSTER_FILE, replica_folder
+from bft.cli.probe import Account, probe_all, probe_identity
 from bft.cli.processes import ReplicaProcess
+from bft.cli.standing import discover, standing
 from bft.cli.terminal import (
     default_key,
     directory_option,
@@ -36,17 +38,19 @@ from bft.cli.terminal import (
     print_json,
 )
 from bft.client.client import Client
-from bft.config import Cluster, load_cluster, load_local
-from bft.crypto.keys import KeyPair, load_key
-from bft.epochs import Configuration, genesis
+from bft.config import Cluster, load_cluster
+from bft.crypto.keys import KeyPair
+from bft.epochs import Configuration
 from bft.errors import BFTError, ConfigError
 from bft.headers import Member
-from bft.transport.discovery import KnownChain, chain_file, save_links
+from bft.transport.discovery import KnownChain, chain_file
 from bft.transport.handshake import Identity
 
 P = ParamSpec("P")
 R = TypeVar("R")
 POLL_SECONDS = 0.1
+ACCOUNT_SECONDS = 2.0
+"""For members to say how they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,44 @@ class Desk:
         """Administrators' keys. Raises as `load_admins` does."""
         return load_admins(self.folder, self.admin_files)
 
+    def require_signers(self, before: Configuration) -> None:
+        """Before anything is done that cannot be undone: whoever must sign is here.
+
+        Raises:
+            ConfigError: a key is no administrator's, or they are too few to submit a change.
+            KeyFileError: one cannot be used.
+        """
+        admins = self.admins()
+        for key in admins:
+            require_administrator(self.cluster, key)
+        if self.sign_only is None:
+            require_threshold(len({key.public for key in admins}), before)
+
     def known(self) -> KnownChain:
         """The way to the present epoch, asked for now and kept beside the client's key."""
         return discover(self.cluster, default_key(self.cluster_file, self.key_file))
+
+    @staticmethod
+    def require_member(configuration: Configuration, replica: int) -> Member:
+        """The member of this id.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        member = configuration.member(replica)
+        if member is None:
+            raise ConfigError(
+                f"replica {replica} is no member of epoch {configuration.epoch}: the members are"
+                f" {', '.join(map(str, configuration.quorums.members))}"
+            )
+        return member
+
+    def signed(self, change: Change, admins: Sequence[KeyPair]) -> Approvals:
+        """A change with these administrators' signatures. Raises as `Approvals.sign`."""
+        approvals = Approvals(change)
+        for key in admins:
+            approvals.sign(self.cluster, key)
+        return approvals
 
     def say(self, text: str) -> None:
         """Tell a person how it goes; a script reads the result alone."""
@@ -113,6 +152,7 @@ class Desk:
             at: see `wait_ready`.
             extra: more to tell a script.
         """
+        self.say(approvals.change.describe())
         if self.sign_only is not None:
             save_approvals(self.sign_only, approvals)
             if self.as_json:
@@ -137,9 +177,8 @@ class Desk:
         target = Target(self.cluster_file, self.key_file, self.timeout_s)
 
         async def body(client: Client) -> Activation:
-            windows = self.cluster.protocol.window
             ready = await wait_ready(
-                approvals.change, self.identity, windows, self.timeout_s, self.say, at=at, ended=self._end_of
+                approvals.change, self.cluster, self.identity, self.timeout_s, self.say, at=at, ended=self._end_of
             )
             return await carry_out(client, approvals, ready, self.timeout_s, self.say)
 
@@ -163,87 +202,13 @@ class Desk:
         with anyio.move_on_after(seconds):
             while True:
                 await chain.discover(1.0)
-                accounts = await members_accounts(chain.configuration, identity)
+                accounts = await probe_all(self.cluster, identity, ACCOUNT_SECONDS, chain.configuration.members)
                 found = standing(chain.configuration, accounts, replica, self.cluster.protocol.window)
                 if not isinstance(found, str):
                     return found
                 why = found
                 await anyio.sleep(POLL_SECONDS)
         return why
-
-
-def discover(cluster: Cluster, key: Path) -> KnownChain:
-    """The present epoch of a cluster, as far as anybody who answers can prove it; kept beside a key.
-
-    Where it leads is proven; that nothing follows is not: who lags, or lies, does not tell.
-    """
-    file = chain_file(key, cluster)
-    chain = KnownChain.of(cluster, file if cluster.admin else None)
-    if not cluster.admin:
-        return chain
-    before = len(chain.links)
-    anyio.run(chain.discover, backend="trio")
-    if len(chain.links) > before and key.exists():
-        save_links(file, chain.links)
-    return chain
-
-
-async def members_accounts(configuration: Configuration, identity: Identity) -> list[Account]:
-    """What all members say about themselves, by id."""
-    accounts: list[Account] = []
-
-    async def ask(member: Member) -> None:
-        accounts.append(await probe(member, identity, seconds=2.0))
-
-    async with anyio.create_task_group() as tasks:
-        for member in configuration.members:
-            tasks.start_soon(ask, member)
-    return sorted(accounts, key=lambda account: account.replica)
-
-
-def standing(configuration: Configuration, accounts: Sequence[Account], replica: int, lag_max: int) -> Account | str:
-    """A member's account if it votes and keeps up; else why not."""
-    account = next((account for account in accounts if account.replica == replica), None)
-    if account is None:
-        return f"it is no member of epoch {configuration.epoch}"
-    if not account.answered:
-        return account.failure
-    if account.report.get("role") != "member":
-        return f"it says it is a {account.report.get('role')}"
-    if account.number("epoch") != configuration.epoch:
-        return f"it is in epoch {account.number('epoch')}, the cluster in {configuration.epoch}"
-    if account.report.get("fetching") is not None:
-        return "it fetches the state"
-    claims = sorted((other.number("executed") for other in accounts if other.answered), reverse=True)
-    ahead = claims[min(configuration.quorums.f, len(claims) - 1)]
-    if account.number("executed") + lag_max < ahead:
-        return f"it has executed slot {account.number('executed')}, the others {ahead}"
-    return account
-
-
-def local_member(cluster: Cluster, config: Path) -> Member:
-    """A replica that lives here, as a member with the key that it shows now.
-
-    Raises:
-        ConfigError: its files do not say where it listens, or with which key.
-        KeyFileError: its key cannot be used.
-    """
-    local = load_local(config)
-    entry = genesis(cluster).member(local.id)
-    if local.signer and entry is not None:
-        key = entry.key  # an agent holds no other: it refuses a key that the cluster file does not list
-    else:
-        key = load_key(key_path(local), passphrase_from_environment()).public
-    if local.port:
-        return Member(local.id, key, local.host, local.port)
-    if entry is None:
-        raise ConfigError(f"{config}: replica {local.id} is not in the cluster file: host and port must be given here")
-    return msgspec.structs.replace(entry, key=key)
-
-
-def change_of(before: Configuration, members: Sequence[Member]) -> Change:
-    """A change to these members, in order."""
-    return Change(before, tuple(sorted(members, key=lambda member: member.id)))
 
 
 def with_desk(function: Callable[Concatenate[Desk, P], R]) -> Callable[..., R]:

@@ -25,6 +25,9 @@ from bft.runtime.forensics import forensics as name_culprits
 FILE_BYTES_MAX = 64 * 1024 * 1024
 """Two messages of the largest size in base64 fit."""
 SHOWN_CHARACTERS_MAX = 2000
+public_option = click.option(
+    "--cluster", type=click.Path(path_type=Path), required=True, help="The cluster file: public keys."
+)
 
 
 @click.group(
@@ -114,7 +117,7 @@ def _short(message: object) -> str:
 
 @evidence.command(epilog=example("evidence verify r3-two-prepares-v0.json --cluster cluster/cluster.toml"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="The cluster file: public keys.")
+@public_option
 @json_option
 @friendly
 def verify(file: Path, cluster: Path, as_json: bool) -> None:
@@ -148,7 +151,7 @@ def _f_of(item: EvidenceFile, config: Cluster) -> int:
 
 @evidence.command(epilog=example("evidence receipt receipt.json --cluster cluster/cluster.toml"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="The cluster file: public keys.")
+@public_option
 @json_option
 @friendly
 def receipt(file: Path, cluster: Path, as_json: bool) -> None:
@@ -171,7 +174,7 @@ def receipt(file: Path, cluster: Path, as_json: bool) -> None:
 
 @evidence.command(epilog=example("evidence forensics cluster --cluster cluster/cluster.toml --out culprits"))
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--cluster", type=click.Path(path_type=Path), required=True, help="The cluster file: public keys.")
+@public_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write evidence files into this folder.")
 @json_option
 @friendly

@@ -24,7 +24,9 @@ from bft.errors import ConfigError
 from bft.ids import ClientId, peer_name
 
 
-@click.group("keys")
+@click.group(
+    "keys", epilog=example("keys new alice", "keys show keys/alice.pem", "keys rotate cluster/r2/replica.toml")
+)
 def keys() -> None:
     """Make and show private keys (Ed25519, PKCS#8 PEM that openssl can read, mode 0600); rotate a replica's."""
 
@@ -68,10 +70,7 @@ def show(file: Path, as_json: bool) -> None:
 
     An encrypted file's passphrase comes from BFT_PASSPHRASE, or is asked for.
     """
-    passphrase = passphrase_from_environment()
-    if passphrase is None and _is_encrypted(file):
-        passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
-    _tell(file, load_key(file, passphrase), as_json)
+    _tell(file, _load(file), as_json)
 
 
 @keys.command(
@@ -122,10 +121,15 @@ def agent(
         return
     if file is None:
         raise ConfigError("FILE is missing: the key to hold")
+    run(file, _load(file), load_cluster(cluster_file), socket_file, guard_file, durability)
+
+
+def _load(file: Path) -> KeyPair:
+    """A key; asks for a passphrase if that is needed and not in the environment. Raises as `load_key`."""
     passphrase = passphrase_from_environment()
     if passphrase is None and _is_encrypted(file):
         passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
-    run(file, load_key(file, passphrase), load_cluster(cluster_file), socket_file, guard_file, durability)
+    return load_key(file, passphrase)
 
 
 def _is_encrypted(file: Path) -> bool:

@@ -14,7 +14,7 @@ from bft.client.proxy import ServiceProxy
 from bft.services.kv import SCAN_MAX, KeyValue
 
 
-@click.group("kv")
+@click.group("kv", epilog=example("kv put greeting hello", "kv get greeting", "kv scan gre"))
 def kv() -> None:
     """Use the replicated key-value service: text to text, in order of key."""
 

@@ -135,7 +135,7 @@ def _from_tabs(text: str, where: str) -> tuple[str, str]:
 def _from_json(text: str, where: str) -> tuple[str, str]:
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: is not JSON: {error}") from error
     if isinstance(found, dict):
         found = [found.get("key"), found.get("value")]

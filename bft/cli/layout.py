@@ -95,7 +95,7 @@ def write_cluster(folder: Path, plan: Plan) -> Cluster:
         save_key(key, pair)
         home = replica_folder(folder, replica)
         home.mkdir(parents=True, exist_ok=True)
-        _write(home / "replica.toml", _replica_toml(plan, replica, key, home))
+        _write(home / "replica.toml", _replica_toml(plan, replica, key))
     (folder / f"{CLUSTER_FILE}.new").rename(path)
     return cluster
 
@@ -153,7 +153,7 @@ def add_replica(folder: Path, replica: int, address: tuple[str, int], durability
         save_key(key, KeyPair.generate())
     home.mkdir(parents=True, exist_ok=True)
     plan = Plan(durability=durability)
-    _write(config, _replica_toml(plan, replica, key, home) + f"host = {_text(address[0])}\nport = {address[1]}\n")
+    _write(config, _replica_toml(plan, replica, key) + f"host = {_text(address[0])}\nport = {address[1]}\n")
     return config
 
 
@@ -208,7 +208,7 @@ def _cluster_toml(
     return "\n".join(lines) + "\n"
 
 
-def _replica_toml(plan: Plan, replica: int, key: Path, home: Path) -> str:
+def _replica_toml(plan: Plan, replica: int, key: Path) -> str:
     own_key = f"../keys/r{replica}.pem" if plan.key_folder is None else str(key.resolve())
     return (
         f"# Replica {replica}'s own; paths are relative to this file.\n"

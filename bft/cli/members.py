@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
-from bft.cli.change import Approvals, Change, load_approvals, require_sound
-from bft.cli.desk import Desk, change_of, discover, local_member, with_desk
+from bft.cli.change import Change, load_approvals, require_sound
+from bft.cli.desk import Desk, with_desk
 from bft.cli.layout import add_replica, key_path, replica_configs
 from bft.cli.processes import ReplicaProcess
+from bft.cli.standing import discover, local_member
 from bft.cli.terminal import (
     cluster_option,
     default_key,
@@ -27,10 +27,10 @@ from bft.crypto.keys import KeyPair, load_key
 from bft.epochs import Configuration
 from bft.errors import ConfigError
 from bft.headers import Member
-from bft.ids import KEY_BYTES
+from bft.ids import KEY_BYTES, REPLICA_ID_MAX
 from bft.membership import REPLICAS_MIN
-from bft.runtime.assembly import VOUCHER, save_voucher
-from bft.runtime.own_keys import beside
+from bft.runtime.joining import save_voucher
+from bft.runtime.own_keys import VOUCHER, beside
 from bft.transport.discovery import KnownChain, chain_file, save_links
 from bft.transport.handshake import vouch
 
@@ -53,7 +53,6 @@ def _parsed_member(value: str) -> Member:
 def newcomer_options(function: click.decorators.FC) -> click.decorators.FC:
     """Options that say who joins."""
     for option in (
-        click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many join."),
         click.option("--host", default="127.0.0.1", show_default=True, help="Address of those that are made here."),
         click.option("--base-port", type=int, help="Port of the first.  [default: the highest port so far + 1]"),
         click.option(
@@ -84,6 +83,7 @@ def newcomer_options(function: click.decorators.FC) -> click.decorators.FC:
         "cluster add --count 3 --sign-only add.json && bft cluster submit --approval add.json --admin keys/bob.pem",
     ),
 )
+@click.option("--count", type=click.IntRange(min=1), default=1, show_default=True, help="How many join.")
 @newcomer_options
 @with_desk
 def add(desk: Desk, count: int, host: str, base_port: int | None, durability: Durability, remote: list[Member]) -> None:
@@ -95,7 +95,7 @@ def add(desk: Desk, count: int, host: str, base_port: int | None, durability: Du
     chain = desk.known()
     admins = desk.admins()
     joining = remote or _make_newcomers(desk, chain, admins[0], count, (host, base_port), durability)
-    approvals = _signed(desk, change_of(chain.configuration, [*chain.configuration.members, *joining]), admins)
+    approvals = desk.signed(Change.to(chain.configuration, [*chain.configuration.members, *joining]), admins)
     desk.conclude(approvals, extra={"added": [member.id for member in joining]})
 
 
@@ -106,11 +106,12 @@ def remove(desk: Desk, replicas: tuple[int, ...]) -> None:
     """Remove replicas, by id. Their votes count no more; they stop by themselves, and erase their keys, when the others
     do not need them any longer. Their ids are never used again."""
     before = desk.known().configuration
-    _require_members(before, replicas)
+    for replica in replicas:
+        desk.require_member(before, replica)
     rest = [member for member in before.members if member.id not in replicas]
     if len(rest) < REPLICAS_MIN:
         raise ConfigError(f"{len(rest)} replicas would be left: a cluster has at least {REPLICAS_MIN}")
-    desk.conclude(_signed(desk, change_of(before, rest), desk.admins()), extra={"removed": sorted(set(replicas))})
+    desk.conclude(desk.signed(Change.to(before, rest), desk.admins()), extra={"removed": sorted(set(replicas))})
 
 
 @click.command("replace", epilog=example("cluster replace 2", "cluster replace 2 --member 7=10.0.0.9:7400=9f3c..."))
@@ -118,13 +119,7 @@ def remove(desk: Desk, replicas: tuple[int, ...]) -> None:
 @newcomer_options
 @with_desk
 def replace(
-    desk: Desk,
-    replica: int,
-    count: int,
-    host: str,
-    base_port: int | None,
-    durability: Durability,
-    remote: list[Member],
+    desk: Desk, replica: int, host: str, base_port: int | None, durability: Durability, remote: list[Member]
 ) -> None:
     """Remove a replica and add another in its place, in one step: for a machine that is gone for good.
 
@@ -132,10 +127,10 @@ def replace(
     """
     chain = desk.known()
     before, admins = chain.configuration, desk.admins()
-    _require_members(before, [replica])
-    joining = remote or _make_newcomers(desk, chain, admins[0], count, (host, base_port), durability)
+    desk.require_member(before, replica)
+    joining = remote or _make_newcomers(desk, chain, admins[0], 1, (host, base_port), durability)
     rest = [member for member in before.members if member.id != replica]
-    approvals = _signed(desk, change_of(before, [*rest, *joining]), admins)
+    approvals = desk.signed(Change.to(before, [*rest, *joining]), admins)
     desk.conclude(approvals, extra={"removed": [replica], "added": [member.id for member in joining]})
 
 
@@ -159,7 +154,6 @@ def submit(desk: Desk, files: tuple[Path, ...]) -> None:
         if other.change.signed_bytes != approvals.change.signed_bytes:
             raise ConfigError(f"{file}: is about another change than {files[0]} ({other.change.describe()})")
         approvals.signatures.update(other.signatures)
-    desk.say(approvals.change.describe())
     for key in desk.admins() if desk.admin_files else ():
         approvals.sign(desk.cluster, key)
     at = {member.id: member.key for member in before.members if _is_rotated(approvals.change, member)}
@@ -173,7 +167,7 @@ def _is_rotated(change: Change, member: Member) -> bool:
 
 
 @click.command("invite", epilog=example("cluster invite 4 9f3c... --output r4.pem.voucher"))
-@click.argument("replica", type=int)
+@click.argument("replica", type=click.IntRange(0, REPLICA_ID_MAX))
 @click.argument("public_key")
 @click.option(
     "--output",
@@ -195,7 +189,7 @@ def invite(desk: Desk, replica: int, public_key: str, output: Path | None) -> No
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigError(f"PUBLIC_KEY is {public_key!r}: a public key has {2 * KEY_BYTES} hex digits (bft keys show)")
-    path = output or Path(f"r{replica}.pem.voucher")
+    path = output or Path(f"r{replica}.pem{VOUCHER}")
     save_voucher(path, vouch(desk.cluster.id, replica, key, desk.admins()[0]))
     if desk.as_json:
         print_json({"file": str(path), "replica": replica, "next_id": before.next_id})
@@ -244,23 +238,6 @@ def _tree(present: Configuration, chain: KnownChain) -> dict[str, object]:
 
 
 # --- newcomers ------------------------------------------------------------------------------------------------------
-
-
-def _signed(desk: Desk, change: Change, admins: Sequence[KeyPair]) -> Approvals:
-    approvals = Approvals(change)
-    for key in admins:
-        approvals.sign(desk.cluster, key)
-    desk.say(change.describe())
-    return approvals
-
-
-def _require_members(before: Configuration, replicas: Sequence[int]) -> None:
-    for replica in replicas:
-        if before.member(replica) is None:
-            raise ConfigError(
-                f"replica {replica} is no member of epoch {before.epoch}: the members are"
-                f" {', '.join(map(str, before.quorums.members))}"
-            )
 
 
 def _make_newcomers(

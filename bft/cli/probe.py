@@ -18,6 +18,7 @@ from bft.epochs import genesis
 from bft.errors import BFTError, KeyFileError, TransportError
 from bft.headers import Member
 from bft.ids import ClientId, ReplicaId
+from bft.membership import Quorums
 from bft.messages import Probe, ProbeReply
 from bft.transport.dial import dial
 from bft.transport.handshake import Identity
@@ -88,6 +89,21 @@ async def probe_all(
     return sorted(accounts, key=lambda account: account.replica)
 
 
+def front(accounts: Sequence[Account], quorums: Quorums, name: str) -> int:
+    """A slot that a correct member has reached: the f + 1st highest claim, beyond any liar's boast.
+
+    With so few answers that all may be lies it is the lowest claim, and 0 with none.
+
+    Args:
+        accounts: what was answered; only members' count.
+        quorums: the members'.
+        name: of the number that is claimed: "executed", "stable".
+    """
+    members = [account for account in accounts if account.answered and account.replica in quorums.ids]
+    claims = sorted((account.number(name) for account in members), reverse=True)
+    return claims[quorums.f] if len(claims) > quorums.f else min(claims, default=0)
+
+
 async def probe(member: Member, identity: Identity, seconds: float = PROBE_SECONDS) -> Account:
     """Ask one replica."""
     address = f"{member.host}:{member.port}"
@@ -98,7 +114,7 @@ async def probe(member: Member, identity: Identity, seconds: float = PROBE_SECON
         return Account(member.id, address, failure=f"no answer within {seconds:g} s")
     except BFTError as error:
         return Account(member.id, address, failure=str(error))
-    except (Malformed, ValueError) as error:
+    except (Malformed, ValueError, RecursionError) as error:
         return Account(member.id, address, failure=f"its answer is malformed: {error}")
 
 

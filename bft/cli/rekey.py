@@ -1,8 +1,8 @@
-"""`bft keys rotate`, `bft replica rejoin`, `bft cluster recover`: give replicas new keys, and so a new life.
+"""`bft keys rotate`, `bft cluster recover`: give replicas that have their stores new keys, and so a new life.
 
-Rotate: the replica goes on, with the next key from the next epoch on. Rejoin: it has lost its store, so its key must
-never vote again; it fetches the state under a new one. Recover: each replica in turn is restarted, checks its store,
-and gets a new key; one whose store does not hold rejoins. Whoever had crept into a replica is out, or must begin anew.
+Rotate: the replica goes on, with the next key from the next epoch on. Recover: each replica in turn is restarted,
+checks its store, and gets a new key; one whose store does not hold rejoins (`bft.cli.returning`). Whoever had crept
+into a replica is out, or must begin anew.
 """
 
 from __future__ import annotations
@@ -13,30 +13,23 @@ from pathlib import Path
 
 import anyio
 import click
-import msgspec
 
 from bft.cli.change import Approvals, Change
-from bft.cli.desk import Desk, change_of, members_accounts, standing, with_desk
+from bft.cli.desk import ACCOUNT_SECONDS, Desk, with_desk
 from bft.cli.layout import key_path, replica_configs
+from bft.cli.probe import probe_all
 from bft.cli.processes import ReplicaProcess
+from bft.cli.returning import config_argument, make_key, prepare_return, return_of
+from bft.cli.standing import standing
 from bft.cli.terminal import example, passphrase_from_environment, print_json
 from bft.config import load_local
-from bft.crypto.keys import KeyPair, load_key, save_key
-from bft.epochs import Configuration
+from bft.crypto.keys import KeyPair, load_key
 from bft.errors import BFTError, ConfigError
-from bft.headers import Member
-from bft.runtime.assembly import STORE_FILE
-from bft.runtime.own_keys import NEXT, OLD, beside
-from bft.storage.guard import FolderLock, sync_folder
-from bft.transport.discovery import KnownChain, chain_file, save_links
+from bft.runtime.own_keys import NEXT, beside
+from bft.transport.discovery import KnownChain
 
-NEW = ".new"
-USED = ".used"
 UP_SECONDS = 30.0
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-config_argument = click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
-
 
 # --- rotate ---------------------------------------------------------------------------------------------------------
 
@@ -54,7 +47,6 @@ def rotate(desk: Desk, config: Path) -> None:
     next one from the next epoch on, and erases the present one.
     """
     change, shown, extra = _rotation(desk, config)
-    desk.say(change.change.describe())
     desk.conclude(change, at=shown, extra=extra)
 
 
@@ -63,7 +55,7 @@ def _rotation(desk: Desk, config: Path) -> tuple[Approvals, dict[int, bytes], di
     local = load_local(config)
     key = key_path(local)
     before = desk.known().configuration
-    member = _require_member(before, local.id)
+    member = desk.require_member(before, local.id)
     present = load_key(key, passphrase_from_environment())
     if present.public != member.key:
         raise ConfigError(
@@ -71,9 +63,7 @@ def _rotation(desk: Desk, config: Path) -> tuple[Approvals, dict[int, bytes], di
             f" if its store is lost, bft replica rejoin {config}"
         )
     following = _next_key(key)
-    approvals = Approvals(_rekeyed(before, member, following))
-    for admin in desk.admins():
-        approvals.sign(desk.cluster, admin)
+    approvals = desk.signed(Change.rekeyed(before, member, following.public), desk.admins())
     return approvals, {local.id: member.key}, {"replica": local.id, "key": following.public_hex}
 
 
@@ -81,128 +71,8 @@ def _next_key(key: Path) -> KeyPair:
     """The key that is to follow: that of an attempt that did not end, or a new one."""
     file = beside(key, NEXT)
     if not file.exists():
-        save_key(file, KeyPair.generate(), passphrase_from_environment())
-        sync_folder(file.parent)
+        make_key(file)
     return load_key(file, passphrase_from_environment())
-
-
-def _rekeyed(before: Configuration, member: Member, key: KeyPair) -> Change:
-    others = [other for other in before.members if other.id != member.id]
-    return change_of(before, [*others, msgspec.structs.replace(member, key=key.public)])
-
-
-def _require_member(before: Configuration, replica: int) -> Member:
-    member = before.member(replica)
-    if member is None:
-        raise ConfigError(
-            f"replica {replica} is no member of epoch {before.epoch} ({', '.join(map(str, before.quorums.members))})"
-        )
-    return member
-
-
-# --- rejoin ---------------------------------------------------------------------------------------------------------
-
-
-@click.command(
-    "rejoin", epilog=example("replica rejoin cluster/r3/replica.toml", "replica rejoin r3/replica.toml --dir .")
-)
-@config_argument
-@with_desk
-def rejoin(desk: Desk, config: Path) -> None:
-    """Bring a replica back that has lost its disk: wiped, corrupt, or rolled back to an old backup.
-
-    What is left of its store is put aside. It gets a new key, for which the old one vouches, starts, fetches the state
-    from the others, and becomes a member again when the change has been ordered. The old key never votes again and is
-    erased. The process stays; safe to run again if it was interrupted.
-    """
-    extra = _prepare_return(desk, config)
-    approvals = _return_of(desk, config)
-    desk.say(approvals.change.describe())
-    desk.conclude(approvals, extra=extra)
-    if desk.sign_only is None:
-        account = desk.wait_member(load_local(config).id, desk.timeout_s)
-        desk.say(f"r{account.replica} is a member again: it has executed slot {account.number('executed')}")
-
-
-def _prepare_return(desk: Desk, config: Path) -> dict[str, object]:
-    """New key, empty store, running process."""
-    local = load_local(config)
-    key, data = key_path(local), Path(local.data)
-    chain = desk.known()
-    member = _require_member(chain.configuration, local.id)
-    process = ReplicaProcess(config)
-    aside: Path | None = None
-    if _is_fresh(key, member):
-        desk.say(f"r{local.id}: goes on with the return that was begun")
-    else:
-        if process.pid() is not None:
-            raise BFTError(f"replica {local.id} runs with pid {process.pid()}: stop it first, if its store is lost")
-        _require_free(data)
-        aside = _put_aside(data)
-        _change_keys(key)
-    save_links(chain_file(key, desk.cluster), chain.links)
-    if process.pid() is None:
-        process.start()
-        desk.say(f"r{local.id}: started with a new key, pid {process.pid()}, log {process.log}")
-    if aside is not None:
-        desk.say(f"r{local.id}: what was left of its store is in {aside}; nobody needs it any more")
-    return {"replica": local.id, "old_store": None if aside is None else str(aside)}
-
-
-def _is_fresh(key: Path, member: Member) -> bool:
-    """True if the key files are those of a return that has begun: a key that no epoch names, vouched for by the old."""
-    if not key.exists() or not beside(key, OLD).exists():
-        return False
-    return load_key(key, passphrase_from_environment()).public != member.key
-
-
-def _require_free(data: Path) -> None:
-    """Raises StorageError while some process holds the store, whoever has started it."""
-    if data.exists():
-        FolderLock(data / f"{STORE_FILE}.lock").release()
-
-
-def _put_aside(data: Path) -> Path | None:
-    """Move a store out of the way; None if there is none."""
-    if not data.exists():
-        return None
-    number = 1
-    while (aside := data.with_name(f"{data.name}.lost{number}")).exists():
-        number += 1
-    data.rename(aside)
-    return aside
-
-
-def _change_keys(key: Path) -> None:
-    """The old key may only vouch from now on; the new one takes its place. Each step is durable before the next.
-
-    Safe at every crash in between: with the key renamed there is nothing to vote with, and the mark that the old key
-    has voted goes last, when no key file is left to which it could apply.
-    """
-    new, old = beside(key, NEW), beside(key, OLD)
-    if not new.exists():
-        save_key(new, KeyPair.generate(), passphrase_from_environment())
-    if key.exists():
-        key.replace(old)
-        sync_folder(key.parent)
-    if not old.exists():
-        raise ConfigError(f"{key}: is lost as well, so nobody can vouch for the replica: bft cluster replace")
-    beside(key, USED).unlink(missing_ok=True)
-    beside(key, NEXT).unlink(missing_ok=True)
-    new.replace(key)
-    sync_folder(key.parent)
-
-
-def _return_of(desk: Desk, config: Path) -> Approvals:
-    """The signed change that names a returning replica's new key."""
-    local = load_local(config)
-    before = desk.known().configuration
-    member = _require_member(before, local.id)
-    pair = load_key(key_path(local), passphrase_from_environment())
-    approvals = Approvals(_rekeyed(before, member, pair))
-    for admin in desk.admins():
-        approvals.sign(desk.cluster, admin)
-    return approvals
 
 
 # --- recover --------------------------------------------------------------------------------------------------------
@@ -257,15 +127,21 @@ def _members_here(desk: Desk, only: tuple[int, ...]) -> list[Path]:
     """Configurations of the members in this folder, or of these of them.
 
     Raises:
-        ConfigError: one of them cannot be given a new key, which is said before any of them is touched.
+        ConfigError: one of them is not here, or cannot be given a new key, which is said before any is touched.
     """
     before = desk.known().configuration
-    found = []
+    found, unknown = [], set(only)
     for config in replica_configs(desk.folder):
         local = load_local(config)
         if before.member(local.id) is not None and (not only or local.id in only):
             key_path(local)
             found.append(config)
+            unknown.discard(local.id)
+    if unknown:
+        raise ConfigError(
+            f"--only: replica {', '.join(map(str, sorted(unknown)))} is no member that lives in {desk.folder}; the"
+            f" members are {', '.join(map(str, before.quorums.members))}"
+        )
     return found
 
 
@@ -282,8 +158,8 @@ def _recover_one(desk: Desk, config: Path) -> dict[str, object]:
         if "bft replica rejoin" not in process.last_words():
             raise BFTError(f"replica {local.id} does not start again: {process.last_words()} (log: {process.log})")
         desk.say(f"r{local.id}: does not start ({process.last_words()}): it rejoins")
-        extra = _prepare_return(desk, config)
-        activation = desk.submit(_return_of(desk, config))
+        extra = prepare_return(desk, config)
+        activation = desk.submit(return_of(desk, config))
         desk.wait_member(local.id, desk.timeout_s)
         return {"how": "rejoined", **activation.tree(), **extra}
     approvals, shown, extra = _rotation(desk, config)
@@ -317,11 +193,11 @@ def _require_healthy(desk: Desk) -> None:
 
 
 async def _until_healthy(desk: Desk) -> None:
-    chain = KnownChain.of(desk.cluster)
+    chain, identity = KnownChain.of(desk.cluster), desk.identity
     deadline = time.monotonic() + UP_SECONDS
     while True:
         await chain.discover(1.0)
-        accounts = await members_accounts(chain.configuration, desk.identity)
+        accounts = await probe_all(desk.cluster, identity, ACCOUNT_SECONDS, chain.configuration.members)
         window = desk.cluster.protocol.window
         found = {
             replica: standing(chain.configuration, accounts, replica, window)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bft.cli.rekey import rejoin
+from bft.cli.returning import is_loss, rejoin
 from bft.cli.terminal import example, find_services_here, friendly, passphrase_from_environment, warn
 from bft.config import Cluster, load_cluster, load_local
 from bft.errors import ConfigError, StorageError
@@ -17,7 +17,7 @@ from bft.runtime.server import serve
 from bft.runtime.stats import log_to_stderr
 
 
-@click.group("replica")
+@click.group("replica", epilog=example("replica run cluster/r0/replica.toml", "replica rejoin cluster/r3/replica.toml"))
 def replica() -> None:
     """Run one replica in the foreground; bring one back that has lost its store."""
 
@@ -66,13 +66,9 @@ def run(config: Path, adversary: str | None, seed: int, log_level: str) -> None:
         click.echo(f"replica {local.id} has left the cluster: {left}", err=True)
 
 
-LOST = ("refuses to vote", "empty or absent", "corrupt", "used with store", "is damaged", "SQLITE_NOTADB")
-"""Signs that a store has lost votes; a full disk, or a store that another process holds, has not."""
-
-
 def _with_remedy(error: StorageError, cluster: Cluster, config: Path) -> StorageError:
     """What to do about a store that cannot be trusted."""
-    if not cluster.admin or not any(sign in str(error) for sign in LOST):
+    if not cluster.admin or not is_loss(error):
         return error
     return StorageError(
         f"{error}. It does not vote with its key. To bring it back with a new one: bft replica rejoin {config}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from bft.cli.probe import Account
+from bft.cli.probe import Account, front
 from bft.config import Cluster
 from bft.epochs import Configuration, genesis
 
@@ -16,19 +16,6 @@ COLUMNS = (
     "held back",
 )  # fmt: skip
 TEXTS = ("replica", "role", "state", "connections", "rejected", "held back")
-CHAIN_DIGITS = 8
-
-
-def front(cluster: Cluster, accounts: Sequence[Account], configuration: Configuration | None = None) -> int:
-    """A sequence number that a correct replica has executed: the f + 1st highest claim, beyond any liar's boast.
-
-    Claims of members count; those of the cluster file's if no epoch is given.
-    """
-    quorums = cluster.quorums if configuration is None else configuration.quorums
-    members = [account for account in accounts if account.answered and account.replica in quorums.ids]
-    claims = sorted((account.number("executed") for account in members), reverse=True)
-    place = quorums.f
-    return claims[place] if place < len(claims) else min(claims, default=0)
 
 
 def summary(
@@ -36,7 +23,7 @@ def summary(
 ) -> dict[str, object]:
     """The cluster's state as plain data; of its first epoch if none is given."""
     configuration = configuration or genesis(cluster)
-    ahead = front(cluster, accounts, configuration)
+    ahead = front(accounts, configuration.quorums, "executed")
     quorums = configuration.quorums
     return {
         "cluster": cluster.name,
@@ -80,7 +67,7 @@ def render(
     table = Table(title=f"cluster {cluster.name}: epoch {configuration.epoch}, n = {n}, f = {f}")
     for name in COLUMNS:
         table.add_column(name, justify="left" if name in TEXTS else "right")
-    ahead = front(cluster, accounts, configuration)
+    ahead = front(accounts, configuration.quorums, "executed")
     for account in accounts:
         role = "member" if account.replica in configuration.quorums.ids else "no member"
         known = (states or {}).get(account.replica)
@@ -120,7 +107,7 @@ def alarms(accounts: Sequence[Account]) -> list[str]:
     return lines
 
 
-def render_service(cluster: Cluster, accounts: Sequence[Account]) -> Table:
+def render_service(accounts: Sequence[Account]) -> Table:
     """How the present primary serves, as every replica measures it (`bft.core.monitor`)."""
     table = Table(title="service by the primary, as each replica measures it")
     for name in ("replica", "p90 ms", "bound ms", "operations/s", "passed over", "complaints", "last reason"):

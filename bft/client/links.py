@@ -114,12 +114,12 @@ class Links:
                 try:
                     channel = await self._dial(member)
                 except TransportError as error:
-                    self.failures[member.id] = str(error)
+                    self._note_failure(member, str(error))
                     if isinstance(error, WrongIdentity):
                         await self._ask_stranger(member)
                 else:
                     pause = PAUSE_SECONDS
-                    await self._use(member.id, channel)
+                    await self._use(member, channel)
                 await anyio.sleep(pause * (0.5 + self._jitter.random()))
                 pause = min(pause * 2, PAUSE_SECONDS_MAX)
 
@@ -137,7 +137,13 @@ class Links:
         if links:
             self._on_links(member.id, links)
 
-    async def _use(self, replica: int, channel: Channel) -> None:
+    def _note_failure(self, member: Member, why: str) -> None:
+        """Nobody waits for who is no member any more, or has another key or address."""
+        if self._configuration.member(member.id) == member:
+            self.failures[member.id] = why
+
+    async def _use(self, member: Member, channel: Channel) -> None:
+        replica = member.id
         self.channels[replica] = channel
         self.failures.pop(replica, None)
         self._on_change(replica)
@@ -149,6 +155,6 @@ class Links:
         finally:
             if self.channels.get(replica) is channel:
                 del self.channels[replica]
-                self.failures[replica] = channel.closed or "closed here"
+                self._note_failure(member, channel.closed or "closed here")
             channel.close()
         self._on_change(replica)

@@ -392,6 +392,7 @@ class Session:
             envelope.refusals.clear()
             envelope.deadline = self._now
         self._retransmit()
+        self._flush()  # what former members had no room for
 
     # --- reads ----------------------------------------------------------------------------------------------------
 

@@ -69,17 +69,15 @@ class _Recording:
 class Check:
     """One run. `run` raises at the first difference, whose `cause` then says what it comes from."""
 
-    def __init__(self, path: str, *, seed: int = 1, explains: bool = True) -> None:
+    def __init__(self, path: str, *, seed: int = 1) -> None:
         """Check the service at `package.module:Class`.
 
         Args:
             path: the service.
             seed: chooses hash seeds and dice of both processes.
-            explains: after a difference, repeat what led to it in pairs of processes that differ in one thing.
         """
         self._path = path
         self._seed = seed
-        self._explains = explains
         self._known: dict[bytes, bytes] = {}
         self._recording = _Recording()
         self._slot = 0
@@ -103,7 +101,7 @@ class Check:
             try:
                 self._run(machine, operations, goes_on, progress)
             except NonDeterminism as error:
-                error.cause = self._cause() if self._explains else ""
+                error.cause = self._cause()
                 raise
         return self.tally
 

@@ -79,7 +79,7 @@ def from_file(path: Path, interface: Interface[Service] | None) -> Iterator[tupl
             continue
         try:
             yield read(line)
-        except (*DECODE_ERRORS, ValueError) as error:
+        except (*DECODE_ERRORS, ValueError, RecursionError) as error:
             raise ConfigError(f"{path}:{number}: is no operation of the service: {error}") from error
 
 

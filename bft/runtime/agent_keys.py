@@ -6,7 +6,6 @@ behind an agent changes its key by another agent and a restart.
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ class AgentKeys:
             SigningError: the agent refuses to vote with this store.
         """
         stable = recovered.stable.seq if recovered.stable is not None else 0
-        memory = self._agent.open(getattr(store, "store_id", os.urandom(16).hex()), stable)
+        memory = self._agent.open(store.store_id, stable)
         return reconcile(recovered, memory, me, self._agent)
 
     def follow(self, store: Store) -> Store:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from bft.config import Cluster, Local
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
-from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
+from bft.crypto.signatures import Ed25519Verifier
 from bft.engine import Engine
 from bft.epochs import Configuration, follow, genesis
-from bft.errors import ConfigError, KeyFileError
 from bft.events import Recovered
-from bft.ids import KEY_BYTES, SIGNATURE_BYTES, ReplicaId
-from bft.messages import Signed
+from bft.ids import ReplicaId
 from bft.ports import Node, StateMachine, Store
 from bft.ports import Signer as Signer
 from bft.runtime.agent_keys import AgentKeys
-from bft.runtime.own_keys import OwnKeys, beside
+from bft.runtime.own_keys import USED, OwnKeys, beside
 from bft.storage.guard import require_unused
 from bft.storage.memory import MemoryStore
 from bft.storage.sqlite import SqliteStore
-from bft.transport.handshake import Voucher, vouch
 from bft.wire.admission import Admission, Limits
-from bft.wire.codec import encode
 
 Keys = OwnKeys | AgentKeys
 NodeWrapper = Callable[[Node, Signer], Node]
@@ -38,7 +31,6 @@ MEMO_MAX = 65536
 """Verified signatures remembered."""
 NOBODY = ReplicaId(-1)
 """The name under which a node listens whose replica is a member with a key that is not its own: it takes no part."""
-VOUCHER = ".voucher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +76,7 @@ def open_store(cluster: Cluster, local: Local) -> Store:
     Raises:
         StorageError: see `SqliteStore`; also when a key that has voted from a durable store asks for "memory".
     """
-    marker = beside(Path(local.key), ".used") if local.key else None  # an agent keeps the marker of its key itself
+    marker = beside(Path(local.key), USED) if local.key else None  # an agent keeps the marker of its key itself
     if local.durability == "memory":
         if marker is not None:
             require_unused(marker, Path(local.data))
@@ -130,80 +122,3 @@ def assemble(
     node: Node = replica if wrapper is None else wrapper(replica, signers[keys.current.public])
     admission = Admission(verifier, rules_of(cluster, configuration), limits, MEMO_MAX, replica.links)
     return Assembly(me, Engine(node, service, store), admission, replica), recovered
-
-
-# --- joining --------------------------------------------------------------------------------------------------------
-
-
-def voucher_for(cluster: Cluster, local: Local, keys: Keys) -> Voucher:
-    """What lets this replica in before an epoch names its key: an administrator's word, or that of its former key.
-
-    Raises:
-        ConfigError: there is neither.
-    """
-    file = beside(keys.path, VOUCHER)
-    if file.exists():
-        return load_voucher(file)
-    if keys.old is not None:
-        return vouch(cluster.id, local.id, keys.current.public, keys.old)
-    raise ConfigError(
-        f"replica {local.id} is no member of cluster {cluster.name} with the key {keys.current.public_hex}, and nobody"
-        f" vouches for it: no {file} (bft cluster add makes it), nor the key that it replaces"
-    )
-
-
-def load_voucher(file: Path) -> Voucher:
-    """Read a voucher.
-
-    Raises:
-        KeyFileError: it cannot be read, or is none.
-    """
-    try:
-        tree = json.loads(file.read_text())
-        voucher = Voucher(bytes.fromhex(tree["by"]), bytes.fromhex(tree["signature"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise KeyFileError(f"{file}: is no voucher: {error}") from error
-    if (len(voucher.by), len(voucher.signature)) != (KEY_BYTES, SIGNATURE_BYTES):
-        raise KeyFileError(f"{file}: is no voucher: a key or a signature has the wrong length")
-    return voucher
-
-
-def save_voucher(file: Path, voucher: Voucher) -> None:
-    """Write a voucher; it is no secret."""
-    file.write_text(json.dumps({"by": voucher.by.hex(), "signature": voucher.signature.hex()}) + "\n")
-
-
-def ready_words(cluster: Cluster, local: Local, keys: Keys, replica: Replica, me: ReplicaId) -> list[Signed]:
-    """What this replica signs so that a change of membership may name its key; nothing while it cannot take part.
-
-    A newcomer signs when it holds the cluster's state, a member when there is a next key; and who comes back, whose
-    node has no name (`me` is `NOBODY`), with the key that it had and the one that it has.
-    """
-    following = keys.next
-    if me != NOBODY:
-        is_member = replica.summary()["member"]
-        key = keys.current if not is_member else following
-        return list(replica.ready(key.public)) if key is not None else []
-    old, words = keys.old, replica.ready(keys.current.public)
-    if not words or old is None or not isinstance(keys, OwnKeys):
-        return []
-    signers = [Ed25519Signer(cluster.id, ReplicaId(local.id), pair.seed) for pair in (old, keys.current)]
-    return [Signed(local.id, words[0].payload, signer.sign(words[0].payload)) for signer in signers]
-
-
-def ready_hex(words: list[Signed]) -> list[str]:
-    """For an account in JSON."""
-    return [encode(word).hex() for word in words]
-
-
-def ready_from(value: object) -> tuple[Signed, ...]:
-    """The words in an account; none if they are malformed."""
-    if not isinstance(value, list):
-        return ()
-    try:
-        return tuple(_signed.decode(bytes.fromhex(str(word))) for word in value)
-    except (ValueError, msgspec.DecodeError):
-        return ()
-
-
-_signed = msgspec.msgpack.Decoder(Signed)

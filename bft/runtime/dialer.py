@@ -29,6 +29,17 @@ class _Dialing:
     """Ended when this one has a connection: what is said meanwhile goes the old way."""
     is_member: bool = True
 
+    def end(self) -> None:
+        """Hang up, and dial no more."""
+        self.scope.cancel()
+        self.end_before()
+
+    def end_before(self) -> None:
+        """End the task in whose place this one has come."""
+        if self.before is not None:
+            self.before.end()
+            self.before = None
+
 
 class Dialer:
     """Dials members, and goes along with the epochs."""
@@ -47,7 +58,7 @@ class Dialer:
 
         Args:
             read: serves a connection to its end.
-            identity: who this replica is now.
+            identity: who this replica is now; raises TransportError if it cannot dial now.
             on_stranger: called when somebody else is found where a member should be.
             pauses: the first and the longest pause before dialing again, in seconds.
         """
@@ -61,25 +72,34 @@ class Dialer:
         self._dialing: dict[int, _Dialing] = {}
         self._log = logging.getLogger(f"bft.{peer_name(me)}")
 
-    def follow(self, configuration: Configuration, *, renew: bool = False) -> None:
+    def follow(
+        self,
+        configuration: Configuration,
+        *,
+        renew: bool = False,
+        is_gone: Callable[[int], bool] = lambda replica: False,
+    ) -> None:
         """Keep a connection to every member but this one, and to none else.
 
         One to a member whose key and address stay is left alone. Another is made anew, and the old one serves until
-        then. One to a replica that was removed ends when that hangs up: what is on its way may be what it waits for.
+        then. One to a replica that was removed ends when that hangs up: what is on its way may be what it waits for. At
+        the end of another epoch it is gone, and not waited for any longer.
 
         Args:
             renew: this replica has another key: make all connections anew.
+            is_gone: tells who was removed before the last change.
         """
         for dialing in self._dialing.values():
             dialing.is_member = dialing.member.id in configuration.quorums.ids
+            if is_gone(dialing.member.id):
+                dialing.end()
         for member in configuration.members:
             known = self._dialing.get(member.id)
             if member.id == self._me or (known is not None and known.member == member and not renew):
                 continue
             if known is not None:
                 known.is_member = False  # it is not dialed again
-                if known.before is not None:
-                    known.before.scope.cancel()
+                known.end_before()
             dialing = self._dialing[member.id] = _Dialing(member, trio.CancelScope(), known)
             self._nursery.start_soon(self._keep, dialing)
 
@@ -102,9 +122,7 @@ class Dialer:
                 else:
                     pause, failure = self._pauses[0], ""
                     self._links.attach(peer, channel)
-                    if dialing.before is not None:
-                        dialing.before.scope.cancel()
-                        dialing.before = None
+                    dialing.end_before()
                     await self._use(channel, peer)
                 if not dialing.is_member:
                     break

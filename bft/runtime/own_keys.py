@@ -3,6 +3,8 @@
     r3.pem        the key; the present epoch names it, unless the replica is to join or to come back
     r3.pem.next   made by `bft keys rotate`; the epoch that names it makes it the key, and the old one is erased
     r3.pem.old    left by `bft replica rejoin`: it vouches for the key and never votes again; erased after the return
+    r3.pem.lost   the key of a return that lost its store as well: vouches in the place of .old if an epoch has named it
+    r3.pem.new    while `bft replica rejoin` puts it in the place of the key
 
 Votes are signed with the key that the epoch of the vote names, whichever it is, and with no other.
 """
@@ -23,8 +25,12 @@ from bft.ids import ReplicaId
 from bft.ports import Signer, Store
 from bft.storage.guard import sync_folder
 
-NEXT = ".next"
-OLD = ".old"
+NEXT, OLD, NEW, LOST = ".next", ".old", ".new", ".lost"
+USED = ".used"
+"""Says with which store the key has voted."""
+GUARD = ".guard"
+"""What an agent has signed with the key."""
+VOUCHER = ".voucher"
 RETIRED = ".retired"
 
 
@@ -98,7 +104,8 @@ class OwnKeys:
         pair, file = found
         if file != self.path:
             file.replace(self.path)
-        beside(self.path, OLD).unlink(missing_ok=True)
+        for suffix in (OLD, LOST):
+            beside(self.path, suffix).unlink(missing_ok=True)
         sync_folder(self.path.parent)
         changed, self.current = pair.public != self.current.public, pair
         return changed
@@ -106,7 +113,7 @@ class OwnKeys:
     def erase(self, why: str) -> None:
         """The replica was removed: nobody shall ever sign with its key again."""
         beside(self.path, RETIRED).write_text(why + "\n")
-        for file in (beside(self.path, NEXT), beside(self.path, OLD), self.path):
+        for file in (*(beside(self.path, suffix) for suffix in (NEXT, OLD, LOST, NEW)), self.path):
             file.unlink(missing_ok=True)
         sync_folder(self.path.parent)
 

@@ -26,30 +26,20 @@ from bft.config import Cluster, Local
 from bft.core.recovery import rules_of
 from bft.crypto.signatures import Ed25519Verifier
 from bft.epochs import Configuration, genesis
-from bft.errors import ConfigError, KeyFileError, TransportError
+from bft.errors import BFTError, ConfigError, KeyFileError, TransportError
 from bft.events import Report
 from bft.headers import Member
 from bft.ids import Peer, ReplicaId, peer_name
 from bft.messages import EpochLink, EpochProof, Signed
 from bft.ports import StateMachine, Store
 from bft.runtime.archive import Archive
-from bft.runtime.assembly import (
-    NOBODY,
-    Assembly,
-    Keys,
-    NodeWrapper,
-    assemble,
-    keys_of,
-    open_store,
-    ready_hex,
-    ready_words,
-    voucher_for,
-)
+from bft.runtime.assembly import NOBODY, Assembly, Keys, NodeWrapper, assemble, keys_of, open_store
 from bft.runtime.causes import cause_of
 from bft.runtime.client_reader import ClientReader
 from bft.runtime.dialer import Dialer
 from bft.runtime.driver import Admitter, Driver, Machine
 from bft.runtime.evidence import EvidenceKeeper
+from bft.runtime.joining import ready_hex, ready_words, voucher_for
 from bft.runtime.limits import ServerLimits as ServerLimits
 from bft.runtime.links import Links
 from bft.runtime.roster import Roster
@@ -60,7 +50,7 @@ from bft.transport.channel import Channel, SendBudget
 from bft.transport.dial import ask_for_links
 from bft.transport.discovery import chain_file, load_links
 from bft.transport.frames import ReceiveBudget
-from bft.transport.handshake import Host, Identity, refuse, welcome
+from bft.transport.handshake import Host, Identity, WrongIdentity, refuse, welcome
 from bft.transport.listener import Listener, listen
 from bft.transport.poller import Poller
 from bft.wire.codec import encode
@@ -175,6 +165,12 @@ class ReplicaServer:
         member = configuration.member(self._id)
         return member is not None and self._keys.find(member.key) is not None
 
+    def _needs_voucher(self) -> bool:
+        """True for who is to join or to come back: no epoch names its key yet."""
+        configuration = self._roster.configuration
+        is_removed = self._roster.was_member(self._id) and configuration.member(self._id) is None
+        return not is_removed and not self._is_member_of(configuration)
+
     def _ready_words(self) -> list[Signed]:
         assert self._parts is not None, "a replica that runs has its parts"
         if not self._cluster.admin:
@@ -207,10 +203,13 @@ class ReplicaServer:
             store = self._store = open_store(self._cluster, self._local)
             try:
                 parts = self._assemble()
+                if self._needs_voucher():
+                    voucher_for(self._cluster, self._local, self._keys)
                 self._store = self._keys.follow(store)
                 # Only now is it known which key the epoch names: the process may have died while it changed its key.
                 context = self._context()
                 self._host = Host(self._cluster.id, self._id, context, self._door(), self._cluster.admin_keys)
+                self._host.former = self._roster.configuration.former
                 self._host.links = lambda epoch: self._roster.links_from(epoch)
                 await self._serve(parts, sockets, task_status)
             finally:
@@ -238,17 +237,13 @@ class ReplicaServer:
 
         Raises:
             StorageError: the store's content is corrupt.
-            ConfigError: the replica is no member, and nobody vouches for it.
         """
         parts, recovered = assemble(self._cluster, self._local, self._keys, self._store, self._service, self._wrapper)
         self._parts = parts
         self._roster = Roster(self._cluster, recovered.epochs)
-        configuration = self._roster.configuration
-        member = configuration.member(self._id)
-        if self._is_member_of(configuration) and member is not None:
+        member = self._roster.configuration.member(self._id)
+        if member is not None and self._is_member_of(self._roster.configuration):
             self._keys.settle(member.key)
-        elif not self._roster.was_member(self._id) or member is not None:
-            voucher_for(self._cluster, self._local, self._keys)
         return parts
 
     def _context(self) -> SSLContext:
@@ -359,13 +354,13 @@ class ReplicaServer:
             if self._parts is not None and self._parts.me == NOBODY and not self._is_coming_back:
                 self._is_coming_back = True
                 self._nursery.start_soon(self._come_back)
-        self._host.verifier = self._door()
+        self._host.verifier, self._host.former = self._door(), configuration.former
         for replica, key in self._roster.changed_keys().items():
             self._nursery.start_soon(self._dismiss, ReplicaId(replica), key)
         for replica in self._links.incoming:
             if self._roster.is_gone(replica):
                 self._links.dismiss(ReplicaId(replica), b"", "the replica was removed long ago")
-        self._dialer.follow(configuration, renew=renew)
+        self._dialer.follow(configuration, renew=renew, is_gone=self._roster.is_gone)
         self._call_in_newcomers()
 
     def _call_in_newcomers(self) -> None:
@@ -439,13 +434,18 @@ class ReplicaServer:
             self._links.leave(peer, channel)
 
     def _identity(self) -> Identity:
-        """Who this replica is to others now: a member (or one of the epoch before), or somebody who is vouched for."""
-        configuration = self._roster.configuration
+        """Who this replica is to others now: a member (or one of the epoch before), or somebody who is vouched for.
+
+        Raises:
+            WrongIdentity: nobody vouches for it: it cannot dial now.
+        """
         voucher = None
-        if not self._is_member_of(configuration) and (
-            configuration.member(self._id) is not None or not self._roster.was_member(self._id)
-        ):
-            voucher = voucher_for(self._cluster, self._local, self._keys)
+        if self._needs_voucher():
+            try:
+                voucher = voucher_for(self._cluster, self._local, self._keys)
+            except BFTError as error:  # its file is gone, or the key was replaced by others: an epoch may mend that
+                self.stats.no_voucher += 1
+                raise WrongIdentity(str(error)) from error
         return Identity(self._cluster.id, self._id, self._keys.current, voucher)
 
     async def _ask_stranger(self, member: Member) -> None:

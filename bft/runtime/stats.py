@@ -43,6 +43,7 @@ class Stats:
         writes: transactions of the store.
         records: records in them.
         write_ns: time spent in them.
+        no_voucher: how often nobody was dialed, since nobody vouches for this replica, whose key no epoch names.
         scrubbed: stored pages that the scrub has read; `rotten` of them were damaged, in `scrubs` whole passes.
     """
 
@@ -54,6 +55,7 @@ class Stats:
     writes: int = 0
     records: int = 0
     write_ns: int = 0
+    no_voucher: int = 0
     scrubbed: int = 0
     rotten: int = 0
     scrubs: int = 0
@@ -128,6 +130,7 @@ def account(summary: dict[str, object], stats: Stats, extra: dict[str, object]) 
         "rejected": dict(stats.rejected),
         "dropped": dict(stats.dropped),
         "delayed": dict(stats.delayed),
+        "no_voucher": stats.no_voucher,
         "frames_in": stats.frames_in,
         "packets_out": stats.packets_out,
         "writes": stats.writes,
@@ -159,6 +162,7 @@ class Collector:
         for name, value in (
             ("frames_in", stats.frames_in),
             ("packets_out", stats.packets_out),
+            ("no_voucher", stats.no_voucher),
             ("store_writes", stats.writes),
             ("store_records", stats.records),
             ("store_write_seconds", stats.write_ns / NANOS_PER_SECOND),

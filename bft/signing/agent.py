@@ -26,6 +26,7 @@ from bft.messages import ReplicaMessage
 from bft.signing.frames import (
     FRAME_BYTES_MAX,
     LENGTH,
+    PAYLOADS_MAX,
     Answer,
     Certificate,
     Certify,
@@ -45,7 +46,7 @@ from bft.signing.frames import (
 )
 from bft.signing.guard import Guard
 from bft.signing.rules import Refused
-from bft.storage.guard import claim
+from bft.storage.guard import claim, read_mark
 from bft.transport.handshake import HELLO_DOMAIN
 from bft.wire.codec import DECODE_ERRORS, Malformed, decode_replica_message
 
@@ -142,13 +143,22 @@ class Agent:
             raise Refused("wrong-identity", f"this agent signs for r{self._replica} of {self._cluster_id.hex()[:12]}")
         if self._voter not in (None, caller):
             raise Refused("busy", "another connection votes")
-        self._guard.bind(request.store, request.stable)
+        self._guard.check(request.store, request.stable)
         if self._marker is not None:
-            claim(self._marker, request.store)
+            self._claim(self._marker, request.store)
+        self._guard.bind(request.store, request.stable)
         self._voter = caller
         ledger = self._guard.ledger
         views = {kind: vote.payload for kind, vote in ledger.views.items()}
-        return Opened(views.get("view-change", b""), views.get("new-view", b""), tuple(ledger.proposals()))
+        proposals = tuple(ledger.proposals()[-PAYLOADS_MAX:])
+        return Opened(views.get("view-change", b""), views.get("new-view", b""), proposals)
+
+    def _claim(self, marker: Path, store: str) -> None:
+        """Before the guard is bound: a key that came from a replica's own files goes on with that replica's store."""
+        mark = read_mark(marker)
+        if mark is not None and mark.store != store:
+            raise Refused("other-store", f"{marker} says that the key was used with store {mark.store}, not {store}")
+        claim(marker, store)
 
     def _sign(self, caller: object, request: Sign) -> Signatures:
         if self._voter is not caller:

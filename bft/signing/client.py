@@ -19,7 +19,7 @@ from bft.errors import SigningError
 from bft.events import Record, Recovered, Stable
 from bft.ports import Store
 from bft.signing.frames import (
-    FRAME_BYTES_MAX,
+    ANSWER_BYTES_MAX,
     LENGTH,
     Answer,
     Certificate,
@@ -178,7 +178,7 @@ class AgentSigner:
 
     def _receive(self, sock: socket.socket) -> Answer:
         (length,) = LENGTH.unpack(_exactly(sock, LENGTH.size))
-        if length > FRAME_BYTES_MAX:
+        if length > ANSWER_BYTES_MAX:
             raise self._broken(f"an answer of {length} bytes")
         try:
             return decode_answer(_exactly(sock, length))
@@ -200,6 +200,11 @@ class FollowedStore:
         """Follow the writes to `store`."""
         self._store = store
         self._signer = signer
+
+    @property
+    def store_id(self) -> str:
+        """See `bft.ports.Store`."""
+        return self._store.store_id
 
     def load(self) -> Recovered:
         """See `bft.ports.Store`."""

@@ -27,8 +27,15 @@ from bft.messages import PAYLOAD_BYTES_MAX
 LENGTH = struct.Struct(">I")
 PAYLOADS_MAX = 4096
 """A NEW-VIEW proposes at most this many slots, and signs them in one go."""
+PROPOSAL_BYTES_MAX = 80
+"""A PRE-PREPARE's payload: numbers and a digest."""
 FRAME_BYTES_MAX = PAYLOAD_BYTES_MAX + 64 * 1024
-Payloads = Annotated[tuple[Annotated[bytes, Meta(max_length=PAYLOAD_BYTES_MAX)], ...], Meta(max_length=PAYLOADS_MAX)]
+"""Of a request: one payload of the largest size, or many small ones."""
+ANSWER_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX + PAYLOADS_MAX * (PROPOSAL_BYTES_MAX + 2) + 64 * 1024
+"""Of an answer: `Opened` at its largest."""
+Payload = Annotated[bytes, Meta(max_length=PAYLOAD_BYTES_MAX)]
+Payloads = Annotated[tuple[Payload, ...], Meta(max_length=PAYLOADS_MAX)]
+Proposals = Annotated[tuple[Annotated[bytes, Meta(max_length=PROPOSAL_BYTES_MAX)], ...], Meta(max_length=PAYLOADS_MAX)]
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -78,12 +85,13 @@ class Opened(Frame, frozen=True, tag=6):
 
     Attributes:
         view_change, new_view: payloads of the last ones signed; empty for none.
-        proposals: payloads of the PRE-PREPAREs signed in the highest view in which there were any.
+        proposals: payloads of the PRE-PREPAREs signed in the highest view in which there were any; of the highest
+            slots, if there are too many.
     """
 
-    view_change: bytes
-    new_view: bytes
-    proposals: Payloads
+    view_change: Payload
+    new_view: Payload
+    proposals: Proposals
 
 
 class Sign(Frame, frozen=True, tag=7):

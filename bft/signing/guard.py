@@ -61,11 +61,11 @@ class Guard:
             self._lock.release()
             raise
 
-    def bind(self, store: str, stable: int) -> None:
-        """Note which store the key votes with.
+    def check(self, store: str, stable: int) -> None:
+        """Compare a store with the one that the key votes with; changes nothing.
 
         Raises:
-            Refused: it is another one than before, or it is older than what it has already made durable.
+            Refused: it is another one, or it is older than what it has already made durable.
         """
         if self.store is not None and self.store != store:
             raise Refused("other-store", f"votes with store {self.store} were signed, not with {store}")
@@ -75,6 +75,10 @@ class Guard:
                 f"the store's stable checkpoint is {stable}, but it had {self.ledger.stable} when votes were signed"
                 f" last: restore a newer copy",
             )
+
+    def bind(self, store: str, stable: int) -> None:
+        """Note which store the key votes with. Raises as `check`, and StorageError if the disk refuses."""
+        self.check(store, stable)
         with self._transaction():
             self._database.execute("update identity set store = ?", (store,))
             self._raise_floor(stable)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
+from uuid import uuid4
 
 from bft.digests import page_digest
 from bft.errors import StorageError
@@ -30,10 +31,15 @@ from bft.storage.rows import prepared_view
 
 
 class MemoryStore:
-    """A `Store` in dictionaries. `write` is atomic because nothing interrupts it."""
+    """A `Store` in dictionaries. `write` is atomic because nothing interrupts it.
+
+    Attributes:
+        store_id: see `bft.ports.Store`.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
+        self.store_id = uuid4().hex
         self._view: ViewRecord | None = None
         self._stable: CheckpointCertificate | None = None
         self._epochs: list[EpochLink] = []

@@ -157,6 +157,7 @@ class Host:
         context: from `bft.crypto.tls.server_context`.
         verifier: knows replicas' and clients' keys.
         vouching: keys of administrators.
+        former: ids that were removed, for whom nobody's word is good any more: ids are never used again.
         links: the links from an epoch on, for whoever asks.
     """
 
@@ -165,6 +166,7 @@ class Host:
     context: ssl.SSLContext
     verifier: Ed25519Verifier
     vouching: frozenset[bytes] = frozenset()
+    former: frozenset[int] = frozenset()
     links: Callable[[int], Sequence[EpochLink]] = _no_links
 
 
@@ -270,7 +272,7 @@ def _key_of(hello: ReplicaHello | ClientHello | LearnerHello, host: Host) -> byt
     if isinstance(hello, ReplicaHello):
         return host.verifier.replica_key(hello.replica) if hello.replica != host.me else None
     voucher = hello.voucher
-    if hello.replica == host.me or not is_valid_key(hello.key):
+    if hello.replica == host.me or hello.replica in host.former or not is_valid_key(hello.key):
         return None
     if voucher.by not in host.vouching and voucher.by != host.verifier.replica_key(hello.replica):
         return None

@@ -1,7 +1,8 @@
-"""What every `Store` does, run on the memory store and on SQLite at both durabilities."""
+"""What every `Store` does: the memory store, SQLite at both durabilities, and what tells an agent of its writes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bft.messages import (
     Signed,
 )
 from bft.ports import Store
+from bft.signing.client import FollowedStore
 from bft.storage.memory import MemoryStore
 from bft.storage.sqlite import SqliteStore
 from bft.wire.codec import encode
@@ -43,10 +45,19 @@ class Bench:
         return self.store
 
 
-@pytest.fixture(params=["memory", "process", "power"])
+class Agent:
+    """What a store that is followed tells its signing agent."""
+
+    stable = 0
+
+
+@pytest.fixture(params=["memory", "process", "power", "followed"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "memory":
         bench = Bench(MemoryStore, persistent=False)
+    elif request.param == "followed":
+        path = tmp_path / "s" / "r.db"
+        bench = Bench(lambda: FollowedStore(SqliteStore(path, CLUSTER, 1, "process"), Agent()), persistent=True)  # type: ignore[arg-type]
     else:
         bench = Bench(lambda: SqliteStore(tmp_path / "s" / "r.db", CLUSTER, 1, request.param), persistent=True)
     yield bench
@@ -90,6 +101,15 @@ def test_new_store_is_empty(bench: Bench) -> None:
 
     assert (recovered.view, recovered.stable, recovered.snapshot) == (None, None, None)
     assert (recovered.votes, recovered.accepted, recovered.prepared) == ([], [], [])
+
+
+def test_store_has_a_name_of_its_own(bench: Bench) -> None:
+    """The same for the next process, and another one for another store."""
+    name = bench.store.store_id
+
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    bench.store.write([accepted(1)])
+    assert bench.reopen().store_id == name != MemoryStore().store_id
 
 
 def test_store_returns_slots_in_order(bench: Bench) -> None:

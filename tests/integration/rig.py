@@ -20,6 +20,7 @@ from bft.client.client import Client, connect
 from bft.config import Cluster, Durability
 from bft.crypto.keys import KeyPair
 from bft.ids import ClientId
+from bft.services.kv import KeyValue
 from bft.transport.handshake import Identity
 
 ROOT = Path(__file__).parent.parent.parent
@@ -122,6 +123,15 @@ class Rig:
     def bft(self, *arguments: str) -> Ended:
         """Run a client command against this cluster."""
         return bft(*arguments, "--cluster", str(self.cluster_file), "--key", str(self.key))
+
+
+async def count(client: Client, key: str, acknowledged: dict[str, int], stop: trio.Event | None = None) -> None:
+    """Increment one key until told to stop, or for ever; every answer must be the next integer."""
+    service = client.service(KeyValue)
+    while stop is None or not stop.is_set():
+        total = await service.increment(key)
+        assert total == acknowledged[key] + 1, f"{key}: executed {total} times, asked {acknowledged[key] + 1} times"
+        acknowledged[key] = total
 
 
 @contextmanager

@@ -12,19 +12,10 @@ from bft.client.client import Client
 from bft.config import Durability
 from bft.errors import OutcomeUnknown
 from bft.services.kv import KeyValue
-from tests.integration.rig import Rig, make_rig
+from tests.integration.rig import Rig, count, make_rig
 
 WORKERS = 24
 KILLS = 4
-
-
-async def _count(client: Client, key: str, acknowledged: dict[str, int], scope: trio.Event) -> None:
-    """Increment one key until told to stop; every answer must be the next integer."""
-    service = client.service(KeyValue)
-    while not scope.is_set():
-        total = await service.increment(key)
-        assert total == acknowledged[key] + 1, f"{key}: executed {total} times, asked {acknowledged[key] + 1} times"
-        acknowledged[key] = total
 
 
 async def _kill_and_restart(rig: Rig, dice: random.Random, stop: trio.Event) -> None:
@@ -53,7 +44,7 @@ async def test_cluster_executes_exactly_once_when_replicas_are_killed_at_random_
             stop = trio.Event()
             async with trio.open_nursery() as nursery:
                 for key in acknowledged:
-                    nursery.start_soon(_count, client, key, acknowledged, stop)
+                    nursery.start_soon(count, client, key, acknowledged, stop)
                 nursery.start_soon(_kill_and_restart, rig, dice, stop)
             found = dict(await client.service(KeyValue).scan("counter-"))  # type: ignore[call-overload]
         assert found == {key: str(total) for key, total in acknowledged.items()}

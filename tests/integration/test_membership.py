@@ -28,19 +28,10 @@ from bft.transport.dial import dial
 from bft.transport.discovery import KnownChain, chain_file
 from bft.transport.handshake import Identity
 from bft.wire.codec import encode
-from tests.integration.rig import START_SECONDS, Rig, bft, make_rig
+from tests.integration.rig import START_SECONDS, Rig, bft, count, make_rig
 
 WORKERS = 8
 ENOUGH = 300
-
-
-async def _count(client: Client, key: str, acknowledged: dict[str, int]) -> None:
-    """Increment one key for ever; every answer must be the next integer."""
-    service = client.service(KeyValue)
-    while True:
-        total = await service.increment(key)
-        assert total == acknowledged[key] + 1, f"{key}: executed {total} times, asked {acknowledged[key] + 1} times"
-        acknowledged[key] = total
 
 
 @asynccontextmanager
@@ -50,7 +41,7 @@ async def _under_load(rig: Rig) -> AsyncIterator[Client]:
     async with rig.client() as client:
         async with trio.open_nursery() as nursery:
             for key in acknowledged:
-                nursery.start_soon(_count, client, key, acknowledged)
+                nursery.start_soon(count, client, key, acknowledged)
             yield client
             before = sum(acknowledged.values())
             with trio.fail_after(START_SECONDS):
@@ -225,6 +216,31 @@ async def test_replica_that_lost_its_store_comes_back_by_one_command(tmp_path: P
         again = bft("replica", "rejoin", str(rig.config(3)), "--dir", str(rig.folder))
         assert again.code == 1
         assert "stop it first" in again.err
+
+
+async def test_disk_that_is_lost_once_more_during_a_return_has_a_way_out(tmp_path: Path) -> None:
+    """The key that the first return made is put aside as well: a third one comes back, by the same command."""
+    with make_rig(tmp_path / "cluster", admins=1) as rig:
+        rig.start()
+        await rig.until_all_answer()
+        key = rig.folder / "keys" / "r3.pem"
+        for attempt in range(2):
+            rig.kill(3)
+            ReplicaProcess(rig.config(3)).kill()
+            shutil.rmtree(rig.folder / "r3" / "data")
+            signed = ("--sign-only", str(tmp_path / f"{attempt}.json")) if attempt == 0 else ()
+            begun = await rig.change("replica", "rejoin", str(rig.config(3)), *signed)
+            if attempt == 0:  # nothing was submitted: it listens with a key that no epoch names
+                second = load_key(key).public
+                with trio.fail_after(START_SECONDS):
+                    while not key.with_name("r3.pem.used").exists():
+                        await trio.sleep(0.05)
+        assert "is a member again" in begun.out
+        assert load_key(key).public != second
+        left = {file.suffix for file in key.parent.glob("r3.pem.*")} - {".epochs"}
+        assert left == {".used"}
+        rig.kill(1)
+        assert rig.bft("kv", "put", "needs", "all").code == 0
 
 
 async def test_votes_of_a_removed_replica_are_not_counted(tmp_path: Path) -> None:

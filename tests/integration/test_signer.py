@@ -15,10 +15,11 @@ from pathlib import Path
 
 import trio
 
-from bft.client.client import Client
+from bft.cli.processes import ReplicaProcess
 from bft.services.kv import KeyValue
 from bft.signing.client import AgentSigner
-from tests.integration.rig import ROOT, Rig, bft, make_rig
+from bft.transport.discovery import chain_file, load_links
+from tests.integration.rig import ROOT, Rig, bft, count, make_rig
 
 HELD = 0
 """The replica whose key is held by an agent: the primary of view 0."""
@@ -56,27 +57,24 @@ class AgentProcess:
         return self._process.wait(10)
 
 
+def hold_by_an_agent(rig: Rig, replica: int) -> AgentProcess:
+    """Give a replica that does not run an agent instead of its key file; the agent does not run yet."""
+    config = rig.config(replica)
+    text = re.sub(r'^key = ".*"$', 'signer = "unix:signer.sock"', config.read_text(), flags=re.MULTILINE)
+    config.write_text(text)
+    return AgentProcess(rig, replica)
+
+
 @contextmanager
 def held_by_an_agent(folder: Path, *, admins: int = 0) -> Iterator[tuple[Rig, AgentProcess]]:
     """A cluster of which one replica has its key in an agent, and no key file that it could read."""
     with make_rig(folder, admins=admins) as rig:
-        agent = AgentProcess(rig, HELD)
-        config = rig.processes[HELD].config
-        text = re.sub(r'^key = ".*"$', 'signer = "unix:signer.sock"', config.read_text(), flags=re.MULTILINE)
-        config.write_text(text)
+        agent = hold_by_an_agent(rig, HELD)
         try:
             agent.start()
             yield rig, agent
         finally:
             agent.kill()
-
-
-async def _count(client: Client, key: str, acknowledged: dict[str, int], stop: trio.Event) -> None:
-    service = client.service(KeyValue)
-    while not stop.is_set():
-        total = await service.increment(key)
-        assert total == acknowledged[key] + 1, f"{key}: executed {total} times, asked {acknowledged[key] + 1} times"
-        acknowledged[key] = total
 
 
 async def test_replica_and_agent_are_killed_under_load(tmp_path: Path) -> None:
@@ -88,7 +86,7 @@ async def test_replica_and_agent_are_killed_under_load(tmp_path: Path) -> None:
         async with rig.client() as client, trio.open_nursery() as nursery:
             stop = trio.Event()
             for key in acknowledged:
-                nursery.start_soon(_count, client, key, acknowledged, stop)
+                nursery.start_soon(count, client, key, acknowledged, stop)
             for _ in range(3):
                 await trio.sleep(0.3)
                 agent.kill()
@@ -181,6 +179,36 @@ async def test_commands_for_a_cluster_find_a_replica_behind_an_agent(tmp_path: P
         assert (json.loads(replaced.out)["removed"], json.loads(replaced.out)["added"]) == ([HELD], [5])
         down = await rig.change("cluster", "down", "--json")
         assert {row["replica"] for row in json.loads(down.out)} == {0, 1, 2, 3, 4, 5}
+
+
+async def test_key_of_a_replica_that_joined_later_is_held_by_an_agent(tmp_path: Path) -> None:
+    """The cluster file does not know it: the links beside the key do, and without them the other members."""
+    with make_rig(tmp_path / "cluster", admins=1) as rig:
+        rig.start()
+        await rig.until_all_answer()
+        await rig.change("cluster", "add", "--durability", "process")
+        newcomer = ReplicaProcess(rig.config(4))
+        newcomer.stop()
+        agent = hold_by_an_agent(rig, 4)
+        chain = chain_file(rig.folder / "keys" / "r4.pem", rig.cluster)
+        chain.unlink()
+        try:
+            await trio.to_thread.run_sync(agent.start)
+            agent.stop()
+            assert load_links(chain), "they are kept for a time when nobody answers"
+            rig.kill(0, 1, 2, 3)
+            await trio.to_thread.run_sync(agent.start)
+            rig.start(0, 1, 2)
+            up = json.loads((await rig.change("cluster", "up", "--json")).out)
+            assert [(row["replica"], row["failure"]) for row in up] == [(replica, None) for replica in range(5)]
+            ReplicaProcess(rig.config(3)).kill()
+            assert rig.bft("kv", "put", "needs", "all").code == 0
+            with AgentSigner(agent.socket) as signer:
+                report = signer.report()
+            assert (report["replica"], report["voting"]) == (4, True)
+        finally:
+            newcomer.kill()
+            agent.kill()
 
 
 def test_agent_and_configuration_say_what_is_wrong(tmp_path: Path) -> None:

@@ -317,9 +317,16 @@ def test_checkpoint_in_the_middle_of_an_epoch_ends_nothing(town):
 
 
 def test_client_follows_links_from_anybody_and_is_not_misled(town, history):
-    """Overlapping and repeated proofs are fine; a broken one changes nothing."""
+    """Overlapping and repeated proofs are fine; a broken one leads as far as it holds."""
     links, configurations = history
     chain = Chain(town.genesis, town.verifier)
+    broken = EpochLink(links[0].header, links[1].certificate)
+    assert not chain.learn([broken])
+    partly = Chain(town.genesis, town.verifier)
+    assert partly.learn([links[0], broken, *links[1:]])
+    assert (partly.configuration, partly.links) == (partly.at(1), tuple(links[:1]))
+    assert partly.learn(links)
+    assert (partly.configuration, partly.links) == (configurations[-1], tuple(links))
     assert not chain.learn(links[1:])
     assert chain.configuration is town.genesis
     assert chain.learn(links[:2])

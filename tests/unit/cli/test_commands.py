@@ -10,8 +10,21 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from bft.cli.call import parse_argument
+from bft.cli.kv_load import parse_records
 from bft.cli.main import COMMANDS, cli
 from bft.cli.terminal import Exit
+from bft.errors import ConfigError
+
+
+def _groups(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Group]]:
+    if isinstance(command, click.Group):
+        yield path, command
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None, name
+            yield from _groups(found, (*path, name))
 
 
 def _leaves(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -39,6 +52,13 @@ def test_every_command_has_help_and_an_example() -> None:
             assert command.epilog and f"bft {' '.join(path)}" in command.epilog, path
             for parameter in command.params:
                 assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), (path, parameter.name)
+
+
+def test_every_group_has_an_example() -> None:
+    """Where to begin is shown before anybody has read what all its commands are."""
+    for path, group in _groups(cli, ()):
+        if path != ("generals",):
+            assert group.epilog and f"bft {' '.join(path)}".strip() in group.epilog, path
 
 
 def test_help_lists_every_group_without_importing_it() -> None:
@@ -128,3 +148,31 @@ def test_call_refuses_unknown_methods_and_wrong_arguments(tmp_path: Path) -> Non
     few = runner.invoke(cli, ["call", "put", "a", *where])
     assert few.exit_code == Exit.USAGE
     assert "put" in few.output and "value" in few.output
+
+
+def test_crash_point_that_is_never_reached_is_wrong_usage() -> None:
+    """A run without a stop would pass for one that has survived it."""
+    for point, part in (
+        ("ordering/kill/1/0/99999999", "is never reached: replica 0 has boundaries 1 to"),
+        ("ordering/kill/1/9/1", "no replica 9 that could stop"),
+        ("view-change/kill/1/0/1", "no replica 0 that could stop"),
+        ("ordering/kill/1/0/0", "is never reached"),
+        ("ordering/kill/1/0/-1", "is never reached"),
+        ("nowhere/kill/1/0/1", "no family"),
+        ("ordering/sleep/1/0/1", "no way to stop"),
+    ):
+        ended = CliRunner().invoke(cli, ["campaign", "crashpoints", "--point", point])
+        assert (ended.exit_code, part in " ".join(ended.output.split())) == (Exit.USAGE, True), ended.output
+
+
+def test_deeply_nested_arguments_and_operations_are_told_apart(tmp_path: Path) -> None:
+    """How deep a parser can follow is nobody's business: one line, exit code 2."""
+    deep = "[" * 100_000 + "]" * 100_000
+    file = tmp_path / "operations.jsonl"
+    for line in (deep, f'["put", "a", {deep}]', f'["put", "a", "b", {deep}]'):
+        file.write_text(line + "\n")
+        ended = CliRunner().invoke(cli, ["check", "bft.services.kv:KeyValue", "--operations", str(file)])
+        assert (ended.exit_code, "is no operation of the service" in ended.output) == (Exit.USAGE, True), ended.output
+    assert parse_argument(deep) == deep
+    with pytest.raises(ConfigError, match="is not JSON"):
+        list(parse_records([deep], "jsonl", "file"))

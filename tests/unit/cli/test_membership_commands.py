@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 import tomllib
 from pathlib import Path
 
@@ -11,29 +13,33 @@ from click.testing import CliRunner
 
 from bft.cli.change import (
     REFUSALS,
+    Activation,
     Approvals,
     Change,
     ChangeRefused,
+    _beat_until,
     _is_ready,
     _refusal,
     load_approvals,
     require_sound,
     save_approvals,
 )
-from bft.cli.desk import standing
 from bft.cli.layout import add_replica, has_left, replica_configs
 from bft.cli.main import cli
 from bft.cli.probe import Account
-from bft.cli.rekey import _change_keys, _put_aside
+from bft.cli.returning import _change_keys, _holder, _let_vouch, _put_aside, make_key
+from bft.cli.standing import standing
 from bft.cli.terminal import Exit
 from bft.config import load_cluster
-from bft.crypto.keys import KeyPair, load_key
-from bft.epochs import genesis
-from bft.errors import ConfigError, ServiceError
-from bft.runtime.assembly import ready_from, ready_hex
+from bft.crypto.keys import KeyPair, load_key, save_key
+from bft.epochs import follow, genesis
+from bft.errors import ConfigError, OutcomeUnknown, Overloaded, ServiceError
+from bft.ids import ReplicaId
+from bft.runtime.joining import ready_from, ready_hex
 from bft.runtime.own_keys import OwnKeys
 from tests.unit.test_epochs import Town
 
+DEEP = "[" * 100_000
 CORE = Path(__file__).parent.parent.parent.parent / "bft"
 
 
@@ -128,7 +134,7 @@ def test_signature_of_somebody_else_is_found_before_it_is_submitted() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"change": "zz", "approvals": {}}', '{"change": "", "approvals": []}']
+    "text", ["", "[]", "{}", '{"change": "zz", "approvals": {}}', '{"change": "", "approvals": []}', DEEP]
 )
 def test_file_that_is_no_approval_is_refused(tmp_path: Path, text: str) -> None:
     """With its name, and without a traceback."""
@@ -170,15 +176,45 @@ def test_every_reason_of_refusal_is_explained() -> None:
         (("cluster", "remove", "9"), "replica 9 is no member of epoch 0"),
         (("cluster", "remove", "0"), "3 replicas would be left"),
         (("cluster", "replace", "7"), "replica 7 is no member"),
+        (("cluster", "replace", "3", "--count", "2"), "No such option"),
         (("cluster", "add", "--member", "4=host=key"), "expected ID=HOST:PORT=KEY"),
         (("cluster", "invite", "4", "abc"), "a public key has 64 hex digits"),
         (("cluster", "recover", "--every", "soon"), "expected a time such as"),
+        (("cluster", "recover", "--only", "99", "--only", "2"), "replica 99 is no member that lives in"),
+        (("cluster", "invite", "5000000000", "ab" * 32), "is not in the range"),
+        (("cluster", "invite", "4", "ab" * 32, "--output", "/nonexistent/v"), "/nonexistent/v: cannot be written"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_done(folder: Path, arguments: tuple[str, ...], part: str) -> None:
     """One line, exit code 2."""
     code, said = run(*arguments, "--dir", folder, "--admin", folder / "keys" / "admin1.pem")
     assert (code, part in said) == (Exit.USAGE, True), said
+
+
+async def test_pause_is_measured_until_the_next_epoch_though_replicas_have_no_room() -> None:
+    """BUSY before anything was sent is no end: it is tried again, until the time is over."""
+    town = Town()
+    later = follow(town.genesis, town.link(town.genesis, town.change(0, 1, 2, 3, 4), 24))
+
+    class Busy:
+        configuration, position, calls = town.genesis, 0, 0
+
+        def ask_for_epochs(self) -> None:
+            if self.calls == 3:
+                self.configuration = later
+
+        async def call(self, operation: bytes, timeout: float) -> None:
+            self.calls += 1
+            if self.calls < 4:
+                raise Overloaded("the replicas have too much to do")
+            raise ServiceError("ReconfigureRefused", "malformed")
+
+    client, activation = Busy(), Activation(1, 9, 24)
+    await _beat_until(client, activation, time.monotonic() + 10, lambda text: None)  # type: ignore[arg-type]
+    assert client.calls == 4 and activation.stall_ms >= 3 * 20
+    client.calls, client.configuration = -(10**9), town.genesis
+    with pytest.raises(OutcomeUnknown, match="has not come in time"):
+        await _beat_until(client, activation, time.monotonic() + 0.1, lambda text: None)  # type: ignore[arg-type]
 
 
 def test_members_are_shown_though_nobody_answers(folder: Path) -> None:
@@ -214,14 +250,81 @@ def test_keys_change_hands_in_steps_that_may_stop_anywhere(folder: Path) -> None
         mark.write_text("store 1\n")
     moved = key.with_name("r3.pem.old")
     key.rename(moved)  # as if it had stopped after the first step
-    _change_keys(key)
+    _change_keys(key, _holder(key, first.public))
     assert load_key(moved) == first
     assert load_key(key) != first
     assert not any(mark.exists() for mark in marks)
     key.unlink()
     moved.unlink()
     with pytest.raises(ConfigError, match="bft cluster replace"):
-        _change_keys(key)
+        _holder(key, first.public)
+
+
+def test_new_key_that_was_written_in_part_is_not_taken(folder: Path) -> None:
+    """Nobody has used it: it is made anew, before the old key leaves its place; a whole one is taken as it is."""
+    key = folder / "keys" / "r3.pem"
+    first = load_key(key)
+    half = key.with_name("r3.pem.new")
+    half.write_bytes(key.read_bytes()[:40])
+    half.chmod(0o600)
+    _change_keys(key, _holder(key, first.public))
+    second = load_key(key)
+    assert second != first
+    make_key(half)
+    third = load_key(half)
+    _change_keys(key, _holder(key, first.public))
+    assert (load_key(key), load_key(key.with_name("r3.pem.old"))) == (third, first)
+    assert load_key(key.with_name("r3.pem.lost")) == second
+    assert not list(key.parent.glob("*.new*"))
+
+
+def test_key_of_a_second_return_is_vouched_for_by_whichever_the_epoch_names(folder: Path) -> None:
+    """The store was lost once more while a change was on its way: it may name the first key, or the one that the first
+    return brought."""
+    key = folder / "keys" / "r3.pem"
+    first = load_key(key)
+    _change_keys(key, _holder(key, first.public))
+    second = load_key(key)
+    _change_keys(key, _holder(key, first.public))
+    assert _holder(key, second.public) == key.with_name("r3.pem.lost")
+    _let_vouch(key, _holder(key, second.public))
+    keys = OwnKeys(key, None)
+    assert keys.old == second
+    assert second.public not in keys.signers(b"c" * 32, ReplicaId(3))
+
+
+@pytest.mark.parametrize("what", ["another key", "encrypted", "no administrator", "nobody answers", "too few sign"])
+def test_return_looks_for_all_that_it_needs_before_it_touches_anything(
+    folder: Path, what: str
+) -> None:
+    """Key, administrators and the other replicas: what is missing is said, and store and keys are as they were."""
+    keys, data = folder / "keys", folder / "r3" / "data"
+    data.mkdir()
+    (data / "replica.db").write_text("what is left")
+    (keys / "r3.pem.used").write_text("store 1\n")
+    admins = [f"--admin={keys / name}.pem" for name in ("admin1", "admin2")]
+    if what == "another key":
+        shutil.copy(keys / "r2.pem", keys / "r3.pem")
+    elif what == "encrypted":
+        pair = load_key(keys / "r3.pem")
+        (keys / "r3.pem").unlink()
+        save_key(keys / "r3.pem", pair, b"secret")
+    elif what == "no administrator":
+        admins[1] = f"--admin={keys / 'client.pem'}"
+    elif what == "too few sign":
+        del admins[1]
+    before = {path: path.read_bytes() for path in [*keys.iterdir(), *data.iterdir()]}
+    code, said = run("replica", "rejoin", folder / "r3" / "replica.toml", "--dir", folder, *admins)
+    expected = {
+        "another key": (Exit.USAGE, "nobody can vouch for a new one"),
+        "encrypted": (Exit.USAGE, "give its passphrase"),
+        "no administrator": (Exit.USAGE, "is no administrator's"),
+        "nobody answers": (Exit.FAILED, "0 of the 3 other replicas answer, and 3 must"),
+        "too few sign": (Exit.USAGE, "1 of 2 administrators"),
+    }[what]
+    assert (code, expected[1] in said) == (expected[0], True), said
+    assert {path: path.read_bytes() for path in [*keys.iterdir(), *data.iterdir()]} == before
+    assert not (folder / "r3" / "replica.pid").exists()
 
 
 def test_what_is_left_of_a_store_is_put_aside(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from bft.cli.demo_load import Load, read_records, unicode_records, write_records
 from bft.cli.demo_verdict import compare, equal_digests, judge
 from bft.cli.kv_load import parse_records
 from bft.cli.layout import Plan, replica_configs, write_cluster
-from bft.cli.probe import Account
-from bft.cli.status import front, render, render_service, summary
+from bft.cli.probe import Account, front
+from bft.cli.status import render, render_service, summary
 from bft.cli.terminal import Exit, exit_code, friendly
 from bft.config import Cluster, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
@@ -146,14 +146,13 @@ def _accounts(*executed: int | None) -> list[Account]:
 def test_lag_is_measured_against_what_a_correct_replica_claims(tmp_path: Path) -> None:
     """A liar's boast of a million slots makes nobody look behind."""
     cluster = _cluster(tmp_path)
-    assert front(cluster, _accounts(100, 90, 80, 1_000_000)) == 100
-    assert front(cluster, _accounts(5, None, None, None)) == 5
-    assert front(cluster, _accounts(None, None, None, None)) == 0
+    assert front(_accounts(100, 90, 80, 1_000_000), cluster.quorums, "executed") == 100
+    assert front(_accounts(5, None, None, None), cluster.quorums, "executed") == 5
+    assert front(_accounts(None, None, None, None), cluster.quorums, "executed") == 0
 
 
-def test_status_shows_how_each_replica_finds_the_primary(tmp_path: Path) -> None:
+def test_status_shows_how_each_replica_finds_the_primary() -> None:
     """Figures of the monitor; a liar's nonsense and a silent replica's absence are dashes."""
-    cluster = _cluster(tmp_path)
     accounts = _accounts(100, 90, None, 100)
     accounts[0].report["monitor"] = {
         "current_p90_ms": 12.5, "theta_ms": 240.0, "skips": 3, "complaints": 1, "reason": "slow-primary",
@@ -161,7 +160,7 @@ def test_status_shows_how_each_replica_finds_the_primary(tmp_path: Path) -> None
     }  # fmt: skip
     accounts[1].report["monitor"] = "fine, thanks"
     console = Console(width=120, record=True)
-    console.print(render_service(cluster, accounts))
+    console.print(render_service(accounts))
     rows = {line.split()[1]: line for line in console.export_text().splitlines() if line.startswith("│ r")}
     for cell in ("12.5", "240.0", "1234", "3", "slow-primary"):
         assert cell in rows["r0"]

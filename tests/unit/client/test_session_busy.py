@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from bft.client.seam import Cancel, Flush
-from bft.config import MILLISECOND
-from bft.messages import Refusal, SignedRequest
-from tests.unit.client.bench import INCARNATION, RETRY, Bench, bundle, done
+from bft.client.session import Session
+from bft.config import MILLISECOND, Protocol
+from bft.epochs import Chain
+from bft.messages import EpochProof, Refusal, SignedRequest
+from tests.unit.client.bench import CLIENT, INCARNATION, RETRY, Bench, bundle, done
+from tests.unit.test_epochs import Town
 
 HOUR = 3_600_000 * MILLISECOND
 
@@ -43,6 +46,31 @@ def test_held_back_operation_that_is_given_up_was_never_sent() -> None:
     bench.wait(100 * RETRY)
     sent = {operation for _, request in bench.take_requests() for operation in request.operations}
     assert sent == {b"first"}
+
+
+def test_members_of_another_epoch_are_asked_at_once_for_what_was_held_back() -> None:
+    """That the former ones had no room says nothing of the new ones."""
+    town = Town()
+    bench = Bench()
+    session = Session(
+        Protocol(witness_interval_ms=0),
+        town.genesis.quorums,
+        CLIENT,
+        bench.signer,
+        INCARNATION,
+        retry_ns=RETRY,
+        chain=Chain(town.genesis, town.verifier),
+    )
+    bench.session = session
+    bench.submit(b"first")
+    _busy(bench, 1, 2)
+    (ticket,) = bench.submit(b"second")
+    bench.take()
+    assert session.is_busy and session.holds_back(ticket)
+    bench.deliver(1, EpochProof((town.link(town.genesis, town.change(0, 1, 2, 3, 4), 24),)))
+    sent = {operation for _, request in bench.take_requests() for operation in request.operations}
+    assert (session.epoch, sent) == (1, {b"first", b"second"})
+    assert not session.is_busy and not session.holds_back(ticket)
 
 
 def test_refused_operation_may_have_been_accepted_elsewhere() -> None:

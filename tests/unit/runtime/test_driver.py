@@ -72,6 +72,8 @@ class Script:
 class GatedStore:
     """A store whose writes wait for the test."""
 
+    store_id = "0" * 32
+
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.written: list[list[bytes]] = []

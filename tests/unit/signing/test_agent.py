@@ -17,12 +17,24 @@ from bft.crypto.tls import certificate_key, vouches_for
 from bft.errors import BFTError, SigningError, StorageError
 from bft.events import Accepted, Recovered, Stable, ViewRecord
 from bft.ids import ReplicaId
-from bft.messages import CheckpointCertificate, Commit, Endorsement, NewView, Prepare, PrePrepare, Signed, ViewChange
+from bft.messages import (
+    PAYLOAD_BYTES_MAX,
+    CheckpointCertificate,
+    Commit,
+    Endorsement,
+    NewView,
+    Prepare,
+    PrePrepare,
+    Signed,
+    ViewChange,
+)
 from bft.signing.agent import CONNECTIONS_MAX, AgentServer
 from bft.signing.client import AgentSigner, FollowedStore
-from bft.signing.frames import FRAME_BYTES_MAX, LENGTH, Opened
+from bft.signing.frames import FRAME_BYTES_MAX, LENGTH, PAYLOADS_MAX, PROPOSAL_BYTES_MAX, Opened
 from bft.signing.guard import Guard
 from bft.signing.memory import reconcile
+from bft.signing.rules import ViewVote, Vote
+from bft.storage.guard import claim
 from bft.storage.memory import MemoryStore
 from bft.transport.handshake import hello_bytes
 from bft.wire.codec import encode
@@ -183,11 +195,50 @@ def test_guard_survives_the_agent(tmp_path):
     running.stop()
 
 
+def test_memory_at_its_largest_is_given_back(tmp_path):
+    """A VIEW-CHANGE and a NEW-VIEW of the largest size, and more proposals than a frame has room for: the last ones."""
+    running = RunningAgent(tmp_path, KEYS)
+    longest = bytes(PAYLOAD_BYTES_MAX)
+    ledger = running.guard.ledger
+    for kind in ("view-change", "new-view"):
+        ledger.views[kind] = ViewVote(kind, 0, 2**63 - 1, longest)
+    first = 2**63 - 1 - PAYLOADS_MAX - 7
+    for seq in range(first, 2**63 - 1):
+        ledger.record(Vote(0, seq, "prepare", 2**63 - 1, A, proposed=True))
+    with AgentSigner(running.path) as signer:
+        memory = signer.open(STORE, 0)
+    assert memory.view_change == memory.new_view == longest
+    assert len(memory.proposals) == PAYLOADS_MAX
+    assert memory.proposals[0] == encode(PrePrepare(0, 2**63 - 1, first + 7, A))
+    assert len(memory.proposals[0]) <= PROPOSAL_BYTES_MAX
+    running.stop()
+
+
 def test_marker_says_that_the_key_has_voted(agent, tmp_path):
     """A key that leaves its agent is not taken for a fresh one."""
     with AgentSigner(agent.path) as signer:
         signer.open(STORE, 0)
     assert f"store {STORE}" in (tmp_path / "key.used").read_text()
+
+
+def test_store_that_the_marker_does_not_name_is_refused_and_binds_nothing(tmp_path):
+    """The key voted with another store before it came to the agent: that one is still welcome, and the agent lives."""
+    marker = tmp_path / "key.used"
+    claim(marker, STORE)
+    running = RunningAgent(tmp_path, KEYS, marker=marker)
+    with AgentSigner(running.path) as signer:
+        with refused("other-store"):
+            signer.open("cd" * 16, 0)
+        assert signer.report()["store"] is None
+        signer.open(STORE, 8)
+    marker.unlink()
+    with AgentSigner(running.path) as signer:
+        with refused("other-store"):
+            signer.open("cd" * 16, 8)
+        with refused("rolled-back"):
+            signer.open(STORE, 7)
+        assert not marker.exists(), "what the guard refuses is not noted"
+    running.stop()
 
 
 def test_client_waits_for_an_agent_that_comes_back(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bft.messages import EpochLink
 from bft.transport.discovery import KnownChain, chain_file, load_links, save_links
 from tests.unit.test_epochs import Town
 
@@ -47,15 +48,17 @@ def test_file_of_another_cluster_or_of_nonsense_leads_nowhere(town: Town, tmp_pa
 
 
 def test_links_that_are_known_or_do_not_hold_change_nothing(town: Town) -> None:
-    """Also not in part: a bad second link voids the first."""
+    """What stands before one that does not hold is proven all the same; what stands after it is not."""
     first, second = _links(town)
     chain = KnownChain.of(town.cluster)
     assert not chain.chain.learn([second])
     forged = town.link(town.genesis, town.change(0, 1, 2, 3, 5, who=(0,)), 24)
     assert not chain.chain.learn([forged])
-    assert not chain.chain.learn([first, first])
+    assert not chain.chain.learn([forged, first])
     assert chain.configuration.epoch == 0
-    assert chain.chain.learn([first])
+    no_second = EpochLink(first.header, second.certificate)
+    assert chain.chain.learn([first, first, no_second, second])
+    assert (chain.configuration.epoch, chain.links) == (1, (first,))
     assert not chain.chain.learn([first])
     assert chain.chain.learn([first, second])
     assert chain.links == (first, second)

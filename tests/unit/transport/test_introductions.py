@@ -49,6 +49,17 @@ async def test_newcomer_is_let_in_under_its_name_by_an_administrators_voucher(ho
         channel.close()
 
 
+async def test_id_that_was_removed_is_let_in_by_nobodys_word(host: Host) -> None:
+    """An administrator's old voucher lies about for ever, and ids are never used again."""
+    voucher = vouch(rig.CLUSTER, 7, NEWCOMER.public, ADMIN)
+    async with rig.open_rig(host) as it:
+        channel = await knock(it, 7, NEWCOMER, voucher)
+        channel.close()
+        host.former = frozenset({7})
+        with pytest.raises(WrongIdentity, match="unknown key"):
+            await knock(it, 7, NEWCOMER, voucher)
+
+
 async def test_member_may_vouch_for_its_own_next_key_only(host: Host) -> None:
     """Its former key lets a returning replica in under its own id; a member has no word for others."""
     async with rig.open_rig(host) as it:

@@ -1,0 +1,85 @@
+"""A client's connections while the membership changes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+import pytest
+import trio
+import trio.testing
+
+from bft.client.links import Links
+from bft.epochs import Configuration, follow
+from bft.errors import TransportError
+from bft.headers import Member
+from tests.unit.test_epochs import Town
+
+
+class Line:
+    """A connection that nobody ends but this side."""
+
+    closed: str | None = None
+
+    async def run_writer(self) -> None:
+        await anyio.sleep_forever()
+
+    def close(self, reason: str = "") -> None:
+        self.closed = reason or "closed here"
+
+
+class Bench:
+    """Links whose dialing is the test's: replicas in `away` cannot be reached."""
+
+    def __init__(self, town: Town, away: set[int]) -> None:
+        def ignore(*_: object) -> None:
+            pass
+
+        self.away = away
+        self.links = Links(
+            town.cluster.id,
+            town.pair("client"),
+            town.genesis,
+            on_frames=ignore,
+            on_change=ignore,
+            on_links=ignore,
+            after_round=lambda: None,
+        )
+        self.links._dial = self._dial  # type: ignore[method-assign,assignment]
+        self.links._poller.serve = self._serve  # type: ignore[method-assign,assignment]
+
+    async def _dial(self, member: Member) -> Line:
+        await anyio.sleep(0)
+        if member.id in self.away:
+            raise TransportError("nobody is there")
+        return Line()
+
+    async def _serve(self, channel: Line, take: Callable[[list[bytes]], None]) -> None:
+        await anyio.sleep_forever()
+
+
+@pytest.fixture
+async def links() -> AsyncIterator[Links]:
+    """A client of replicas 0 to 3, of which 3 is away."""
+    async with trio.open_nursery() as nursery:
+        bench = Bench(Town(), {3})
+        nursery.start_soon(bench.links.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield bench.links
+        nursery.cancel_scope.cancel()
+
+
+def _after(*members: int) -> Configuration:
+    town = Town()
+    return follow(town.genesis, town.link(town.genesis, town.change(*members), 24))
+
+
+async def test_who_is_no_member_any_more_has_no_failure(links: Links) -> None:
+    """Neither one that was connected, nor one that could not be reached; a member that is away still has its own."""
+    assert (sorted(links.channels), links.failures) == ([0, 1, 2], {3: "nobody is there"})
+    links.follow(_after(1, 2, 3, 4))
+    await trio.testing.wait_all_tasks_blocked()
+    assert (sorted(links.channels), links.failures) == ([1, 2, 4], {3: "nobody is there"})
+    links.follow(_after(1, 2, 4, 5))
+    await trio.testing.wait_all_tasks_blocked()
+    assert (sorted(links.channels), links.failures) == ([1, 2, 4, 5], {})

@@ -1,0 +1,76 @@
+"""A replica that no epoch names yet: what lets it dial, and what becomes of it without."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from bft.cli.layout import Plan, add_replica, write_cluster
+from bft.cli.ports import reserve_ports
+from bft.config import load_local
+from bft.crypto.keys import load_key
+from bft.errors import ConfigError, KeyFileError
+from bft.runtime.joining import load_voucher, save_voucher
+from bft.runtime.own_keys import VOUCHER, beside
+from bft.runtime.server import ReplicaServer, ServerLimits
+from bft.transport.handshake import vouch
+
+
+def _newcomer(folder: Path) -> tuple[ReplicaServer, Path]:
+    """Replica 4 of a cluster that nobody runs, with an administrator's word; and the file of that."""
+    port = reserve_ports(5)
+    cluster = write_cluster(folder, Plan(base_port=port, admins=1))
+    local = load_local(add_replica(folder, 4, ("127.0.0.1", port + 4), "process"))
+    file = beside(Path(local.key), VOUCHER)
+    admin, key = load_key(folder / "keys" / "admin.pem"), load_key(Path(local.key))
+    save_voucher(file, vouch(cluster.id, 4, key.public, admin))
+    limits = ServerLimits(redial_seconds_min=0.01, redial_seconds_max=0.02)
+    return ReplicaServer(cluster, local, limits=limits), file
+
+
+@asynccontextmanager
+async def _running(server: ReplicaServer) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: server.run(task_status=task_status))
+        yield
+        server.stop()
+
+
+async def test_newcomer_whose_voucher_is_gone_goes_on_and_tries_again(tmp_path: Path) -> None:
+    """Without it nobody is dialed, which is counted; with it everything is as before. The process stays."""
+    server, file = _newcomer(tmp_path / "cluster")
+    with trio.fail_after(20):
+        async with _running(server):
+            assert server.account()["role"] == "learner"
+            voucher = file.read_bytes()
+            for damaged in (None, b"{}"):
+                file.unlink() if damaged is None else file.write_bytes(damaged)
+                before = server.stats.no_voucher
+                while server.stats.no_voucher < before + 8:
+                    await trio.sleep(0.01)
+            file.write_bytes(voucher)
+            await trio.sleep(0.1)
+            before = server.stats.no_voucher
+            await trio.sleep(0.2)
+            assert server.stats.no_voucher == before
+
+
+def test_file_that_is_no_voucher_is_refused(tmp_path: Path) -> None:
+    """By name, whatever is in it."""
+    file = tmp_path / "r4.pem.voucher"
+    for text in ("", "[]", "{}", '{"by": 5, "signature": ""}', '{"by": "ab", "signature": ""}', "[" * 100_000):
+        file.write_text(text)
+        with pytest.raises(KeyFileError, match="is no voucher"):
+            load_voucher(file)
+
+
+async def test_newcomer_without_voucher_does_not_start(tmp_path: Path) -> None:
+    """It is said at once, and by name."""
+    server, file = _newcomer(tmp_path / "cluster")
+    file.unlink()
+    with pytest.raises(ConfigError, match="nobody vouches for it"):
+        await server.run()
