@@ -130,20 +130,24 @@ class Reads:
         over: list[Answer | Read] = []
         if sent is None:
             return over
+        needed, seq, epoch = self._needed(sent.query), reply.seq, reply.epoch
         for given, read in zip(reply.answers, sent.reads[reply.first :], strict=False):
             if read is None or replica in read.heard:
                 continue
-            read.heard.add(replica)
-            key = (reply.epoch, given.status, given.value)
+            heard = read.heard
+            heard.add(replica)
+            key = (epoch, given.status, given.value)
             seqs = read.groups.get(key)
             if seqs is None:
-                seqs = read.groups[key] = []
-            seqs.append(reply.seq)
-            if len(seqs) >= self._needed(sent.query):
+                seqs = read.groups[key] = [seq]
+            else:
+                seqs.append(seq)
+            if len(seqs) >= needed:
                 self._forget(read)
-                self.floor = max(self.floor, *seqs)
-                over.append(Answer(read.ticket, given.status, given.value, min(seqs), max(seqs)))
-            elif self._is_hopeless(read, sent.query):
+                latest = max(seqs)
+                self.floor = max(self.floor, latest)
+                over.append(Answer(read.ticket, given.status, given.value, min(seqs), latest))
+            elif len(heard) > len(seqs) and self._is_hopeless(read, needed):
                 self._forget(read)
                 over.append(read)
         return over
@@ -152,11 +156,13 @@ class Reads:
         """A replica does not answer this query; returns the reads that are over with that."""
         sent = self._sent.get(nonce)
         over: list[Answer | Read] = []
-        for read in list(sent.reads) if sent is not None else []:
-            if read is None or sent is None:
+        if sent is None:
+            return over
+        for read in list(sent.reads):
+            if read is None:
                 continue
             read.heard.add(replica)
-            if self._is_hopeless(read, sent.query):
+            if self._is_hopeless(read, self._needed(sent.query)):
                 self._forget(read)
                 over.append(read)
         return over
@@ -164,10 +170,10 @@ class Reads:
     def _needed(self, query: Query) -> int:
         return self._quorums.strong if query.wait else self._quorums.weak
 
-    def _is_hopeless(self, read: Read, query: Query) -> bool:
+    def _is_hopeless(self, read: Read, needed: int) -> bool:
         """True if not even equal answers of all others would make a quorum."""
         most = max(map(len, read.groups.values()), default=0)
-        return most + self._quorums.n - len(read.heard) < self._needed(query)
+        return most + self._quorums.n - len(read.heard) < needed
 
     def order(self, ticket: int) -> None:
         """A read that is over has been sent as an ordinary operation."""
