@@ -44,16 +44,13 @@ from bft.wire.codec import encode
 def propose(state: State) -> None:
     """Propose everything that waits while the pipeline and the window have room: batches grow under load.
 
-    On the way to an epoch's last slot, empty batches are proposed where nothing waits.
+    Beside slots in flight a little waits for more, or for one of them to end (`Pool.is_worth`); with none in flight it
+    never does. On the way to an epoch's last slot, empty batches are proposed where nothing waits.
     """
     if not state.is_primary:
         return
     protocol = state.protocol
-    while (
-        (state.pool.is_due or reconfig.must_fill(state))
-        and state.next_seq - 1 - state.executed < protocol.pipeline
-        and state.log.within(state.next_seq)
-    ):
+    while _may_open_slot(state) and (state.pool.is_due or reconfig.must_fill(state)):
         seq = state.next_seq
         taken = _unfinished(state, state.pool.take(seq, protocol.batch_operations_max, protocol.batch_bytes_max))
         if not taken and not reconfig.must_fill(state):
@@ -64,6 +61,13 @@ def propose(state: State) -> None:
         batch = OpenedBatch(batch_digest(body), body, time_ns, requests)
         state.next_seq = seq + 1
         _propose_batch(state, seq, batch)
+
+
+def _may_open_slot(state: State) -> bool:
+    in_flight = state.next_seq - 1 - state.executed
+    if in_flight >= state.protocol.pipeline or not state.log.within(state.next_seq):
+        return False
+    return in_flight <= 0 or reconfig.must_fill(state) or state.pool.is_worth(in_flight, state.now)
 
 
 def _unfinished(state: State, taken: list[Pending]) -> list[Pending]:

@@ -39,6 +39,8 @@ BYTES_PER_WORK = 512
 SLOT_WORK = 64
 """What a slot costs beside its envelopes, with all its votes; those in it share it. Without it a client could have a
 slot made for every single operation."""
+GATHER_NS = 20_000_000
+"""What waits gets a slot of its own after so long in any case: where votes travel far, slots in flight cost nothing."""
 LOOKED_AT = 8
 DEBTORS_MAX = 1 << 16
 """Of so many clients at once it is remembered that they had more than their share and went silent."""
@@ -174,6 +176,8 @@ class Pool:
         self._virtual = self._remainder = self._charged = 0
         self._slack = 2 * quantum + SLOT_WORK
         self._proposed = 0
+        self._open_work = 0
+        self._gathering_since: Nanos = 0
         self._bytes = 0
         self._bytes_max = bytes_max
         self.evicted: list[Pending] = []
@@ -191,6 +195,14 @@ class Pool:
         if not self._ring:
             return False
         return self._proposed == 0 or any(not self._is_ahead(client) for client in islice(self._ring, LOOKED_AT))
+
+    def is_worth(self, beside: int, now: Nanos) -> bool:
+        """True if what waits should get a slot of its own beside so many that are in flight.
+
+        It should cost no less than their votes do, or have waited for a while. Else a few dozen independent clients
+        would have a slot per envelope or two, and keep everybody busy with votes.
+        """
+        return self._open_work >= beside * SLOT_WORK or now - self._gathering_since >= GATHER_NS
 
     def _is_ahead(self, client: bytes, spent: int = 0) -> bool:
         """True if the client has had more than the average of those that were served lately, `spent` work included."""
@@ -247,6 +259,9 @@ class Pool:
             return False
         if queue is None:
             queue = self._queues[client] = Queue()
+        if not self._open_work:
+            self._gathering_since = pending.since
+        self._open_work += pending.work
         pending.is_behind = queue.work > self._quantum
         queue.all[pending.key] = queue.open[pending.key] = pending
         queue.work += pending.work
@@ -291,13 +306,20 @@ class Pool:
         client = pending.signed.client
         del queue.all[pending.key]
         self._proposed -= pending.proposed > 0
-        queue.close(pending)
+        self._close(queue, pending)
         queue.size -= pending.size
         self._bytes -= pending.size
         if not queue.open:
             self._rest(client, queue)
         if not queue.all:
             del self._queues[client]
+
+    def _close(self, queue: Queue, pending: Pending) -> bool:
+        """It needs no proposing any more; False if it did not before either."""
+        if not queue.close(pending):
+            return False
+        self._open_work -= pending.work
+        return True
 
     def _rest(self, client: bytes, queue: Queue) -> None:
         """Nothing of the client waits: what it did not use of its turn is gone."""
@@ -354,7 +376,7 @@ class Pool:
                 return False
             queue.taken += 1
             queue.deficit -= pending.work
-            queue.close(pending)
+            self._close(queue, pending)
             self._proposed += 1
         queue.is_served = False
         del self._ring[client]
@@ -422,7 +444,7 @@ class Pool:
             pending.proposed = seq
             pending.is_behind = pending.is_behind or self._is_ahead(key[0])
             self._proposed += 1
-            if queue.close(pending) and not queue.open:
+            if self._close(queue, pending) and not queue.open:
                 self._rest(key[0], queue)
         return pending.work
 
@@ -448,6 +470,8 @@ class Pool:
             queue.work = sum(pending.work for pending in queue.all.values())
             queue.urgent.clear()
             self._rest(client, queue)
+        self._open_work = sum(queue.work for queue in self._queues.values())
+        self._gathering_since = 0
         self._ring = dict.fromkeys(self._queues)
         self._recent.clear()
         self._debtors.clear()

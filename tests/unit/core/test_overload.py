@@ -157,3 +157,13 @@ def test_primary_proposes_nothing_that_another_envelope_finished(make_bench):
     assert bench.executed == 1
     assert not bench.sent(Proposal, out)
     assert bench.replica.summary()["pending"] == 0
+
+
+def test_little_load_beside_a_slot_in_flight_waits_but_not_for_long(make_bench):
+    """It goes with the next slot, or after a while; a lone request goes at once."""
+    bench = make_bench(me=0)
+    bench.deliver(CLIENT, bench.request(1))
+    assert len(bench.sent(Proposal)) == 1
+    bench.deliver(CLIENT, bench.request(2))
+    assert not bench.sent(Proposal)
+    assert len(bench.sent(Proposal, bench.wait(100))) == 1

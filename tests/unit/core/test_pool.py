@@ -7,6 +7,7 @@ from collections import Counter
 from bft.core.pool import (
     CLIENT_ENVELOPES_MAX,
     ENVELOPE_WORK,
+    GATHER_NS,
     QUANTUM,
     RECENT_SLOTS,
     RIDE_SHARE,
@@ -238,6 +239,27 @@ def test_wait_behind_a_turn_of_the_clients_own_says_nothing() -> None:
     assert [pool.remove(item.key, 8) for item in pending] == pending
     assert [item.is_behind for item in pending] == [False] * 5 + [True] * 4
     assert pool.remove(pending[0].key, 8) is None
+
+
+def test_a_little_waits_beside_slots_in_flight() -> None:
+    """Until it costs as much to vote on as they do, or for a while; everything counts once, however it leaves."""
+    pool = Pool()
+    now = 7 * GATHER_NS
+    enough = SLOT_WORK // (1 + ENVELOPE_WORK) + 1
+    for client in range(enough):
+        pending = _pending(client, 1)
+        pending.since = now
+        assert pool.add(pending)
+        assert pool.is_worth(0, now) and pool.is_worth(1, now + GATHER_NS)
+        assert pool.is_worth(1, now) is (client == enough - 1)
+    assert pool.is_worth(1, now) and not pool.is_worth(2, now)
+    pool.remove(_pending(0, 1).key, now)
+    assert not pool.is_worth(1, now)
+    pool.mark_proposed(_pending(1, 1).key, 1)
+    pool.take(2, BATCH_OPERATIONS, BATCH_BYTES)
+    assert pool._open_work == 0
+    pool.reset()
+    assert pool._open_work == sum(pending.work for pending in pool)
 
 
 def _fresh_keys(pool: Pool, count: int, first: int) -> None:
