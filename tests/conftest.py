@@ -223,3 +223,16 @@ def bench() -> Bench:
 def make_bench() -> type[Bench]:
     """Benches of other shapes."""
     return Bench
+
+
+@pytest.fixture
+def source() -> Bench:
+    """Replica 2, whose state is right, with a stable checkpoint at slot 8."""
+    found = Bench(me=2)
+    for seq in range(1, 9):
+        found.order(seq, found.batch(found.request(seq)))
+    digest = found.store.load().snapshot.digest
+    for replica in (0, 3):
+        found.deliver(replica, found.signed(replica, Checkpoint(0, 8, digest)))
+    assert found.stable == 8
+    return found
