@@ -171,7 +171,8 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.pool = _carried(state.pool)
     fresh.fetching = state.fetching
     fresh.transfer_rate, fresh.last_transfer = state.transfer_rate, state.last_transfer
-    fresh.rotten, fresh.repaired, fresh.forgotten = state.rotten, state.repaired, state.forgotten
+    fresh.rotten, fresh.rot_asked, fresh.repaired = state.rotten, state.rot_asked, state.repaired
+    fresh.forgotten = state.forgotten
     fresh.divergence, fresh.divergences, fresh.split = state.divergence, state.divergences, state.split
     fresh.was_member = was_member
     fresh.timing.active_since = fresh.timing.progressed = fresh.timing.opened = state.now
