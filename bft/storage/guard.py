@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bft.errors import StorageError
+from bft.storage.files import sync, write_whole
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LINE = re.compile(r"^(store|generation|stable|boot|durability|ended|refused) (.+)$", re.MULTILINE)
+sync_folder = sync
+"""The name under which other packages sync a folder."""
 _ADVICE = "give the replica a new key, or bring back the store that it last voted with"
 
 
@@ -130,7 +133,7 @@ def write_mark(marker: Path, mark: Mark) -> None:
     if mark.refused:
         text += f"refused {' '.join(mark.refused.split())}\n"
     try:
-        _write_synced(marker, text)
+        write_whole(marker, text.encode())
     except OSError as error:
         raise StorageError(f"{marker}: the mark of a used key cannot be written: {error.strerror}") from error
 
@@ -153,7 +156,7 @@ def require_same(marker: Path, mark: Mark, *, store: str, generation: int, stabl
 
     The store is always written before the note, hence a store behind its note has lost what it had: it is an old copy,
     or the machine lost power under a store that did not sync. A crash between the two leaves the store ahead, which is
-    no reason for alarm (`test_no_false_alarm_at_any_crash_point`).
+    no reason for alarm (`test_killed_store_loses_nothing_and_raises_no_false_alarm`).
 
     Raises:
         StorageError: what is wrong, and what to do.
@@ -174,28 +177,3 @@ def require_same(marker: Path, mark: Mark, *, store: str, generation: int, stabl
             f"{path}: the machine has been restarted while the replica ran with durability 'process', which does not"
             f" survive that: it may have forgotten votes, and refuses to vote: {_ADVICE}"
         )
-
-
-def _write_synced(path: Path, text: str) -> None:
-    """Create a small file so that after a crash it is either whole or absent."""
-    draft = path.with_name(path.name + ".new")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_file(path: Path) -> None:
-    """Make what was written to a file durable, whoever wrote it."""
-    sync_folder(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make created and renamed entries of a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

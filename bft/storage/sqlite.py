@@ -21,6 +21,7 @@ from bft.digests import page_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Epoch, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.ids import DIGEST_BYTES
+from bft.storage.files import sync
 from bft.storage.guard import (
     FolderLock,
     Mark,
@@ -28,8 +29,6 @@ from bft.storage.guard import (
     read_mark,
     require_same,
     require_unused,
-    sync_file,
-    sync_folder,
     write_mark,
 )
 from bft.storage.pages import checked_manifest, garbage, manifest_pages, require_page
@@ -309,8 +308,8 @@ class SqliteStore:
             connection.close()
         # Closing moved the log into the file; "process" has not synced it. Opening the file is safe only now: it would
         # have dropped SQLite's locks.
-        sync_file(self._path)
-        sync_folder(self._path.parent)
+        sync(self._path)
+        sync(self._path.parent)
         self._note(replace(self._mark, generation=self._mark.generation + 1, is_clean=True))
 
     def _create(self, cluster_id: bytes, replica: int) -> None:
@@ -320,7 +319,7 @@ class SqliteStore:
             self._writer.execute(statement)
         self._writer.execute("insert into identity values (?, ?, ?, ?)", identity)
         self._writer.execute("commit")
-        sync_folder(self._path.parent)
+        sync(self._path.parent)
 
     def _require_identity(self, cluster_id: bytes, replica: int) -> str:
         """The store's id, once it is known to be ours."""
