@@ -1,4 +1,4 @@
-"""Changes of membership: from the ordered operation to the next epoch (`PROTOCOL.md` 19; its values: `bft.epochs`).
+"""Changes of membership: from the ordered operation to the next epoch (its values: `bft.epochs`).
 
     upon RECONFIGURE at slot s:            check it; it becomes pending; the epoch ends at A = ceil_K(s + L)
     upon pending, primary:                 fill the slots up to A, with empty batches where nothing waits

@@ -226,7 +226,7 @@ def test_pages_of_abandoned_transfer_go_after_two_own_checkpoints(bench: Bench) 
 
 
 def test_snapshot_without_its_pages_is_a_bug(bench: Bench) -> None:
-    """A snapshot must be re-readable when its vote leaves [PROTOCOL 18]."""
+    """A snapshot must be re-readable when its vote leaves."""
     with pytest.raises(AssertionError, match="lacks"):
         bench.store.write([snapshot(2, b"a", give={})])
 

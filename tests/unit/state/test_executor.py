@@ -92,7 +92,7 @@ def test_executor_answers_queries_from_the_present_state() -> None:
 
 
 def test_executor_lets_environment_errors_stop_the_replica() -> None:
-    """What the service raises is no result [PROTOCOL 10]."""
+    """What the service raises is no result: another replica may not meet it."""
     with pytest.raises(MemoryError):
         Executor(Recorder()).execute(slot(1, b"crash"))
 

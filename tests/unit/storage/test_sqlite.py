@@ -172,7 +172,7 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_empty_store_is_refused_when_the_key_has_voted(path: Path, tmp_path: Path) -> None:
-    """A key that has voted must not vote from an empty store [PROTOCOL 18, amnesia]."""
+    """A key that has voted must not vote from an empty store."""
     marker = tmp_path / "r1.pem.used"
     store = SqliteStore(path, CLUSTER, 1, marker=marker)
     store.close()
