@@ -119,7 +119,9 @@ class MemoryStore:
         used = manifest_pages(snapshot.manifest)
         missing = [digest for digest in used if digest not in self._pages]
         assert not missing, f"snapshot at seq {snapshot.seq} lacks {len(missing)} of its pages"
+        replaced = self._snapshots.get(snapshot.seq)
         self._snapshots[snapshot.seq] = replace(snapshot, pages={})
+        self._collect([replaced] if replaced is not None else [])
         if snapshot.vote is None:
             self._release(list(self._fetched))
 
@@ -133,13 +135,17 @@ class MemoryStore:
         self._prepared = {seq: value for seq, value in self._prepared.items() if seq > stable.seq}
         held = [seq for seq in self._snapshots if seq <= self._previous_stable_seq]
         dropped = [self._snapshots.pop(seq) for seq in held if seq < max(held)]
+        self._collect(dropped)
+        own = self._snapshots.get(stable.seq)
+        if own is not None and own.vote is not None:
+            self._release([digest for digest, at in self._fetched.items() if at < self._previous_stable_seq])
+
+    def _collect(self, dropped: list[Snapshot]) -> None:
+        """Drop the pages that only these snapshots, which are gone, refer to."""
         unused = garbage([snap.manifest for snap in dropped], [snap.manifest for snap in self._snapshots.values()])
         for digest in unused:
             if digest not in self._fetched:
                 del self._pages[digest]
-        own = self._snapshots.get(stable.seq)
-        if own is not None and own.vote is not None:
-            self._release([digest for digest, at in self._fetched.items() if at < self._previous_stable_seq])
 
     def _release(self, fetched: list[bytes]) -> None:
         """End the protection of fetched pages: those that no snapshot refers to go."""

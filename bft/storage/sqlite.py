@@ -418,10 +418,12 @@ class SqliteStore:
         for digest in elsewhere:
             row = self._writer.execute("select 1 from pages where digest = ?", (digest,)).fetchone()
             assert row is not None, f"snapshot at seq {snapshot.seq} lacks its page {digest.hex()}"
+        replaced = self._writer.execute("select manifest from snapshots where seq = ?", (snapshot.seq,)).fetchall()
         self._writer.execute(
             "insert or replace into snapshots values (?, ?, ?, ?)",
             (snapshot.seq, snapshot.digest, snapshot.manifest, signed_blob(snapshot.vote)),
         )
+        self._collect([row[0] for row in replaced])
         if snapshot.vote is None:
             self._release_fetched(_EVER)
 
@@ -446,6 +448,12 @@ class SqliteStore:
         if not dropped:
             return
         self._writer.execute(f"delete from snapshots where {rule}", (previous,))
+        self._collect(dropped)
+
+    def _collect(self, dropped: list[bytes]) -> None:
+        """Drop the pages that only these manifests, which are gone, refer to."""
+        if not dropped:
+            return
         unused = [(digest,) for digest in garbage(dropped, self._manifests())]
         self._writer.executemany("delete from pages where digest = ? and fetched is null", unused)
 
