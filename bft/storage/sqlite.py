@@ -413,7 +413,9 @@ class SqliteStore:
         for manifest in self._manifests():
             elsewhere -= manifest_pages(manifest)
         self._writer.executemany(
-            "insert into pages values (?, ?, null) on conflict (digest) do nothing", snapshot.pages.items()
+            "insert into pages values (?, ?, null) on conflict (digest) do update"
+            " set bytes = excluded.bytes where bytes is not excluded.bytes",  # differs if it was damaged
+            snapshot.pages.items(),
         )
         for digest in elsewhere:
             row = self._writer.execute("select 1 from pages where digest = ?", (digest,)).fetchone()

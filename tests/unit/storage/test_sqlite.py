@@ -139,6 +139,17 @@ def test_damaged_page_is_not_served(path: Path) -> None:
     store.close()
 
 
+def test_damaged_page_that_is_given_again_is_sound(path: Path) -> None:
+    """A page that was written to, and has the same content as before, is given again with the next snapshot."""
+    store = SqliteStore(path, CLUSTER, 1)
+    store.write([snapshot(2, b"page")])
+    damage(path, "update pages set bytes = x'00'")
+    store.write([snapshot(4, b"page")])
+    assert store.read_pages([page_digest(b"page")]) == [b"page"]
+    store.close()
+    assert SqliteStore(path, CLUSTER, 1).load().snapshot == snapshot(4, b"page")
+
+
 def test_full_disk_is_reported_and_the_store_refuses_to_go_on(path: Path) -> None:
     """A failed write says why, leaves nothing of its transaction, and is never followed by another."""
     store = SqliteStore(path, CLUSTER, 1)
