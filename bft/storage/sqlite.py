@@ -105,6 +105,9 @@ class SqliteStore:
         self._lock = FolderLock(path.with_name(path.name + ".lock"))
         try:
             with self._explained():
+                if durability == "power":
+                    # An earlier life at "process" may have left what it wrote to the operating system's cache.
+                    self._sync_files()
                 self._writer = self._connect()
                 self._open(cluster_id, replica, durability, marker)
                 self._begin_life(boot_id() if boot is None else boot)
@@ -306,11 +309,19 @@ class SqliteStore:
         self._writer.execute("update life set generation = ?", (self._mark.generation + 1,))
         for connection in reversed(self._connections):
             connection.close()
-        # Closing moved the log into the file; "process" has not synced it. Opening the file is safe only now: it would
-        # have dropped SQLite's locks.
-        sync(self._path)
-        sync(self._path.parent)
+        # Closing moved the log into the file, unless somebody else is reading it; "process" has synced neither.
+        self._sync_files()
         self._note(replace(self._mark, generation=self._mark.generation + 1, is_clean=True))
+
+    def _sync_files(self) -> None:
+        """Make durable what is in the operating system's hands.
+
+        Only while this process has no connection: opening the file and closing it again drops SQLite's locks.
+        """
+        for file in (self._path, self._path.with_name(self._path.name + "-wal")):
+            if file.exists():
+                sync(file)
+        sync(self._path.parent)
 
     def _create(self, cluster_id: bytes, replica: int) -> None:
         identity = (FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())
