@@ -9,60 +9,36 @@ killed process cannot take along, but a power failure can.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
-from bft.digests import page_digest
 from bft.errors import StorageError
 from bft.events import Accepted, Epoch, Forgotten, Pages, Prepared, Record, Recovered, Snapshot, Stable, ViewRecord
 from bft.ids import DIGEST_BYTES
 from bft.storage.files import sync
-from bft.storage.guard import (
-    FolderLock,
-    Mark,
-    boot_id,
-    read_mark,
-    require_same,
-    require_unused,
-    write_mark,
-)
-from bft.storage.pages import checked_manifest, garbage, manifest_pages, require_page
+from bft.storage.guard import FolderLock, Mark, boot_id, read_mark, require_same, require_unused, write_mark
+from bft.storage.pages import checked_manifest, garbage, is_page, manifest_pages, require_page
 from bft.storage.rows import (
     accepted_from,
-    checkpoint_certificate_from,
     link_from,
     prepared_from,
     prepared_view,
     signed_blob,
     signed_from,
+    stable_from,
     view_record_from,
 )
+from bft.storage.schema import READABLE, SUMMED, as_text, checked, create, row_sum, upgrade
 from bft.wire.codec import encode
 
-FORMAT_VERSION = 2
 PAGE_BYTES = 16384
 WAL_BYTES_MAX = 64 * 1024 * 1024
 _EVER = 2**63 - 1
-
-_SCHEMA = """
-create table identity (format integer not null, cluster text not null, replica integer not null, store text not null);
-create table view (id integer primary key check (id = 1), view integer not null, active integer not null,
-                   view_change blob, new_view blob);
-create table stable (id integer primary key check (id = 1), seq integer not null, previous integer not null,
-                     certificate blob not null);
-create table accepted (seq integer not null, view integer not null, pre_prepare blob not null, batch blob not null,
-                       primary key (seq, view));
-create table prepared (seq integer primary key, view integer not null, certificate blob not null);
-create table snapshots (seq integer primary key, digest blob not null, manifest blob not null, vote blob);
-create table epochs (epoch integer primary key, link blob not null);
-create table pages (digest blob primary key, bytes blob not null, fetched integer);
-create index fetched on pages (fetched) where fetched is not null;
-"""
 
 
 class SqliteStore:
@@ -125,30 +101,38 @@ class SqliteStore:
         """
         with self._explained():
             recovered = Recovered()
-            for row in self._writer.execute("select view, active, view_change, new_view from view"):
-                recovered.view = view_record_from(*row)
-            for seq, blob in self._writer.execute("select seq, certificate from stable"):
-                recovered.stable = checkpoint_certificate_from(blob, "stable checkpoint certificate")
-                if recovered.stable.seq != seq:
-                    raise StorageError(f"stable checkpoint certificate is of seq {recovered.stable.seq}, not {seq}")
-            rows = self._writer.execute("select epoch, link from epochs order by epoch").fetchall()
-            recovered.epochs = [link_from(*row) for row in rows]
-            if [epoch for epoch, _ in rows] != list(range(len(rows))):
+            for *row, found in self._rows("view"):
+                where = "record of the present view"
+                recovered.view = checked("view", row, found, where, partial(view_record_from, *row))
+            for *row, found in self._rows("stable"):
+                where = "stable checkpoint certificate"
+                recovered.stable = checked("stable", row, found, where, partial(stable_from, row[0], row[2]))
+            links = [
+                checked("epochs", row, found, f"end of epoch {row[0]}", partial(link_from, *row))
+                for *row, found in self._rows("epochs")
+            ]
+            recovered.epochs = sorted(links, key=lambda link: link.certificate.epoch)
+            if [link.certificate.epoch for link in recovered.epochs] != list(range(len(links))):
                 raise StorageError("the chain of epochs is corrupt: a link is missing")
-            after = (self._stable_seqs()[0],)
-            recovered.accepted = [
-                accepted_from(*row)
-                for row in self._writer.execute(
-                    "select seq, view, pre_prepare, batch from accepted where seq > ? order by seq, view", after
+            stable_seq = self._stable_seqs()[0]
+            for *row, found, batch in self._rows("accepted", "batch"):
+                where = f"accepted pre-prepare at seq {row[0]}"
+                recovered.accepted.append(
+                    checked("accepted", row, found, where, partial(accepted_from, row[0], row[1], row[2], batch))
                 )
-            ]
-            recovered.prepared = [
-                prepared_from(*row)
-                for row in self._writer.execute(
-                    "select seq, certificate from prepared where seq > ? order by seq", after
-                )
-            ]
-            self._load_snapshots(recovered, after[0])
+            for *row, found in self._rows("prepared"):
+                where = f"prepared certificate at seq {row[0]}"
+                build = partial(prepared_from, row[0], row[2])
+                recovered.prepared.append(checked("prepared", row, found, where, build))
+            # A row that came late lies below, and is of no use; one whose number was damaged has been found by now.
+            recovered.accepted = sorted(
+                (record for record in recovered.accepted if record.seq > stable_seq),
+                key=lambda record: (record.seq, record.view),
+            )
+            recovered.prepared = sorted(
+                (record for record in recovered.prepared if record.seq > stable_seq), key=lambda record: record.seq
+            )
+            self._load_snapshots(recovered, stable_seq)
             return recovered
 
     def write(self, records: Sequence[Record], /) -> None:
@@ -177,7 +161,7 @@ class SqliteStore:
         with self._explained():
             for digest in digests:
                 row = self._reader.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
-                if row is not None and page_digest(row[0]) == digest:
+                if row is not None and is_page(digest, row[0]):
                     found.append(row[0])
         return found
 
@@ -189,6 +173,7 @@ class SqliteStore:
         """
         found: set[bytes] = set()
         with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.text_factory = bytes
             for seq, digest, manifest in connection.execute("select seq, digest, manifest from snapshots"):
                 decoded = checked_manifest(seq, digest, manifest)
                 found.update(decoded.service, decoded.sessions)
@@ -199,9 +184,10 @@ class SqliteStore:
         found = []
         with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
             connection.execute("pragma query_only = on")
+            connection.text_factory = bytes
             for digest in digests:
                 row = connection.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
-                if row is not None and page_digest(row[0]) != digest:
+                if row is not None and not is_page(digest, row[0]):
                     found.append(digest)
         return found
 
@@ -232,6 +218,7 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
+        connection.text_factory = bytes  # damage can make a text of bytes that are none
         self._connections.append(connection)
         return connection
 
@@ -248,9 +235,10 @@ class SqliteStore:
                 require_unused(marker, self._path)
             self._create(cluster_id, replica)
         verdict = self._writer.execute("pragma quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise StorageError(f"{self._path}: the database is corrupt: {verdict}")
+        if verdict != b"ok":
+            raise StorageError(f"{self._path}: the database is corrupt: {as_text(verdict)}")
         self.store_id = self._require_identity(cluster_id, replica)
+        upgrade(self._writer)
         # Not in the first schema: stores made before there was a generation have none until they are opened.
         self._writer.execute(
             "create table if not exists life (id integer primary key check (id = 1), generation integer not null,"
@@ -264,7 +252,9 @@ class SqliteStore:
         """Check the store against the note beside its key, and count an opening in both, the store first."""
         generation, refused = self._writer.execute("select generation, refused from life").fetchone()
         if refused:
-            raise StorageError(f"the replica refuses to vote: {refused}")
+            raise StorageError(f"the replica refuses to vote: {as_text(refused)}")
+        if type(generation) is not int:
+            raise StorageError("the store's generation is corrupt")
         if self._marker is None:
             return
         mark = read_mark(self._marker)
@@ -324,12 +314,7 @@ class SqliteStore:
         sync(self._path.parent)
 
     def _create(self, cluster_id: bytes, replica: int) -> None:
-        identity = (FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())
-        self._writer.execute("begin immediate")
-        for statement in _SCHEMA.split(";")[:-1]:
-            self._writer.execute(statement)
-        self._writer.execute("insert into identity values (?, ?, ?, ?)", identity)
-        self._writer.execute("commit")
+        create(self._writer, cluster_id, replica)
         sync(self._path.parent)
 
     def _require_identity(self, cluster_id: bytes, replica: int) -> str:
@@ -337,14 +322,16 @@ class SqliteStore:
         rows = self._writer.execute("select format, cluster, replica, store from identity").fetchall()
         if len(rows) != 1:
             raise StorageError(f"{self._path}: the database is corrupt: {len(rows)} rows of identity, expected 1")
-        version, cluster, owner, store = rows[0]
-        if version != FORMAT_VERSION:
-            raise StorageError(f"{self._path}: the store has format {version}, this program reads {FORMAT_VERSION}")
+        version, owner = rows[0][0], rows[0][2]
+        cluster, store = as_text(rows[0][1]), as_text(rows[0][3])
+        if version not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise StorageError(f"{self._path}: the store has format {version}, this program reads {known}")
         if cluster != cluster_id.hex():
             raise StorageError(f"{self._path}: the store belongs to cluster {cluster}, not to {cluster_id.hex()}")
         if owner != replica:
             raise StorageError(f"{self._path}: the store belongs to replica {owner}, not to replica {replica}")
-        return str(store)
+        return store
 
     # --- reading ---
 
@@ -353,10 +340,16 @@ class SqliteStore:
         row = self._writer.execute("select seq, previous from stable").fetchone()
         return (0, 0) if row is None else (row[0], row[1])
 
+    def _rows(self, table: str, *others: str) -> list[tuple[Any, ...]]:
+        """A table's summed columns, their sum, and other columns; from the table itself, whatever its index says."""
+        columns = ", ".join((SUMMED[table], "sum", *others))
+        return self._writer.execute(f"select {columns} from {table} not indexed").fetchall()
+
     def _load_snapshots(self, recovered: Recovered, stable_seq: int) -> None:
         chosen: int | None = None
-        for seq, vote_blob in self._writer.execute("select seq, vote from snapshots order by seq").fetchall():
-            vote = signed_from(vote_blob, f"checkpoint vote at seq {seq}")
+        for *row, found in sorted(self._rows("snapshots")):
+            seq, where = row[0], f"checkpoint vote at seq {row[0]}"
+            vote = checked("snapshots", row, found, where, partial(signed_from, row[2], where))
             if vote is not None and seq > stable_seq:
                 recovered.votes.append(vote)
             if vote is not None or seq <= stable_seq:
@@ -387,16 +380,20 @@ class SqliteStore:
         execute = self._writer.execute
         match record:
             case Accepted(seq, view, pre_prepare, batch):
-                execute("insert or replace into accepted values (?, ?, ?, ?)", (seq, view, encode(pre_prepare), batch))
-            case Prepared(seq, certificate):
+                row = (seq, view, encode(pre_prepare))
                 execute(
-                    "insert into prepared values (?, ?, ?) on conflict (seq) do update"
-                    " set view = excluded.view, certificate = excluded.certificate where excluded.view >= view",
-                    (seq, prepared_view(certificate), encode(certificate)),
+                    "insert or replace into accepted values (?, ?, ?, ?, ?)", (*row, batch, row_sum("accepted", *row))
+                )
+            case Prepared(seq, certificate):
+                row = (seq, prepared_view(certificate), encode(certificate))
+                execute(
+                    "insert into prepared values (?, ?, ?, ?) on conflict (seq) do update set view = excluded.view,"
+                    " certificate = excluded.certificate, sum = excluded.sum where excluded.view >= view",
+                    (*row, row_sum("prepared", *row)),
                 )
             case ViewRecord(view, active, view_change, new_view):
-                row = (view, active, signed_blob(view_change), signed_blob(new_view))
-                execute("insert or replace into view values (1, ?, ?, ?, ?)", row)
+                said = (view, int(active), signed_blob(view_change), signed_blob(new_view))
+                execute("insert or replace into view values (1, ?, ?, ?, ?, ?)", (*said, row_sum("view", *said)))
             case Snapshot():
                 self._put_snapshot(record)
             case Stable():
@@ -409,7 +406,8 @@ class SqliteStore:
                     [(digest, page, at) for digest, page in pages.items()],
                 )
             case Epoch(link):
-                execute("insert into epochs values (?, ?)", (link.certificate.epoch, encode(link)))
+                end = (link.certificate.epoch, encode(link))
+                execute("insert into epochs values (?, ?, ?)", (*end, row_sum("epochs", *end)))
                 execute("delete from view")
                 execute("delete from accepted")
                 execute("delete from prepared")
@@ -428,13 +426,14 @@ class SqliteStore:
             " set bytes = excluded.bytes where bytes is not excluded.bytes",  # differs if it was damaged
             snapshot.pages.items(),
         )
-        for digest in elsewhere:
-            row = self._writer.execute("select 1 from pages where digest = ?", (digest,)).fetchone()
-            assert row is not None, f"snapshot at seq {snapshot.seq} lacks its page {digest.hex()}"
-        replaced = self._writer.execute("select manifest from snapshots where seq = ?", (snapshot.seq,)).fetchall()
+        for name in elsewhere:
+            row = self._writer.execute("select 1 from pages where digest = ?", (name,)).fetchone()
+            assert row is not None, f"snapshot at seq {snapshot.seq} lacks its page {name.hex()}"
+        seq, digest, vote = snapshot.seq, snapshot.digest, signed_blob(snapshot.vote)
+        replaced = self._writer.execute("select manifest from snapshots where seq = ?", (seq,)).fetchall()
         self._writer.execute(
-            "insert or replace into snapshots values (?, ?, ?, ?)",
-            (snapshot.seq, snapshot.digest, snapshot.manifest, signed_blob(snapshot.vote)),
+            "insert or replace into snapshots values (?, ?, ?, ?, ?)",
+            (seq, digest, snapshot.manifest, vote, row_sum("snapshots", seq, digest, vote)),
         )
         self._collect([row[0] for row in replaced])
         if snapshot.vote is None:
@@ -447,7 +446,8 @@ class SqliteStore:
         if stable.seq > current:
             previous = current
         execute = self._writer.execute
-        execute("insert or replace into stable values (1, ?, ?, ?)", (stable.seq, previous, encode(stable.certificate)))
+        row = (stable.seq, previous, encode(stable.certificate))
+        execute("insert or replace into stable values (1, ?, ?, ?, ?)", (*row, row_sum("stable", *row)))
         execute("delete from accepted where seq <= ?", (stable.seq,))
         execute("delete from prepared where seq <= ?", (stable.seq,))
         self._drop_snapshots(previous)
@@ -483,9 +483,11 @@ class SqliteStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors and damage into one error that names the file."""
+        """Turn errors of SQLite and of the disk, and damage, into one error that names the file."""
         try:
             yield
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror}") from error
         except sqlite3.Error as error:
             raise StorageError(f"{self._path}: {error} ({getattr(error, 'sqlite_errorname', 'no code')})") from error
         except StorageError as error:
