@@ -71,7 +71,7 @@ class SqliteStore:
             StorageError: the store is locked, foreign, corrupt, or cannot be written; or it is empty, or an old copy,
                 although the marker says that the key has voted.
         """
-        self._path = path
+        self._path = path = path.resolve()  # one lock for all names of a file, and the log is where SQLite has it
         self._broken = False
         self._closed = False
         self._connections: list[sqlite3.Connection] = []

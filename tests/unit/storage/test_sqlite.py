@@ -65,6 +65,21 @@ def test_second_store_on_the_same_file_is_refused(path: Path) -> None:
     SqliteStore(path, CLUSTER, 1).close()
 
 
+def test_store_behind_a_link_is_the_same_store(path: Path, tmp_path: Path) -> None:
+    """SQLite follows links, so one lock must stand for all names of a file."""
+    store = SqliteStore(path, CLUSTER, 1)
+    link = tmp_path / "other" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with pytest.raises(StorageError, match="in use by another process"):
+        SqliteStore(link, CLUSTER, 1)
+    store.close()
+    store = SqliteStore(link, CLUSTER, 1)
+    with pytest.raises(StorageError, match="in use by another process"):
+        SqliteStore(path, CLUSTER, 1)
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("cluster", "replica", "text"),
     [(b"d" * 32, 1, "belongs to cluster 6363"), (CLUSTER, 2, "belongs to replica 1, not to replica 2")],
