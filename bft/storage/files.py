@@ -21,6 +21,18 @@ def write_whole(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, and those above it that are missing, durably: what is synced in it later can be found again.
+
+    Raises:
+        OSError: the disk refused, or a file has that name.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Make durable what was written to a file, whoever wrote it, or which entries a folder has.
 

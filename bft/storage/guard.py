@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bft.errors import StorageError
-from bft.storage.files import sync, write_whole
+from bft.storage.files import make_folder, sync, write_whole
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LINE = re.compile(r"^(store|generation|stable|boot|durability|ended|refused) (.+)$", re.MULTILINE)
@@ -34,7 +34,7 @@ class FolderLock:
             StorageError: another process (or another store in this one) holds it, or the folder cannot be written.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StorageError(f"{path.parent}: store folder cannot be written: {error.strerror}") from error

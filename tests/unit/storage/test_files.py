@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bft.storage.files import sync, write_whole
+from bft.storage.files import make_folder, sync, write_whole
+from bft.storage.sqlite import SqliteStore
 
 
 def test_content_is_synced_before_it_takes_its_place_and_the_folder_after(
@@ -57,3 +58,18 @@ def test_what_is_not_there_cannot_be_synced(tmp_path: Path) -> None:
     """A mistake of the caller is not passed over."""
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "absent")
+
+
+def test_folder_is_made_durably_with_all_that_lead_to_it(tmp_path: Path, synced: list[str]) -> None:
+    """A store that is synced in a folder that nobody finds after a power loss is lost."""
+    make_folder(tmp_path / "a" / "b")
+    assert sorted(synced) == sorted(["a", tmp_path.name])
+    synced.clear()
+    make_folder(tmp_path / "a" / "b")
+    assert synced == []
+
+
+def test_new_store_syncs_the_way_to_it(tmp_path: Path, synced: list[str]) -> None:
+    """Before anything is written into it."""
+    SqliteStore(tmp_path / "new" / "data" / "replica.db", bytes(32), 1).close()
+    assert synced[:2] in (["new", tmp_path.name], [tmp_path.name, "new"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -134,20 +133,6 @@ def test_damaged_note_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "r1.pem.used").write_text(text)
     with pytest.raises(StorageError, match=r"r1\.pem\.used"):
         _open(tmp_path)
-
-
-@pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of what is synced by us, in order."""
-    names: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    return names
 
 
 def test_clean_end_syncs_also_a_log_that_somebody_reads(tmp_path: Path, synced: list[str]) -> None:

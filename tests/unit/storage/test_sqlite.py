@@ -225,6 +225,7 @@ def test_disk_that_fails_while_the_store_is_made_is_told(path: Path, monkeypatch
     def refuse(_: int) -> None:
         raise OSError(5, "Input/output error")
 
+    path.parent.mkdir()
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(StorageError, match=r"replica\.db: Input/output error"):
         SqliteStore(path, CLUSTER, 1)
