@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from bft.errors import StorageError
@@ -21,6 +22,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LINE = re.compile(r"^(store|generation|stable|boot|durability|ended|refused) (.+)$", re.MULTILINE)
 sync_folder = sync
 """The name under which other packages sync a folder."""
+_SUM = "sum "
 _ADVICE = "give the replica a new key, or bring back the store that it last voted with"
 
 
@@ -103,7 +105,11 @@ def read_mark(marker: Path) -> Mark | None:
     try:
         if not marker.exists():
             return None
-        said = dict(_LINE.findall(marker.read_text()))
+        text = marker.read_text()
+        body, found, noted = text.rpartition(_SUM)
+        if found and noted.strip() != _sum(body):
+            raise ValueError("it does not have the sum that it ends with")
+        said = dict(_LINE.findall(text))
         return Mark(
             said["store"],
             int(said.get("generation", "0")),
@@ -133,9 +139,14 @@ def write_mark(marker: Path, mark: Mark) -> None:
     if mark.refused:
         text += f"refused {' '.join(mark.refused.split())}\n"
     try:
-        write_whole(marker, text.encode())
+        write_whole(marker, f"{text}{_SUM}{_sum(text)}\n".encode())
     except OSError as error:
         raise StorageError(f"{marker}: the mark of a used key cannot be written: {error.strerror}") from error
+
+
+def _sum(text: str) -> str:
+    """Shows damage to a note; notes of the first versions end without one."""
+    return blake2b(text.encode(), digest_size=8, person=b"bft note").hexdigest()
 
 
 def claim(marker: Path, store_id: str) -> None:

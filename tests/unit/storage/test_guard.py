@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -163,3 +163,20 @@ def test_durability_power_begins_with_what_another_life_has_not_synced(tmp_path:
     assert synced[:3] == ["replica.db", "replica.db-wal", "data"]
     assert store.load().accepted == [accepted(1)]
     store.close()
+
+
+def test_flipped_bit_in_a_note_is_not_taken_for_harmless(tmp_path: Path) -> None:
+    """What a note does not say counts as harmless, so a word that cannot be read must not make a note say less."""
+    store = _open(tmp_path)
+    store.write([Forgotten("it does not know a vote of its own")])
+    _abandon(store)
+    marker = tmp_path / "r1.pem.used"
+    sound, content = read_mark(marker), marker.read_bytes()
+    assert sound is not None and sound.refused and not sound.is_clean
+    for place in range(len(content)):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << bit
+            marker.write_bytes(flipped)
+            with suppress(StorageError):
+                assert read_mark(marker) == sound, f"byte {place}, bit {bit}: {bytes(flipped)!r}"
