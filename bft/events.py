@@ -249,9 +249,15 @@ class StateExplained:
 
 @dataclass(frozen=True, slots=True)
 class PagesRotten:
-    """The scrub has found stored pages whose bytes have changed: they are fetched again from the others."""
+    """The scrub has found stored pages whose bytes have changed: they are fetched again from the others.
+
+    Attributes:
+        digests: of the damaged pages.
+        unused: reported as damaged before, and no kept snapshot refers to them any more.
+    """
 
     digests: tuple[bytes, ...]
+    unused: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

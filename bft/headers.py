@@ -1,4 +1,4 @@
-"""Checkpoint headers, and the change of membership that one may hold (PROTOCOL 12, 19).
+"""Checkpoint headers, and the change of membership that one may hold [CL99 4.3; the change is our own].
 
 A header is what CHECKPOINTs certify: small, whatever the size of the state. None of this is a packet: headers travel
 inside manifests and links, changes as operations of a client.

@@ -56,12 +56,16 @@ class Bench:
     now: int = EPOCH_NS
 
     def __post_init__(self) -> None:
-        self.cluster: Cluster = simulated_cluster(Scenario(seed=0, n=self.n, protocol=self.protocol))
+        self.cluster: Cluster = simulated_cluster(self.scenario())
         self.quorums = Quorums.of(self.n)
         self.vault = KeyVault(0)
         self.store = MemoryStore()
         self.out: list[Effect] = []
         self.restart()
+
+    def scenario(self) -> Scenario:
+        """What the cluster is made for."""
+        return Scenario(seed=0, n=self.n, protocol=self.protocol)
 
     def restart(self) -> None:
         """A new process on what the store holds."""
@@ -69,10 +73,13 @@ class Bench:
 
     def _boot(self, recovered: Recovered) -> None:
         protocol = self.cluster.protocol
-        self.replica = Replica(self.cluster, self.me, self.vault.replica_signer(self.me), recovered)
+        outside = self.vault if self.cluster.admin else None
+        self.replica = Replica(self.cluster, self.me, self.vault.replica_signer(self.me), recovered, outside)
         self.engine = Engine(self.replica, Registers(), self.store)
         limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
-        self.admission = Admission(self.vault.verifier(self.n), rules_of(self.cluster), limits)
+        here = self.replica.configuration
+        rules = rules_of(self.cluster, here)
+        self.admission = Admission(self.vault.verifier(here.keys), rules, limits, links=self.replica.links)
         self.step(Start())
 
     # --- driving ---------------------------------------------------------------------------------------------------
@@ -223,3 +230,16 @@ def bench() -> Bench:
 def make_bench() -> type[Bench]:
     """Benches of other shapes."""
     return Bench
+
+
+@pytest.fixture
+def source() -> Bench:
+    """Replica 2, whose state is right, with a stable checkpoint at slot 8."""
+    found = Bench(me=2)
+    for seq in range(1, 9):
+        found.order(seq, found.batch(found.request(seq)))
+    digest = found.store.load().snapshot.digest
+    for replica in (0, 3):
+        found.deliver(replica, found.signed(replica, Checkpoint(0, 8, digest)))
+    assert found.stable == 8
+    return found

@@ -1,4 +1,4 @@
-"""Events of a session, put back into order (`DESIGN.md` 8, point 2).
+"""Events of a session, put back into order.
 
 PURE. Events are numbered 1, 2, 3 ... in replicated state. Slots may be believed out of order, so an early event waits
 for those before it, up to a limit in number and time, while the replicas are asked for them: they keep the latest ones

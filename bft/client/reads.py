@@ -1,4 +1,4 @@
-"""Read-only operations that ask for an answer without ordering [CL99 4.1; CL02 5.1.3].
+"""Read-only operations that ask for an answer without ordering [CL99 5.1; CL02 5.1.3].
 
 PURE. A linearizable read needs `strong` equal answers from replicas of one epoch, each given under the commit-wait
 rule; a weak one `weak` equal answers. An answer's slot is no part of the match: replicas stand at different slots with

@@ -1,6 +1,6 @@
 """One client session: many outstanding operations, each executed once, each outcome vouched for [CL99 4.1].
 
-PURE: `step(event, now)` returns effects. `PROTOCOL.md` 6 and 16 are the specification; in short:
+PURE: `step(event, now)` returns effects. The rules:
 
 - What waits when the link is free leaves as one envelope of consecutive numbers under one signature, to the presumed
   primary. Past its deadline the same bytes go to all replicas, with capped exponential back-off.

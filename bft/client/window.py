@@ -1,4 +1,4 @@
-"""Numbers of a session's operations: what waits, what is on its way, what is acknowledged (`PROTOCOL.md` 6).
+"""Numbers of a session's operations: what waits, what is on its way, what is acknowledged.
 
 PURE. `acknowledged` is the lowest number without an outcome, and no envelope reaches `size` numbers beyond it. An
 operation of a lane names its unfinished predecessor; a finished one needs no mention, since it has executed.

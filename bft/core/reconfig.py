@@ -1,4 +1,4 @@
-"""Changes of membership: from the ordered operation to the next epoch (`PROTOCOL.md` 19; its values: `bft.epochs`).
+"""Changes of membership: from the ordered operation to the next epoch (its values: `bft.epochs`).
 
     upon RECONFIGURE at slot s:            check it; it becomes pending; the epoch ends at A = ceil_K(s + L)
     upon pending, primary:                 fill the slots up to A, with empty batches where nothing waits
@@ -172,7 +172,8 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.pool = _carried(state.pool)
     fresh.fetching = state.fetching
     fresh.transfer_rate, fresh.last_transfer = state.transfer_rate, state.last_transfer
-    fresh.rotten, fresh.repaired, fresh.forgotten = state.rotten, state.repaired, state.forgotten
+    fresh.rotten, fresh.rot_asked, fresh.repaired = state.rotten, state.rot_asked, state.repaired
+    fresh.forgotten = state.forgotten
     fresh.divergence, fresh.divergences, fresh.doubted = state.divergence, state.divergences, state.doubted
     fresh.split = state.split
     fresh.was_member = state.was_member

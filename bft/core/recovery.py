@@ -87,7 +87,7 @@ def is_member(configuration: Configuration, me: int, signers: Signers) -> bool:
 
 
 def _signer_in(configuration: Configuration, me: int, signers: Signers) -> tuple[Signer, bool]:
-    """What to sign with in an epoch, and whether it is the key that the members know (PROTOCOL 20).
+    """What to sign with in an epoch, and whether it is the key that the members know.
 
     Whoever has lost its new key, or not been given it yet, must not vote with the old one: it takes no part.
     """

@@ -304,8 +304,8 @@ class Replica:
             case ManifestBody():
                 transfer.on_manifest(state, peer, packet)
             case PageBodies():
-                if not rot.take(state, packet) or state.fetching is not None:
-                    transfer.on_pages(state, peer, packet)
+                rot.take(state, packet)
+                transfer.on_pages(state, peer, packet)
             case EpochProof():
                 reconfig.on_epoch_proof(state, peer, packet)
             case _:

@@ -175,7 +175,9 @@ class State:
         waiting_load: per client, how many of those queries are its own, and their bytes; `waiting_bytes` of all.
         served: what peers were sent on request since the last tick (`bft.core.budget`).
         transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
-        rotten: pages that the own store has lost to bit rot -> when they were last asked for.
+        rotten: pages that the own store has lost to bit rot -> when they were last asked for, and how often; in the
+            order in which they are asked for.
+        rot_asked: pages that were asked for because of it, lately: answers about them are late, no lies.
         repaired: how many came back.
         last_transfer: what the last state transfer came to, for people.
         forgotten: why this replica must not vote any more; empty if it may (`bft.core.amnesia`).
@@ -235,7 +237,8 @@ class State:
     waiting_bytes: int = 0
     served: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     transfer_rate: int = 0
-    rotten: dict[bytes, Nanos] = field(default_factory=dict)
+    rotten: dict[bytes, tuple[Nanos, int]] = field(default_factory=dict)
+    rot_asked: dict[bytes, None] = field(default_factory=dict)
     repaired: int = 0
     last_transfer: dict[str, object] | None = None
     forgotten: str = ""

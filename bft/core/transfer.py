@@ -246,7 +246,7 @@ def on_pages(state: State, peer: Peer, message: PageBodies) -> None:
         if digest in fetching.missing:
             found[digest] = page
             fetching.sources.took_page(peer, digest, len(page), state.now)
-        else:
+        elif digest not in state.rot_asked:
             state.reject(peer, "unknown-page")
             # Not a late or repeated answer: nobody was ever asked for it.
             is_lie = is_lie or (fetching.manifest is not None and not fetching.is_of_interest(digest))

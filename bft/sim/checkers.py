@@ -305,7 +305,7 @@ def no_takeover(history: History) -> Iterator[str]:
 
 
 def epochs(history: History) -> Iterator[str]:
-    """One membership per epoch; its slots are decided by its members, and by nobody else (`PROTOCOL.md` G13).
+    """One membership per epoch; its slots are decided by its members, and by nobody else.
 
     Whatever a correct replica signs is of an epoch that it belongs to, beyond the slot where that epoch begins and not
     beyond the one where it ends.

@@ -259,8 +259,3 @@ def chosen(
 
 def _pair(random: Random, first: Point) -> Point:
     return msgspec.structs.replace(first, second=first.boundary + random.randint(1, SECOND_AFTER))
-
-
-def smoke(count: int, *names: str) -> list[Point]:
-    """A few points of each family and way, for every test run."""
-    return chosen(names or tuple(families()), tuple(WAYS), sample=count, pairs=1)

@@ -10,7 +10,7 @@ from random import Random
 
 from bft.adversary.clients import HOSTILE
 from bft.sim.directed import catalogue
-from bft.sim.scenario import QUICK, Fault, FaultKind, Network, Rule, Scenario, Workload
+from bft.sim.scenario import QUICK, Fault, FaultKind, Network, Rule, Scenario, Workload, stop
 
 CRIMES = (
     "bad_batch_body()",
@@ -224,11 +224,9 @@ def _faults(random: Random, n: int, gst_ms: int) -> list[Fault]:
                 faults.append(Fault(at_ms=at_ms + length, kind="heal"))
             case 2:
                 replica = random.randrange(n)
-                kind: FaultKind = random.choice(STOPS)
-                faults.append(Fault(at_ms=at_ms, kind=kind, replica=replica))
-                faults.append(Fault(at_ms=at_ms + length, kind="restart", replica=replica))
+                faults.extend(stop(random.choice(STOPS), replica, at_ms, at_ms + length))
             case _:
-                kind = random.choice(STOPS)
+                kind: FaultKind = random.choice(STOPS)
                 faults.extend(Fault(at_ms=at_ms, kind=kind, replica=replica) for replica in range(n))
                 faults.extend(Fault(at_ms=at_ms + length, kind="restart", replica=replica) for replica in range(n))
     return faults
@@ -256,7 +254,7 @@ def structured(seed: int, n: int = 4) -> Scenario:
         network=Network(delay_us=random.choice(((100, 500), (100, 2000), (100, 20_000)))),
         rules=tuple(rule for view in range(views) for rule in _round(random, n, view)),
         corrupted={str(replica): _conspirator(random, n, replica, views) for replica in corrupted},
-        faults=tuple(sorted(_crash_points(random, n, gst_ms), key=lambda fault: fault.at_ms)),
+        faults=tuple(sorted(_stops(random, n, gst_ms), key=lambda fault: fault.at_ms)),
         gst_ms=gst_ms,
         workload=Workload(
             clients=random.choice((1, 2)),
@@ -350,13 +348,12 @@ def _conspirator(random: Random, n: int, replica: int, views: int) -> str:
     return " & ".join(f"({part})" for part in parts) or "support()"
 
 
-def _crash_points(random: Random, n: int, gst_ms: int) -> list[Fault]:
-    faults = []
+def _stops(random: Random, n: int, gst_ms: int) -> list[Fault]:
+    faults: list[Fault] = []
     for _ in range(random.choice((0, 0, 0, 1, 2))):
         replica = random.randrange(n)
         at_ms = random.randrange(gst_ms)
-        faults.append(Fault(at_ms=at_ms, kind=random.choice(STOPS), replica=replica))
-        faults.append(Fault(at_ms=at_ms + random.choice((5, 50, 200)), kind="restart", replica=replica))
+        faults.extend(stop(random.choice(STOPS), replica, at_ms, at_ms + random.choice((5, 50, 200))))
     return faults
 
 

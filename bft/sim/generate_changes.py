@@ -11,7 +11,7 @@ from random import Random
 import msgspec
 
 from bft.sim.generate import CRIMES, STOPS, scenario
-from bft.sim.scenario import QUICK, Change, Fault, FaultKind, Scenario
+from bft.sim.scenario import QUICK, Change, Fault, Scenario, stop
 
 
 def reconfigured(seed: int, n: int = 4, crimes: tuple[str, ...] = CRIMES) -> Scenario:
@@ -67,10 +67,8 @@ def _changes(random: Random, n: int, spares: int, gst_ms: int) -> list[Change]:
 
 
 def _stops(random: Random, machines: int, gst_ms: int) -> list[Fault]:
-    faults = []
+    faults: list[Fault] = []
     for _ in range(random.choice((0, 0, 1, 3))):
         replica, at_ms = random.randrange(machines), random.randrange(gst_ms)
-        kind: FaultKind = random.choice(STOPS)
-        faults.append(Fault(at_ms=at_ms, kind=kind, replica=replica))
-        faults.append(Fault(at_ms=at_ms + random.choice((5, 50, 300, 1000)), kind="restart", replica=replica))
+        faults.extend(stop(random.choice(STOPS), replica, at_ms, at_ms + random.choice((5, 50, 300, 1000))))
     return faults

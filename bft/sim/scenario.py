@@ -209,13 +209,14 @@ CALM = Network(delay_us=(100, 500))
 
 def pause(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
     """A process is killed and started again; what the operating system had is there."""
-    return _stop("crash", replica, from_ms, until_ms)
+    return stop("crash", replica, from_ms, until_ms)
 
 
 def power_loss(replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
     """A machine loses power and comes back, with no more than was synced."""
-    return _stop("power-loss", replica, from_ms, until_ms)
+    return stop("power-loss", replica, from_ms, until_ms)
 
 
-def _stop(kind: FaultKind, replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
+def stop(kind: FaultKind, replica: int, from_ms: int, until_ms: int) -> tuple[Fault, Fault]:
+    """A replica is stopped, in a way that ends with a restart."""
     return Fault(at_ms=from_ms, kind=kind, replica=replica), Fault(at_ms=until_ms, kind="restart", replica=replica)

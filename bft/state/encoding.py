@@ -8,11 +8,18 @@ and is refused.
 from __future__ import annotations
 
 import dataclasses
+import enum
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
 _sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 _as_inserted = msgspec.msgpack.Encoder().encode
+
+
+class _Field(Protocol):
+    name: str
 
 
 def encode(value: object) -> bytes:
@@ -48,6 +55,15 @@ def require_ordered(value: object) -> None:
     elif isinstance(value, msgspec.Struct):
         for name in value.__struct_fields__:
             require_ordered(getattr(value, name))
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
+    elif isinstance(value, enum.Enum):
+        require_ordered(value.value)
+    else:
+        fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else _attrs_fields(value)
+        for field in fields:
             require_ordered(getattr(value, field.name))
+
+
+def _attrs_fields(value: object) -> Sequence[_Field]:
+    """Fields of an instance of an `attrs` class, which msgspec encodes as well; none of anything else."""
+    found: Sequence[_Field] = getattr(type(value), "__attrs_attrs__", ())
+    return found

@@ -1,7 +1,8 @@
 """The executor: carries out `Execute`, `AnswerQuery` and `InstallState` effects on a service.
 
 The one place where agreement meets a service. Strictly sequential; whatever the service raises is passed on, since a
-state machine turns its own errors into results, and what is left over must stop the replica (`PROTOCOL.md` 10).
+state machine turns its own errors into results. What is left over, such as a lack of memory, need not happen to the
+other replicas: it must stop this one before its state becomes another one.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ D = TypeVar("D")
 
 ENTRY_BYTES_MAX = 2 * 1024 * 1024
 """Texts are counted in characters, at most four bytes each: a page with one such value still fits into a packet."""
+KEY_BYTES_MAX = ENTRY_BYTES_MAX // 2
+"""Counted alike. With longer keys a page of one entry could be too large for a packet, and nobody could fetch it."""
 KEY_TYPES = (str, bytes, int)
 _UNTYPED_SCALARS: frozenset[type] = frozenset({str, bytes, int, bool, float, type(None)})
 _TYPED_SCALARS = frozenset({str, bytes, int, bool})
@@ -57,8 +59,8 @@ class Map(Generic[K, V]):
     """A dictionary from text, bytes or integers to values, iterated in key order.
 
     Create it as `bft.Map[str, Account]()` when values are Structs or other typed values; `bft.Map()` is enough for
-    text, bytes, numbers, booleans, None, and lists and dicts of those. Integers fit into 64 bits; an entry's encoded
-    value has at most 4 MiB.
+    text, bytes, numbers, booleans, None, and lists and dicts of those. Integers fit into 64 bits; a value has at most
+    2 MiB encoded, a text 2 Mi characters, and a key half of that.
 
     Costs: reading is a dictionary lookup (and a decoding, unless the value is a scalar); storing under an existing
     key adds a binary search over pages; a new key also an insertion into one page of at most 128 keys.
@@ -244,6 +246,8 @@ class Map(Generic[K, V]):
             names = expected.__name__ if expected is not None else "str, bytes or int"
             raise TypeError(f"this map's keys are {names}, found {kind.__name__}")
         self._checked(key)
+        if not isinstance(key, int) and len(key) > KEY_BYTES_MAX:
+            raise ValueError(f"a map's key has at most {KEY_BYTES_MAX} bytes, found {len(key)}")
 
     def _size(self, key: K) -> int:
         """Characters or bytes of an entry, scalars counting as 9: what pages are measured by."""

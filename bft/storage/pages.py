@@ -20,6 +20,8 @@ def checked_manifest(seq: int, digest: bytes, manifest: bytes) -> Opened:
     Raises:
         StorageError: it is not the manifest of the checkpoint at `seq` with this state digest.
     """
+    if type(manifest) is not bytes or type(digest) is not bytes:
+        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest is none")
     try:
         opened = open_manifest(manifest)
     except Malformed as error:
@@ -48,11 +50,16 @@ def garbage(dropped: Iterable[bytes], kept: Iterable[bytes]) -> list[bytes]:
     return sorted(unused)
 
 
+def is_page(digest: bytes, page: object) -> bool:
+    """True if this is what the digest says; where damage has been, it may be of any type."""
+    return isinstance(page, bytes) and page_digest(page) == digest
+
+
 def require_page(digest: bytes, page: bytes) -> None:
     """Check a page that was read from a disk.
 
     Raises:
         StorageError: the bytes do not have the digest under which they are stored.
     """
-    if page_digest(page) != digest:
+    if not is_page(digest, page):
         raise StorageError(f"page {digest.hex()} is corrupt: its bytes have another digest")

@@ -39,6 +39,18 @@ def checkpoint_certificate_from(blob: bytes, where: str) -> CheckpointCertificat
     return _decoded(_checkpoint, blob, where)
 
 
+def stable_from(seq: int, blob: bytes) -> CheckpointCertificate:
+    """The stable checkpoint's certificate from its row.
+
+    Raises:
+        StorageError: it cannot be decoded or is of another slot.
+    """
+    found = checkpoint_certificate_from(blob, "stable checkpoint certificate")
+    if found.seq != seq:
+        raise StorageError(f"stable checkpoint certificate is of seq {found.seq}, not {seq}")
+    return found
+
+
 def link_from(epoch: int, blob: bytes) -> EpochLink:
     """A link from its row.
 
@@ -85,8 +97,7 @@ def accepted_from(seq: int, view: int, pre_prepare: bytes, batch: bytes) -> Acce
     message = pre_prepare_of(signed, where)
     if (message.seq, message.view) != (seq, view):
         raise StorageError(f"{where} is corrupt: the message is of seq {message.seq}, view {message.view}")
-    digest = batch_digest(batch) if batch else NULL_DIGEST
-    if message.digest != digest:
+    if not isinstance(batch, bytes) or message.digest != (batch_digest(batch) if batch else NULL_DIGEST):
         raise StorageError(f"{where} is corrupt: its batch does not have digest {message.digest.hex()}")
     return Accepted(seq, view, signed, batch)
 

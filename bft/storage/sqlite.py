@@ -9,7 +9,6 @@ killed process cannot take along, but a power failure can.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -17,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, assert_never
 
-from bft.digests import page_digest
 from bft.errors import StorageError
 from bft.events import (
     Accepted,
@@ -33,29 +31,15 @@ from bft.events import (
     ViewRecord,
 )
 from bft.ids import DIGEST_BYTES
-from bft.storage import schema
-from bft.storage.guard import (
-    FolderLock,
-    Mark,
-    boot_id,
-    read_mark,
-    require_same,
-    require_unused,
-    sync_file,
-    sync_folder,
-    write_mark,
-)
-from bft.storage.pages import checked_manifest, garbage, manifest_pages, require_page
+from bft.storage.files import sync
+from bft.storage.guard import FolderLock, Mark, boot_id, read_mark, require_same, require_unused, write_mark
+from bft.storage.pages import checked_manifest, garbage, is_page, manifest_pages
+from bft.storage.recovering import recover, stable_seqs
 from bft.storage.rows import (
-    accepted_from,
-    checkpoint_certificate_from,
-    link_from,
-    prepared_from,
     prepared_view,
     signed_blob,
-    signed_from,
-    view_record_from,
 )
+from bft.storage.schema import READABLE, as_text, create, row_sum, upgrade
 from bft.wire.codec import encode
 
 PAGE_BYTES = 16384
@@ -93,7 +77,7 @@ class SqliteStore:
             StorageError: the store is locked, foreign, corrupt, or cannot be written; or it is empty, or an old copy,
                 although the marker says that the key has voted.
         """
-        self._path = path
+        self._path = path = path.resolve()  # one lock for all names of a file, and the log is where SQLite has it
         self._broken = False
         self._closed = False
         self._connections: list[sqlite3.Connection] = []
@@ -103,6 +87,9 @@ class SqliteStore:
         self._lock = FolderLock(path.with_name(path.name + ".lock"))
         try:
             with self._explained():
+                if durability == "power":
+                    # An earlier life at "process" may have left what it wrote to the operating system's cache.
+                    self._sync_files()
                 self._writer = self._connect()
                 self._open(cluster_id, replica, durability, marker)
                 self._begin_life(boot_id() if boot is None else boot)
@@ -119,34 +106,7 @@ class SqliteStore:
             StorageError: the content is corrupt; the replica must not vote with it.
         """
         with self._explained():
-            recovered = Recovered()
-            for row in self._writer.execute("select view, active, view_change, new_view from view"):
-                recovered.view = view_record_from(*row)
-            for seq, blob in self._writer.execute("select seq, certificate from stable"):
-                recovered.stable = checkpoint_certificate_from(blob, "stable checkpoint certificate")
-                if recovered.stable.seq != seq:
-                    raise StorageError(f"stable checkpoint certificate is of seq {recovered.stable.seq}, not {seq}")
-            rows = self._writer.execute("select epoch, link from epochs order by epoch").fetchall()
-            recovered.epochs = [link_from(*row) for row in rows]
-            if [epoch for epoch, _ in rows] != list(range(len(rows))):
-                raise StorageError("the chain of epochs is corrupt: a link is missing")
-            after = (self._stable_seqs()[0],)
-            recovered.accepted = [
-                accepted_from(*row)
-                for row in self._writer.execute(
-                    "select seq, view, pre_prepare, batch from accepted where seq > ? order by seq, view", after
-                )
-            ]
-            recovered.prepared = [
-                prepared_from(*row)
-                for row in self._writer.execute(
-                    "select seq, certificate from prepared where seq > ? order by seq", after
-                )
-            ]
-            self._load_snapshots(recovered, after[0])
-            for (executed,) in self._writer.execute("select executed from doubted"):
-                recovered.doubted = executed
-            return recovered
+            return recover(self._writer)
 
     def write(self, records: Sequence[Record], /) -> None:
         """Make all records durable, in order, in one transaction.
@@ -174,7 +134,7 @@ class SqliteStore:
         with self._explained():
             for digest in digests:
                 row = self._reader.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
-                if row is not None and page_digest(row[0]) == digest:
+                if row is not None and is_page(digest, row[0]):
                     found.append(row[0])
         return found
 
@@ -186,6 +146,7 @@ class SqliteStore:
         """
         found: set[bytes] = set()
         with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.text_factory = bytes
             for seq, digest, manifest in connection.execute("select seq, digest, manifest from snapshots"):
                 decoded = checked_manifest(seq, digest, manifest)
                 found.update(decoded.service, decoded.sessions)
@@ -196,9 +157,10 @@ class SqliteStore:
         found = []
         with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
             connection.execute("pragma query_only = on")
+            connection.text_factory = bytes
             for digest in digests:
                 row = connection.execute("select bytes from pages where digest = ?", (digest,)).fetchone()
-                if row is not None and page_digest(row[0]) != digest:
+                if row is not None and not is_page(digest, row[0]):
                     found.append(digest)
         return found
 
@@ -229,6 +191,7 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
+        connection.text_factory = bytes  # damage can make a text of bytes that are none
         self._connections.append(connection)
         return connection
 
@@ -245,11 +208,10 @@ class SqliteStore:
                 require_unused(marker, self._path)
             self._create(cluster_id, replica)
         verdict = self._writer.execute("pragma quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise StorageError(f"{self._path}: the database is corrupt: {verdict}")
+        if verdict != b"ok":
+            raise StorageError(f"{self._path}: the database is corrupt: {as_text(verdict)}")
         self.store_id = self._require_identity(cluster_id, replica)
-        for statement in schema.LATER.split(";")[:-1]:
-            self._writer.execute(statement)
+        upgrade(self._writer)
 
     # --- the guard beside the key ---
 
@@ -257,11 +219,13 @@ class SqliteStore:
         """Check the store against the note beside its key, and count an opening in both, the store first."""
         generation, refused = self._writer.execute("select generation, refused from life").fetchone()
         if refused:
-            raise StorageError(f"the replica refuses to vote: {refused}")
+            raise StorageError(f"the replica refuses to vote: {as_text(refused)}")
+        if type(generation) is not int:
+            raise StorageError("the store's generation is corrupt")
         if self._marker is None:
             return
         mark = read_mark(self._marker)
-        stable = self._stable_seqs()[0]
+        stable = stable_seqs(self._writer)[0]
         if mark is not None:
             require_same(
                 self._marker,
@@ -302,68 +266,41 @@ class SqliteStore:
         self._writer.execute("update life set generation = ?", (self._mark.generation + 1,))
         for connection in reversed(self._connections):
             connection.close()
-        # Closing moved the log into the file; "process" has not synced it. Opening the file is safe only now: it would
-        # have dropped SQLite's locks.
-        sync_file(self._path)
-        sync_folder(self._path.parent)
+        # Closing moved the log into the file, unless somebody else is reading it; "process" has synced neither.
+        self._sync_files()
         self._note(replace(self._mark, generation=self._mark.generation + 1, is_clean=True))
 
+    def _sync_files(self) -> None:
+        """Make durable what is in the operating system's hands.
+
+        Only while this process has no connection: opening the file and closing it again drops SQLite's locks.
+        """
+        for file in (self._path, self._path.with_name(self._path.name + "-wal")):
+            if file.exists():
+                sync(file)
+        sync(self._path.parent)
+
     def _create(self, cluster_id: bytes, replica: int) -> None:
-        identity = (schema.FORMAT_VERSION, cluster_id.hex(), replica, os.urandom(16).hex())
-        self._writer.execute("begin immediate")
-        for statement in schema.FIRST.split(";")[:-1]:
-            self._writer.execute(statement)
-        self._writer.execute("insert into identity values (?, ?, ?, ?)", identity)
-        self._writer.execute("commit")
-        sync_folder(self._path.parent)
+        create(self._writer, cluster_id, replica)
+        sync(self._path.parent)
 
     def _require_identity(self, cluster_id: bytes, replica: int) -> str:
         """The store's id, once it is known to be ours."""
         rows = self._writer.execute("select format, cluster, replica, store from identity").fetchall()
         if len(rows) != 1:
             raise StorageError(f"{self._path}: the database is corrupt: {len(rows)} rows of identity, expected 1")
-        version, cluster, owner, store = rows[0]
-        ours = schema.FORMAT_VERSION
-        if version != ours:
-            raise StorageError(f"{self._path}: the store has format {version}, this program reads {ours}")
+        version, owner = rows[0][0], rows[0][2]
+        cluster, store = as_text(rows[0][1]), as_text(rows[0][3])
+        if version not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise StorageError(f"{self._path}: the store has format {version}, this program reads {known}")
         if cluster != cluster_id.hex():
             raise StorageError(f"{self._path}: the store belongs to cluster {cluster}, not to {cluster_id.hex()}")
         if owner != replica:
             raise StorageError(f"{self._path}: the store belongs to replica {owner}, not to replica {replica}")
-        return str(store)
+        return store
 
     # --- reading ---
-
-    def _stable_seqs(self) -> tuple[int, int]:
-        """The stable sequence number and the one before it; 0 for genesis."""
-        row = self._writer.execute("select seq, previous from stable").fetchone()
-        return (0, 0) if row is None else (row[0], row[1])
-
-    def _load_snapshots(self, recovered: Recovered, stable_seq: int) -> None:
-        chosen: int | None = None
-        void = {row[0] for row in self._writer.execute("select seq from void")}
-        for seq, vote_blob in self._writer.execute("select seq, vote from snapshots order by seq").fetchall():
-            vote = signed_from(vote_blob, f"checkpoint vote at seq {seq}")
-            if vote is not None and seq > stable_seq:
-                recovered.votes.append(vote)
-            if seq not in void and (vote is not None or seq <= stable_seq):
-                chosen = seq
-        if chosen is not None:
-            recovered.snapshot = self._load_snapshot(chosen)
-
-    def _load_snapshot(self, seq: int) -> Snapshot:
-        digest, manifest, vote = self._writer.execute(
-            "select digest, manifest, vote from snapshots where seq = ?", (seq,)
-        ).fetchone()
-        decoded = checked_manifest(seq, digest, manifest)
-        pages: dict[bytes, bytes] = {}
-        for name in sorted({*decoded.service, *decoded.sessions}):
-            row = self._writer.execute("select bytes from pages where digest = ?", (name,)).fetchone()
-            if row is None:
-                raise StorageError(f"snapshot at seq {seq} is corrupt: page {name.hex()} is missing")
-            require_page(name, row[0])
-            pages[name] = row[0]
-        return Snapshot(seq, digest, manifest, pages, signed_from(vote, f"checkpoint vote at seq {seq}"))
 
     def _manifests(self) -> list[bytes]:
         return [row[0] for row in self._writer.execute("select manifest from snapshots")]
@@ -374,29 +311,34 @@ class SqliteStore:
         execute = self._writer.execute
         match record:
             case Accepted(seq, view, pre_prepare, batch):
-                execute("insert or replace into accepted values (?, ?, ?, ?)", (seq, view, encode(pre_prepare), batch))
-            case Prepared(seq, certificate):
+                row = (seq, view, encode(pre_prepare))
                 execute(
-                    "insert into prepared values (?, ?, ?) on conflict (seq) do update"
-                    " set view = excluded.view, certificate = excluded.certificate where excluded.view >= view",
-                    (seq, prepared_view(certificate), encode(certificate)),
+                    "insert or replace into accepted values (?, ?, ?, ?, ?)", (*row, batch, row_sum("accepted", *row))
+                )
+            case Prepared(seq, certificate):
+                row = (seq, prepared_view(certificate), encode(certificate))
+                execute(
+                    "insert into prepared values (?, ?, ?, ?) on conflict (seq) do update set view = excluded.view,"
+                    " certificate = excluded.certificate, sum = excluded.sum where excluded.view >= view",
+                    (*row, row_sum("prepared", *row)),
                 )
             case ViewRecord(view, active, view_change, new_view):
-                row = (view, active, signed_blob(view_change), signed_blob(new_view))
-                execute("insert or replace into view values (1, ?, ?, ?, ?)", row)
+                said = (view, int(active), signed_blob(view_change), signed_blob(new_view))
+                execute("insert or replace into view values (1, ?, ?, ?, ?, ?)", (*said, row_sum("view", *said)))
             case Snapshot():
                 self._put_snapshot(record)
             case Stable():
                 self._put_stable(record)
             case Pages(pages):
-                at = self._stable_seqs()[0]
+                at = stable_seqs(self._writer)[0]
                 self._writer.executemany(
                     "insert into pages values (?, ?, ?) on conflict (digest) do update"
                     " set bytes = excluded.bytes, fetched = excluded.fetched",
                     [(digest, page, at) for digest, page in pages.items()],
                 )
             case Epoch(link):
-                execute("insert into epochs values (?, ?)", (link.certificate.epoch, encode(link)))
+                end = (link.certificate.epoch, encode(link))
+                execute("insert into epochs values (?, ?, ?)", (*end, row_sum("epochs", *end)))
                 execute("delete from view")
                 execute("delete from accepted")
                 execute("delete from prepared")
@@ -418,30 +360,41 @@ class SqliteStore:
         for manifest in self._manifests():
             elsewhere -= manifest_pages(manifest)
         self._writer.executemany(
-            "insert into pages values (?, ?, null) on conflict (digest) do nothing", snapshot.pages.items()
+            "insert into pages values (?, ?, null) on conflict (digest) do update"
+            " set bytes = excluded.bytes where bytes is not excluded.bytes",  # differs if it was damaged
+            snapshot.pages.items(),
         )
-        for digest in elsewhere:
-            row = self._writer.execute("select 1 from pages where digest = ?", (digest,)).fetchone()
-            assert row is not None, f"snapshot at seq {snapshot.seq} lacks its page {digest.hex()}"
-        before = self._writer.execute("select manifest from snapshots where seq = ?", (snapshot.seq,)).fetchall()
-        self._writer.execute(
-            "insert into snapshots values (?, ?, ?, ?) on conflict (seq) do update set digest = excluded.digest,"
-            " manifest = excluded.manifest, vote = coalesce(excluded.vote, vote)",
-            (snapshot.seq, snapshot.digest, snapshot.manifest, signed_blob(snapshot.vote)),
-        )
-        self._writer.execute("delete from void where seq = ?", (snapshot.seq,))
-        self._collect([manifest for (manifest,) in before])
+        for name in elsewhere:
+            row = self._writer.execute("select 1 from pages where digest = ?", (name,)).fetchone()
+            assert row is not None, f"snapshot at seq {snapshot.seq} lacks its page {name.hex()}"
+        self._replace_snapshot(snapshot)
         if snapshot.vote is None:
             self._release_fetched(_EVER)
 
+    def _replace_snapshot(self, snapshot: Snapshot) -> None:
+        """The row of its slot; an own vote that was given there stays, whatever the state."""
+        at = (snapshot.seq,)
+        before = self._writer.execute("select manifest, vote from snapshots where seq = ?", at).fetchone()
+        vote = signed_blob(snapshot.vote)
+        if vote is None and before is not None:
+            vote = before[1]
+        row = (snapshot.seq, snapshot.digest, vote)
+        self._writer.execute(
+            "insert or replace into snapshots values (?, ?, ?, ?, ?)",
+            (snapshot.seq, snapshot.digest, snapshot.manifest, vote, row_sum("snapshots", *row)),
+        )
+        self._writer.execute("delete from void where seq = ?", at)
+        self._collect([before[0]] if before is not None else [])
+
     def _put_stable(self, stable: Stable) -> None:
-        current, previous = self._stable_seqs()
+        current, previous = stable_seqs(self._writer)
         if stable.seq < current:
             return
         if stable.seq > current:
             previous = current
         execute = self._writer.execute
-        execute("insert or replace into stable values (1, ?, ?, ?)", (stable.seq, previous, encode(stable.certificate)))
+        row = (stable.seq, previous, encode(stable.certificate))
+        execute("insert or replace into stable values (1, ?, ?, ?, ?)", (*row, row_sum("stable", *row)))
         execute("delete from accepted where seq <= ?", (stable.seq,))
         execute("delete from prepared where seq <= ?", (stable.seq,))
         if execute("select 1 from void where seq = ?", (stable.seq,)).fetchone():
@@ -462,6 +415,8 @@ class SqliteStore:
 
     def _collect(self, dropped: list[bytes]) -> None:
         """Drop the pages that only these manifests refer to, unless a transfer may need them."""
+        if not dropped:
+            return
         unused = [(digest,) for digest in garbage(dropped, self._manifests())]
         self._writer.executemany("delete from pages where digest = ? and fetched is null", unused)
 
@@ -478,9 +433,11 @@ class SqliteStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors and damage into one error that names the file."""
+        """Turn errors of SQLite and of the disk, and damage, into one error that names the file."""
         try:
             yield
+        except OSError as error:
+            raise StorageError(f"{self._path}: {error.strerror}") from error
         except sqlite3.Error as error:
             raise StorageError(f"{self._path}: {error} ({getattr(error, 'sqlite_errorname', 'no code')})") from error
         except StorageError as error:

@@ -208,6 +208,18 @@ def test_page_that_returns_in_a_later_snapshot_is_kept(bench: Bench) -> None:
     assert kept(bench.reopen(), b"a", b"b") == [b"a", b"b"]
 
 
+def test_snapshot_that_takes_the_place_of_a_wrong_one_leaves_no_pages_of_it(bench: Bench) -> None:
+    """After a divergence a checkpoint is fetched, or taken again, in the place of the wrong one."""
+    bench.store.write([snapshot(2, b"a", b"wrong", b"b")])
+    bench.store.write([Pages(pages(b"right"))])
+    bench.store.write([snapshot(2, b"a", b"right", give={}, fetched=True), stable(2)])
+    assert kept(bench.store, b"a", b"wrong", b"b", b"right") == [b"a", b"right"]
+    bench.store.write([snapshot(4, b"a", b"right", b"wrong"), snapshot(4, b"a", b"b"), stable(4)])
+    assert kept(bench.store, b"a", b"wrong", b"b", b"right") == [b"a", b"b", b"right"]
+    recovered = bench.reopen().load()
+    assert recovered.snapshot == snapshot(4, b"a", b"b")
+
+
 def test_newest_snapshot_survives_a_stable_checkpoint_without_one(bench: Bench) -> None:
     """A replica that learns certificates faster than it fetches states keeps the state it has."""
     bench.store.write([snapshot(2, b"a"), stable(2)])

@@ -16,7 +16,7 @@ def test_primary_assigns_consecutive_sequence_numbers(make_bench):
     bench.deliver(bytes(range(32)), bench.request(1))
     first = bench.sent(PrePrepare)
     bench.deliver(bytes(range(32)), bench.request(2))
-    assert [message.seq for message in first + bench.sent(PrePrepare)] == [1, 2]
+    assert [message.seq for message in first + bench.sent(PrePrepare, bench.wait(100))] == [1, 2]
 
 
 def test_primary_never_sends_prepare(make_bench):

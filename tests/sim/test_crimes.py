@@ -9,7 +9,7 @@ from bft.adversary.crimes import CRIMES
 from bft.sim import changes, generate
 from bft.sim.checkers import check, decided
 from bft.sim.directed import catalogue
-from bft.sim.scenario import Fault, Network, Rule, Scenario, Workload
+from bft.sim.scenario import Fault, Network, Rule, Scenario, Workload, pause
 from bft.sim.service import Registers
 from bft.sim.sweep import sweep, table
 from bft.sim.world import World
@@ -47,8 +47,7 @@ def _committing(crime: str, seed: int) -> Scenario:
         faults=(
             Fault(at_ms=20, kind="partition", groups=((2,), (0, 1, 3))),
             Fault(at_ms=60, kind="heal"),
-            Fault(at_ms=200, kind="crash", replica=1),
-            Fault(at_ms=350, kind="restart", replica=1),
+            *pause(1, 200, 350),
         ),
         gst_ms=500,
         workload=Workload(clients=2, operations=30, outstanding=3, keys=2),

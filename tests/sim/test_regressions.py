@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bft.sim.checkers import check
-from bft.sim.scenario import Fault, Network, Scenario, Workload
+from bft.sim.scenario import Fault, Network, Scenario, Workload, pause
 from bft.sim.service import Registers
 from bft.sim.world import World
 
@@ -39,11 +39,7 @@ LOST_POWER_BEFORE_SYNC = Scenario(
 def _one_bad_disk(kind: str) -> Scenario:
     return Scenario(
         seed=4,
-        faults=(
-            Fault(at_ms=300, kind=kind, replica=2),
-            Fault(at_ms=400, kind="crash", replica=2),
-            Fault(at_ms=500, kind="restart", replica=2),
-        ),
+        faults=(Fault(at_ms=300, kind=kind, replica=2), *pause(2, 400, 500)),
         gst_ms=1000,
         workload=Workload(clients=2, operations=60, outstanding=2),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bft.sim.scenario import Fault, Network, Scenario, Workload
+from bft.sim.scenario import Network, Scenario, Workload, pause
 from bft.sim.transcript import transcript
 
 FOLDER = Path(__file__).parent
@@ -39,7 +39,7 @@ SCENARIOS = {
         seed=3,
         network=CALM,
         gst_ms=300,
-        faults=(Fault(at_ms=0, kind="crash", replica=3), Fault(at_ms=200, kind="restart", replica=3)),
+        faults=pause(3, 0, 200),
         protocol={"checkpoint_interval": 2, "window": 4},
         workload=Workload(clients=1, operations=5, outstanding=1, keys=1, query_permille=0),
     ),

@@ -25,18 +25,6 @@ from tests.conftest import CLIENT
 
 
 @pytest.fixture
-def source(make_bench):
-    """A correct replica with a stable checkpoint at slot 8."""
-    found = make_bench(me=2)
-    for seq in range(1, 9):
-        found.order(seq, found.batch(found.request(seq)))
-    digest = found.store.load().snapshot.digest
-    for replica in (0, 3):
-        found.deliver(replica, found.signed(replica, Checkpoint(0, 8, digest)))
-    return found
-
-
-@pytest.fixture
 def diverged(bench, source):
     """A replica that has executed the same operations but for one, shown the certificate of the others."""
     for seq in range(1, 9):

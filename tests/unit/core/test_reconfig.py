@@ -59,12 +59,10 @@ from bft.messages import (
     Suspect,
     ViewChange,
 )
-from bft.sim.keys import KeyVault
 from bft.sim.scenario import Change, Scenario
 from bft.sim.service import Registers
-from bft.sim.world import ADMINS, EPOCH_NS, simulated_cluster
+from bft.sim.world import ADMINS, EPOCH_NS
 from bft.storage.memory import MemoryStore
-from bft.wire.admission import Admission, Limits
 from bft.wire.codec import decode_batch, decode_bundle, decode_replica_message, encode
 from tests.conftest import CLIENT, Bench
 
@@ -78,26 +76,13 @@ class EpochBench(Bench):
     signed_replies: bool = False
 
     def __post_init__(self) -> None:
-        scenario = Scenario(seed=0, changes=(Change(at_ms=0),), signed_replies=self.signed_replies)
-        self.cluster = simulated_cluster(scenario)
-        self.genesis = genesis(self.cluster)
-        self.quorums = self.genesis.quorums
-        self.vault = KeyVault(0)
-        self.store = MemoryStore()
-        self.out: list[Effect] = []
         self.entered: list[EpochEntered] = []
         self.everything: list[Effect] = []
-        self.restart()
+        super().__post_init__()
+        self.genesis = genesis(self.cluster)
 
-    def _boot(self, recovered: Recovered) -> None:
-        protocol = self.cluster.protocol
-        self.replica = Replica(self.cluster, self.me, self.vault.replica_signer(self.me), recovered, self.vault)
-        self.engine = Engine(self.replica, Registers(), self.store)
-        limits = Limits(protocol.session_window, protocol.batch_operations_max, protocol.batch_bytes_max)
-        here = self.replica.configuration
-        rules = rules_of(self.cluster, here)
-        self.admission = Admission(self.vault.verifier(here.keys), rules, limits, links=self.replica.links)
-        self.step(Start())
+    def scenario(self) -> Scenario:
+        return Scenario(seed=0, changes=(Change(at_ms=0),), signed_replies=self.signed_replies)
 
     def step(self, event):
         super().step(event)

@@ -29,19 +29,6 @@ from bft.sim.service import Registers
 from bft.wire.codec import encode
 
 
-@pytest.fixture
-def source(make_bench):
-    """A replica with a stable checkpoint at slot 8."""
-    bench = make_bench(me=2)
-    for seq in range(1, 9):
-        bench.order(seq, bench.batch(bench.request(seq)))
-    digest = bench.store.load().snapshot.digest
-    for replica in (0, 3):
-        bench.deliver(replica, bench.signed(replica, Checkpoint(0, 8, digest)))
-    assert bench.stable == 8
-    return bench
-
-
 def _begin(bench, source) -> None:
     """Show the laggard a proof and let it find out that ordinary repair does not help."""
     digest = source.store.load().snapshot.digest
@@ -199,10 +186,6 @@ def test_repaired_replica_goes_on_without_voting_twice(bench, source):
 
 def _left(effects) -> list[str]:
     return [effect.detail for effect in effects if isinstance(effect, Progress) and effect.what == "source-left"]
-
-
-def _asked_for_manifest(effects) -> list[Send]:
-    return [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.packet, FetchManifest)]
 
 
 def _asked_for_pages(effects) -> list[Send]:

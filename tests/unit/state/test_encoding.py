@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import subprocess
 import sys
 from dataclasses import dataclass
 
+import attrs
 import msgspec
 import pytest
 
@@ -39,7 +41,18 @@ def test_other_dicts_keep_their_order() -> None:
     assert list(msgspec.msgpack.decode(encode({3: "a", 1: "b"}))) == [3, 1]
 
 
-@pytest.mark.parametrize("wrap", [list, lambda s: {5: s}, lambda s: {"a": Record(s)}, Holder, lambda s: (s,)])
+@attrs.define
+class Defined:
+    inner: object
+
+
+def member(inner: object) -> enum.Enum:
+    return enum.Enum("Names", {"ALL": frozenset(inner)}).ALL  # type: ignore[call-overload,attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize(
+    "wrap", [list, lambda s: {5: s}, lambda s: {"a": Record(s)}, Holder, lambda s: (s,), Defined, member]
+)
 def test_sets_beside_unsortable_dicts_are_refused(wrap) -> None:
     """No order would be left to rely on."""
     inner = {"x", "y"} if wrap is not list else [{"x"}]

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from bft.digests import page_digest
-from bft.state.map import ENTRY_BYTES_MAX, Guard, Map, ReadOnlyError
+from bft.messages import PageBodies, PagesServed, Signed
+from bft.state.map import ENTRY_BYTES_MAX, KEY_BYTES_MAX, Guard, Map, ReadOnlyError
 from bft.state.pages import PAGE_KEYS_MAX, PAGE_SIZE_MAX
+from bft.wire.codec import decode_packet, encode
 
 
 class Account(Struct):
@@ -290,3 +292,18 @@ def test_pages_are_plain_messagepack() -> None:
     (digest,) = content.checkpoint(fresh)
     assert fresh[digest].hex() == "9292a161a16292a178920102"
     assert msgspec.msgpack.decode(fresh[digest]) == [["a", "b"], ["x", [1, 2]]]
+
+
+def test_page_of_the_largest_entry_can_be_sent() -> None:
+    """A state with a page that fits into no packet could never be fetched by a replica that fell behind."""
+    content: Map[str, str] = Map()
+    widest = "\U0001f600"
+    with pytest.raises(ValueError, match="a map's key has at most"):
+        content[widest * (KEY_BYTES_MAX + 1)] = ""
+    assert len(content) == 0 and content.checkpoint({}) == []
+    content[widest * KEY_BYTES_MAX] = widest * ENTRY_BYTES_MAX
+    fresh: dict[bytes, bytes] = {}
+    (digest,) = content.checkpoint(fresh)
+    served = encode(PagesServed(0, (digest,), (digest,)))
+    packet = PageBodies(Signed(1, served, bytes(64)), (fresh[digest],))
+    assert decode_packet(encode(packet)) == packet

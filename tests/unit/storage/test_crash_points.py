@@ -26,7 +26,6 @@ CALLS = {"execute", "executemany", "fsync", "rename", "open", "write", "close", 
 """Functions written in C at whose beginning and end the process is killed."""
 EVERY = 11
 """Of the boundaries in the middle of the work every so many-th; opening and closing are tried whole."""
-WAL_HEADER_BYTES = 32
 WAL_FRAME_BYTES = 24 + 16384
 
 

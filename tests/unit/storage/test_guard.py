@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,50 @@ def test_damaged_note_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "r1.pem.used").write_text(text)
     with pytest.raises(StorageError, match=r"r1\.pem\.used"):
         _open(tmp_path)
+
+
+def test_clean_end_syncs_also_a_log_that_somebody_reads(tmp_path: Path, synced: list[str]) -> None:
+    """SQLite moves the log into the file only when the last one closes it: the votes are in the log, unsynced."""
+    store = _open(tmp_path, durability="process")
+    store.write([accepted(1)])
+    with closing(sqlite3.connect(tmp_path / "data" / "replica.db")) as reader:
+        reader.execute("begin")
+        reader.execute("select count(*) from accepted").fetchone()
+        synced.clear()
+        store.close()
+        assert (tmp_path / "data" / "replica.db-wal").stat().st_size > 0
+    assert set(synced[:-2]) == {"replica.db", "replica.db-wal", "data"}
+    assert synced[-2:] == ["r1.pem.used.new", tmp_path.name], "what the note says is durable before the note"
+
+
+def test_durability_power_begins_with_what_another_life_has_not_synced(tmp_path: Path, synced: list[str]) -> None:
+    """Else the note would say "power" while votes of a life at "process" could still be lost in the same boot."""
+    store = _open(tmp_path, durability="process")
+    store.write([accepted(1)])
+    copy = _backup(tmp_path)
+    store.close()
+    _restore(tmp_path, copy)  # as kill -9 leaves it: the vote is in the log
+    assert (tmp_path / "data" / "replica.db-wal").stat().st_size > 0
+    (tmp_path / "r1.pem.used").unlink()
+    synced.clear()
+    store = _open(tmp_path, durability="power")
+    assert synced[:3] == ["replica.db", "replica.db-wal", "data"]
+    assert store.load().accepted == [accepted(1)]
+    store.close()
+
+
+def test_flipped_bit_in_a_note_is_not_taken_for_harmless(tmp_path: Path) -> None:
+    """What a note does not say counts as harmless, so a word that cannot be read must not make a note say less."""
+    store = _open(tmp_path)
+    store.write([Forgotten("it does not know a vote of its own")])
+    _abandon(store)
+    marker = tmp_path / "r1.pem.used"
+    sound, content = read_mark(marker), marker.read_bytes()
+    assert sound is not None and sound.refused and not sound.is_clean
+    for place in range(len(content)):
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << bit
+            marker.write_bytes(flipped)
+            with suppress(StorageError):
+                assert read_mark(marker) == sound, f"byte {place}, bit {bit}: {bytes(flipped)!r}"

@@ -13,9 +13,17 @@ import pytest
 
 from bft.digests import batch_digest, page_digest, pages_digest, state_digest
 from bft.errors import StorageError
-from bft.events import Accepted, Epoch, Pages, Snapshot, Stable, ViewRecord
+from bft.events import Accepted, Epoch, Pages, Prepared, Snapshot, Stable, ViewRecord
 from bft.headers import Header, Manifest, MembershipChange, Pending, Reconfigure
-from bft.messages import Checkpoint, CheckpointCertificate, Endorsement, EpochLink, PrePrepare, Signed
+from bft.messages import (
+    Checkpoint,
+    CheckpointCertificate,
+    Endorsement,
+    EpochLink,
+    PreparedCertificate,
+    PrePrepare,
+    Signed,
+)
 from bft.storage.sqlite import SqliteStore
 from bft.wire.codec import encode
 
@@ -54,6 +62,21 @@ def test_second_store_on_the_same_file_is_refused(path: Path) -> None:
         SqliteStore(path, CLUSTER, 1)
     store.close()
     SqliteStore(path, CLUSTER, 1).close()
+
+
+def test_store_behind_a_link_is_the_same_store(path: Path, tmp_path: Path) -> None:
+    """SQLite follows links, so one lock must stand for all names of a file."""
+    store = SqliteStore(path, CLUSTER, 1)
+    link = tmp_path / "other" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with pytest.raises(StorageError, match="in use by another process"):
+        SqliteStore(link, CLUSTER, 1)
+    store.close()
+    store = SqliteStore(link, CLUSTER, 1)
+    with pytest.raises(StorageError, match="in use by another process"):
+        SqliteStore(path, CLUSTER, 1)
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +146,90 @@ def test_damaged_row_is_refused_on_load(path: Path, statement: str, text: str) -
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("statement", "text"),
+    [
+        ("update view set view = 4", "record of the present view is corrupt: its columns do not have the sum"),
+        ("update view set active = 0", "record of the present view is corrupt"),
+        ("update view set new_view = null", "record of the present view is corrupt"),
+        ("update stable set previous = 1", "stable checkpoint certificate is corrupt"),
+        ("update accepted set seq = 1 where seq = 3", "accepted pre-prepare at seq 1"),
+        ("update snapshots set vote = null", "checkpoint vote at seq 2 is corrupt"),
+        ("update prepared set certificate = {flipped}", "prepared certificate at seq 3 is corrupt"),
+        ("update accepted set pre_prepare = {flipped} where seq = 4", "accepted pre-prepare at seq 4 is corrupt"),
+        ("update accepted set batch = 7 where seq = 3", "accepted pre-prepare at seq 3, view 0 is corrupt"),
+        ("update stable set certificate = 'text'", "stable checkpoint certificate is corrupt"),
+        ("update snapshots set manifest = 'text'", "snapshot at seq 2 is corrupt"),
+        ("update pages set bytes = 7", "is corrupt"),
+    ],
+)
+def test_damage_to_numbers_and_signatures_is_noticed(path: Path, statement: str, text: str) -> None:
+    """No digest covers them: a bit that flips could make a vote of another view, or none, of what was written."""
+    store = SqliteStore(path, CLUSTER, 1)
+    certificate = CheckpointCertificate(0, 2, bytes(32), (Endorsement(0, SIGNATURE),))
+    store.write([ViewRecord(5, True, None, accepted(1).pre_prepare), snapshot(2, b"page"), Stable(2, certificate)])
+    endorsements = (Endorsement(1, SIGNATURE), Endorsement(2, SIGNATURE))
+    prepared = Prepared(3, PreparedCertificate(accepted(3).pre_prepare, endorsements))
+    store.write([accepted(3), accepted(4), prepared])
+    store.close()
+    column = "certificate" if "certificate" in statement else "pre_prepare"  # each ends with a byte of a signature
+    damage(path, statement.format(flipped=f"cast(substr({column}, 1, length({column}) - 1) || x'01' as blob)"))
+    store = SqliteStore(path, CLUSTER, 1)
+    with pytest.raises(StorageError, match=text):
+        store.load()
+    store.close()
+
+
+def test_store_of_the_format_without_sums_is_given_them(path: Path) -> None:
+    """A replica of the version before goes on with what it has, and damage is found from then on."""
+    store = SqliteStore(path, CLUSTER, 1)
+    certificate = CheckpointCertificate(0, 2, bytes(32), (Endorsement(0, SIGNATURE),))
+    store.write([ViewRecord(5, True, None, accepted(1).pre_prepare), snapshot(2, b"page"), Stable(2, certificate)])
+    store.write([accepted(3), accepted(4)])
+    before = store.load()
+    store.close()
+    for table in ("view", "stable", "accepted", "prepared", "snapshots", "epochs"):
+        damage(path, f"alter table {table} drop column sum")
+    damage(path, "update identity set format = 2")
+    store = SqliteStore(path, CLUSTER, 1)
+    assert store.load() == before
+    store.write([accepted(5)])
+    store.close()
+    store = SqliteStore(path, CLUSTER, 1)
+    assert store.load().accepted == [accepted(3), accepted(4), accepted(5)]
+    store.close()
+    damage(path, "update view set active = 0")
+    with pytest.raises(StorageError, match="record of the present view is corrupt"):
+        SqliteStore(path, CLUSTER, 1).load()
+
+
+def test_damaged_page_of_another_type_is_found_and_repaired(path: Path) -> None:
+    """One bit in SQLite's record header makes a text of bytes, or a number; no peer's page is needed for the former."""
+    store = SqliteStore(path, CLUSTER, 1)
+    body = b"\xff page"
+    name = page_digest(body)
+    store.write([snapshot(2, body)])
+    damage(path, "update pages set bytes = cast(bytes as text)")
+    assert store.damaged([name]) == [] and store.read_pages([name]) == [body]
+    damage(path, "update pages set bytes = 7")
+    assert store.damaged([name]) == [name] and store.read_pages([name]) == []
+    store.write([Pages({name: body})])
+    assert store.damaged([name]) == []
+    store.close()
+
+
+def test_disk_that_fails_while_the_store_is_made_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the system says becomes the one error that callers know."""
+
+    def refuse(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    path.parent.mkdir()
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StorageError, match=r"replica\.db: Input/output error"):
+        SqliteStore(path, CLUSTER, 1)
+
+
 def test_damaged_page_is_not_served(path: Path) -> None:
     """A page that lost its digest is no answer; the scrub finds it, and a page from others takes its place."""
     store = SqliteStore(path, CLUSTER, 1)
@@ -137,6 +244,17 @@ def test_damaged_page_is_not_served(path: Path) -> None:
     assert store.damaged([name]) == []
     assert store.read_pages([name]) == [b"page"]
     store.close()
+
+
+def test_damaged_page_that_is_given_again_is_sound(path: Path) -> None:
+    """A page that was written to, and has the same content as before, is given again with the next snapshot."""
+    store = SqliteStore(path, CLUSTER, 1)
+    store.write([snapshot(2, b"page")])
+    damage(path, "update pages set bytes = x'00'")
+    store.write([snapshot(4, b"page")])
+    assert store.read_pages([page_digest(b"page")]) == [b"page"]
+    store.close()
+    assert SqliteStore(path, CLUSTER, 1).load().snapshot == snapshot(4, b"page")
 
 
 def test_full_disk_is_reported_and_the_store_refuses_to_go_on(path: Path) -> None:
