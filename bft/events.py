@@ -140,6 +140,7 @@ class Recovered:
         pages: all pages of `snapshot`, by digest.
         votes: own signed CHECKPOINTs above the stable one, ascending by sequence number.
         epochs: the links from genesis to the present epoch, in order.
+        taken: seq -> digest of the own state at the snapshots that are not in doubt.
         doubted: the highest slot that was ever executed on a state found to be wrong.
     """
 
@@ -150,6 +151,7 @@ class Recovered:
     accepted: list[Accepted] = field(default_factory=list)
     prepared: list[Prepared] = field(default_factory=list)
     epochs: list[EpochLink] = field(default_factory=list)
+    taken: dict[int, bytes] = field(default_factory=dict)
     doubted: int = 0
 
 
@@ -225,12 +227,18 @@ class Executed(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class QueryAnswered:
-    """The service has answered read-only operations: (status, value) of each, in order."""
+    """The service has answered read-only operations.
+
+    Attributes:
+        answers: (status, value) of each, in order; of the first ones only, where they are large.
+        is_all: True if none was left out.
+    """
 
     client: Peer
     nonce: int
     seq: int
     answers: list[tuple[int, bytes]]
+    is_all: bool = True
 
 
 @dataclass(frozen=True, slots=True)

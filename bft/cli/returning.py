@@ -5,7 +5,7 @@ missing is looked for before anything is touched, and every step may be the last
 
     r3.pem        the new key, from the moment on when the old one is out of its place
     r3.pem.old    the key that the epoch names: vouches, never votes again
-    r3.pem.lost   what else may come to be named by an epoch: the key of an earlier return, or of a rotation
+    r3.pem.lost1  what else may come to be named by an epoch: the key of an earlier return, or of a rotation
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.epochs import Configuration
 from bft.errors import BFTError, ConfigError, KeyFileError, StorageError
 from bft.runtime.assembly import STORE_FILE, open_store
-from bft.runtime.own_keys import LOST, NEW, NEXT, OLD, USED, beside
+from bft.runtime.own_keys import NEW, NEXT, OLD, USED, beside, lost_keys, next_lost
 from bft.storage.guard import FolderLock, sync_folder
 from bft.transport.discovery import chain_file, save_links
 
@@ -75,7 +75,7 @@ def prepare_return(desk: Desk, config: Path) -> dict[str, object]:
     process = ReplicaProcess(config)
     runs = process.pid() is not None
     holder = _holder(key, member.key)
-    has_begun = key.exists() and holder in (beside(key, OLD), beside(key, LOST))
+    has_begun = key.exists() and holder in (beside(key, OLD), *lost_keys(key))
     if runs and not has_begun:
         raise BFTError(f"replica {local.id} runs with pid {process.pid()}: stop it first, if its store is lost")
     desk.require_signers(chain.configuration)
@@ -117,7 +117,7 @@ def _holder(key: Path, named: bytes) -> Path:
         ConfigError: none holds it.
     """
     passphrase = passphrase_from_environment()
-    files = [key, beside(key, OLD), beside(key, NEXT), beside(key, LOST)]
+    files = [key, beside(key, OLD), beside(key, NEXT), *lost_keys(key)]
     found: dict[Path, bytes] = {}
     for file in files:
         if file.exists():
@@ -227,7 +227,7 @@ def _change_keys(key: Path, holder: Path) -> None:
     _let_vouch(key, holder)
     for file in (beside(key, NEXT), key):  # an epoch may come to name it still: it would have to vouch then
         if file.exists():
-            file.replace(beside(key, LOST))
+            file.replace(next_lost(key))
             sync_folder(key.parent)
     beside(key, USED).unlink(missing_ok=True)
     new.replace(key)

@@ -74,14 +74,15 @@ class Reads:
         floor: the latest slot whose state may have been seen in an answer; weak reads ask for no earlier one. The
             latest, since the one correct replica among those that agree may be the one furthest on. A liar can push it
             up and make weak reads wait; they are ordered then, and that takes the floor down again.
-        ordered: tickets of reads that go on as ordinary operations -> the floor when they were sent.
+        ordered: tickets of reads that go on as ordinary operations -> how many answers had been agreed when they were
+            sent: if none has been since, such a read is no older than anything seen.
     """
 
-    __slots__ = ("_by_ticket", "_nonce", "_quorums", "_sent", "_waiting", "floor", "ordered")
+    __slots__ = ("_agreed", "_by_ticket", "_nonce", "_quorums", "_sent", "_waiting", "floor", "ordered")
 
     def __init__(self, quorums: Quorums) -> None:
         self._quorums = quorums
-        self._nonce = 0
+        self._nonce = self._agreed = 0
         self.floor = 0
         self.ordered: dict[int, int] = {}
         self._by_ticket: dict[int, Read] = {}
@@ -144,6 +145,7 @@ class Reads:
                 seqs.append(seq)
             if len(seqs) >= needed:
                 self._forget(read)
+                self._agreed += 1
                 latest = max(seqs)
                 self.floor = max(self.floor, latest)
                 over.append(Answer(read.ticket, given.status, given.value, min(seqs), latest))
@@ -178,11 +180,11 @@ class Reads:
     def order(self, ticket: int) -> None:
         """A read that is over has been sent as an ordinary operation."""
         if self.floor:
-            self.ordered[ticket] = self.floor
+            self.ordered[ticket] = self._agreed
 
     def on_ordered(self, ticket: int) -> None:
-        """An operation has its result; a read among them is no older than anything seen before it was sent."""
-        if self.ordered and self.ordered.pop(ticket, 0) == self.floor:
+        """An operation has its result; if it is a read, and nothing was seen since it was sent, the floor falls."""
+        if self.ordered and self.ordered.pop(ticket, -1) == self._agreed:
             self.floor = 0
 
     def enter(self, quorums: Quorums) -> list[Query]:

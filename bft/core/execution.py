@@ -57,7 +57,7 @@ def _note_fresh(state: State, batch: OpenedBatch) -> None:
         numbers = range(request.number, request.number + len(request.operations))
         first = next((number for number in numbers if session is None or not session.finished(number)), 0)
         if first:
-            state.monitor.note_fresh((client, request.session), first)
+            state.monitor.note_fresh((client, request.session, request.number), first)
 
 
 def on_executed(state: State, event: Executed) -> None:

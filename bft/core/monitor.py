@@ -30,7 +30,7 @@ Sources: [Aardvark NSDI'09], [Prime DSN'08], [RBFT ICDCS'13].
 from __future__ import annotations
 
 from bft.config import MILLISECOND, Protocol
-from bft.core.pool import Pending
+from bft.core.pool import Key, Pending
 from bft.ids import Nanos
 
 SLOW = "slow-primary"
@@ -67,11 +67,11 @@ class Monitor:
     """
 
     __slots__ = (
-        "_bad_probes", "_bad_slow", "_bad_waste", "_begun", "_changed", "_doublings", "_executed", "_factor",
+        "_bad_probes", "_bad_slow", "_bad_waste", "_begun", "_changed", "_done", "_doublings", "_executed", "_factor",
         "_fair_slack", "_floor", "_fresh", "_gap", "_grace", "_left_out", "_may_probe", "_next_probe",
-        "_next_sample", "_offered", "_offered_since", "_older_fresh", "_operations", "_passes_max", "_period",
-        "_primary", "_probe_passes", "_probes", "_quiet_since", "_rate_since", "_samples", "_skips_max", "_stale",
-        "_weak", "_window", "changes", "complaints", "p90", "probe", "rates", "reason", "skips", "watched",
+        "_next_sample", "_offered", "_offered_since", "_older_done", "_older_fresh", "_operations", "_passes_max",
+        "_period", "_primary", "_probe_passes", "_probes", "_quiet_since", "_rate_since", "_samples", "_skips_max",
+        "_stale", "_weak", "_window", "changes", "complaints", "p90", "probe", "rates", "reason", "skips", "watched",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, weak: int) -> None:
@@ -129,6 +129,8 @@ class Monitor:
         self._offered = self._stale = self._operations = 0
         self._fresh: dict[tuple[bytes, int], int] = {}
         self._older_fresh: dict[tuple[bytes, int], int] = {}
+        self._done: dict[Key, None] = {}
+        self._older_done: dict[Key, None] = {}
         self._executed = 0
         self.skips = 0
 
@@ -160,19 +162,24 @@ class Monitor:
         self._executed += 1
         if self._executed >= self._passes_max:
             self._older_fresh, self._fresh = self._fresh, {}
+            self._older_done, self._done = self._done, {}
             self._executed = 0
 
-    def note_fresh(self, name: tuple[bytes, int], number: int) -> None:
-        """Operation `number` of a session (client, incarnation) is about to be executed for the first time."""
-        self._fresh.setdefault(name, number)
+    def note_fresh(self, key: Key, number: int) -> None:
+        """The envelope is about to be executed, and in it operation `number` of its session for the first time."""
+        self._fresh.setdefault(key[:2], number)
+        self._done[key] = None
 
-    def is_fresh(self, name: tuple[bytes, int], number: int) -> bool:
-        """True if that operation, which has been executed here, was so only lately: the primary could not know.
+    def is_fresh(self, key: Key, last: int) -> bool:
+        """True if the operations of an envelope, executed here by now, were so only lately: the primary could not know.
 
-        An envelope that overlaps another on its way is proposed in good faith, and found executed when it comes.
+        An envelope that overlaps another on its way is proposed in good faith, and found executed when it comes. The
+        very one that was executed is not: a primary knows what it has proposed.
         """
-        first = self._older_fresh.get(name, self._fresh.get(name))
-        return first is not None and number >= first
+        if key in self._done or key in self._older_done:
+            return False
+        first = self._older_fresh.get(key[:2], self._fresh.get(key[:2]))
+        return first is not None and last >= first
 
     def note_executed(self, since: Nanos, operations: int, now: Nanos) -> None:
         """A slot was executed; `since` is when a request in it began to wait for this primary, 0 if none did."""
@@ -226,6 +233,11 @@ class Monitor:
         self.probe = None
         self._probes += 1
         self._left_out += self._probe_passes > self._passes_max
+
+    def drop_probe(self, now: Nanos) -> None:
+        """Another envelope had the same operations, and was first: that says nothing. The next one is a probe again."""
+        self.probe = None
+        self._next_probe = now
 
     def note_left_out(self) -> None:
         """A fresh proposal with room to spare leaves the probe out.

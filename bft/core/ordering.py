@@ -170,6 +170,8 @@ def _observe(state: State, batch: OpenedBatch) -> None:
         monitor.watch(None)
     if monitor.probe is not None and (monitor.probe.proposed or monitor.probe.key not in state.pool):
         monitor.end_probe()
+    elif monitor.probe is not None and state.sessions.is_finished(monitor.probe.signed.client, monitor.probe.request):
+        monitor.drop_probe(state.now)
     if monitor.watched is None and monitor.probe is None:
         return
     operations = sum(len(request.operations) for _, request in batch.requests)
@@ -195,7 +197,7 @@ def _is_stale(state: State, batch: OpenedBatch) -> bool:
     last = request.number + len(request.operations) - 1
     if session is None or not (session.finished(request.number) and session.finished(last)):
         return False
-    return not state.monitor.is_fresh((client, request.session), last)
+    return not state.monitor.is_fresh((client, request.session, request.number), last)
 
 
 def vote(state: State, slot: Slot) -> None:

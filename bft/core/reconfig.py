@@ -168,7 +168,8 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.time_ns, fresh.lease_ns = state.time_ns, state.lease_ns
     fresh.max_commit_sent = state.max_commit_sent
     fresh.waiting_queries, fresh.waiting_load = state.waiting_queries, state.waiting_load
-    fresh.waiting_bytes, fresh.served = state.waiting_bytes, state.served
+    fresh.waiting_operations, fresh.waiting_bytes = state.waiting_operations, state.waiting_bytes
+    fresh.served = state.served
     fresh.pool = _carried(state.pool)
     fresh.fetching = state.fetching
     fresh.transfer_rate, fresh.last_transfer = state.transfer_rate, state.last_transfer
@@ -245,7 +246,8 @@ def on_epoch_proof(state: State, peer: Peer, message: EpochProof) -> None:
         state.reject(peer, "bad-epoch-proof")
         return
     base = links[-1].certificate
-    own = state.own_checkpoints.get(base.seq)
+    # What it voted for before a restart, and has not executed again yet, it does not hold.
+    own = state.own_checkpoints.get(base.seq) if base.seq <= state.executed else None
     holds_base = own is not None and own[0] == base.digest
     if holds_base:
         state.persist(Stable(base.seq, base))

@@ -229,11 +229,10 @@ def _open_stored(digest: bytes, body: bytes) -> OpenedBatch:
 
 
 def _rebuild_checkpoints(state: State, recovered: Recovered) -> None:
-    snapshot = recovered.snapshot
+    """What was voted for stays so; the own state there may be another by now: executed again after a repair."""
     for signed in recovered.votes:
         vote = opened(signed)
         assert isinstance(vote, Checkpoint), "the store gives back what was persisted"
         if vote.seq > state.log.low and vote.epoch == state.epoch:
-            digest = snapshot.digest if snapshot is not None and snapshot.seq == vote.seq else vote.digest
-            state.own_checkpoints[vote.seq] = (digest, signed)
+            state.own_checkpoints[vote.seq] = (recovered.taken.get(vote.seq, vote.digest), signed)
             state.checkpoints.setdefault(vote.seq, {})[state.me] = (vote.digest, signed.signature)

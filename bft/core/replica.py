@@ -167,6 +167,7 @@ class Replica:
         transfer.ask(state)
         reconfig.on_tick(state)
         rot.ask(state)
+        queries.serve_waiting(state)
         ordering.propose(state)
         state.out.append(SetTimer(state.now + self._tick_ns))
 

@@ -172,7 +172,8 @@ class State:
         suspects: per sender, the view it suspects, and when it last said so.
         waiting_batches: digest -> slots that cannot go on before the batch is here.
         waiting_queries: (needed seq, query) in order of arrival.
-        waiting_load: per client, how many of those queries are its own, and their bytes; `waiting_bytes` of all.
+        waiting_load: per client, how many operations of those queries are its own, and their bytes; those of all are
+            `waiting_operations` and `waiting_bytes`.
         served: what peers were sent on request since the last tick (`bft.core.budget`).
         transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
         rotten: pages that the own store has lost to bit rot -> when they were last asked for, and how often; in the
@@ -234,6 +235,7 @@ class State:
     waiting_batches: dict[bytes, list[int]] = field(default_factory=dict)
     waiting_queries: list[tuple[int, AnswerQuery]] = field(default_factory=list)
     waiting_load: dict[Peer, tuple[int, int]] = field(default_factory=dict)
+    waiting_operations: int = 0
     waiting_bytes: int = 0
     served: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     transfer_rate: int = 0

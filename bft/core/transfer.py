@@ -90,11 +90,15 @@ def repair(state: State, ours: bytes, certificate: CheckpointCertificate) -> Non
 
 
 def doubt(state: State, ours: bytes, certificate: CheckpointCertificate) -> None:
-    """The own state is known to be wrong from here on, also after a restart: that begins at an earlier checkpoint."""
+    """The own state is known to be wrong, also after a restart: that begins at the stable checkpoint.
+
+    Those between it and the certificate may be wrong already: nobody has certified them
+    (`test_no_uncertified_state_comes_back`).
+    """
     state.divergences += state.serves
     state.divergence = Divergence(certificate.seq, ours)
     state.doubted = max(state.doubted, state.executed)
-    state.persist(Doubted(certificate.seq, state.executed))
+    state.persist(Doubted(state.log.low + 1, state.executed))
     state.progress("diverged", certificate.seq, f"own state {ours.hex()[:8]}, certified {certificate.digest.hex()[:8]}")
 
 

@@ -3,7 +3,7 @@
     r3.pem        the key; the present epoch names it, unless the replica is to join or to come back
     r3.pem.next   made by `bft keys rotate`; the epoch that names it makes it the key, and the old one is erased
     r3.pem.old    left by `bft replica rejoin`: it vouches for the key and never votes again; erased after the return
-    r3.pem.lost   the key of a return that lost its store as well: vouches in the place of .old if an epoch has named it
+    r3.pem.lost1  the key of a return that lost its store as well: vouches in the place of .old if an epoch has named it
     r3.pem.new    while `bft replica rejoin` puts it in the place of the key
 
 Votes are signed with the key that the epoch of the vote names, whichever it is, and with no other.
@@ -37,6 +37,20 @@ RETIRED = ".retired"
 def beside(key: Path, suffix: str) -> Path:
     """A file beside the key file."""
     return key.with_name(key.name + suffix)
+
+
+def lost_keys(path: Path) -> list[Path]:
+    """Keys that were put out of the way one after the other, the latest first."""
+    begin = path.name + LOST
+    numbered = [(file.name.removeprefix(begin), file) for file in path.parent.iterdir() if file.name.startswith(begin)]
+    found = sorted((int(number), file) for number, file in numbered if number.isdecimal())
+    return [file for _, file in reversed(found)]
+
+
+def next_lost(path: Path) -> Path:
+    """Where the next one goes: none is ever overwritten, since an epoch may come to name any of them."""
+    found = lost_keys(path)
+    return beside(path, f"{LOST}{int(found[0].name.removeprefix(path.name + LOST)) + 1 if found else 1}")
 
 
 class OwnKeys:
@@ -104,8 +118,8 @@ class OwnKeys:
         pair, file = found
         if file != self.path:
             file.replace(self.path)
-        for suffix in (OLD, LOST):
-            beside(self.path, suffix).unlink(missing_ok=True)
+        for file in (beside(self.path, OLD), *lost_keys(self.path)):
+            file.unlink(missing_ok=True)
         sync_folder(self.path.parent)
         changed, self.current = pair.public != self.current.public, pair
         return changed
@@ -113,7 +127,7 @@ class OwnKeys:
     def erase(self, why: str) -> None:
         """The replica was removed: nobody shall ever sign with its key again."""
         beside(self.path, RETIRED).write_text(why + "\n")
-        for file in (*(beside(self.path, suffix) for suffix in (NEXT, OLD, LOST, NEW)), self.path):
+        for file in (*(beside(self.path, suffix) for suffix in (NEXT, OLD, NEW)), *lost_keys(self.path), self.path):
             file.unlink(missing_ok=True)
         sync_folder(self.path.parent)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Signer, sender_bytes
 from bft.crypto.tls import endpoint_certificate
-from bft.errors import BFTError
+from bft.errors import BFTError, StorageError
 from bft.ids import DIGEST_BYTES, ReplicaId, peer_name
 from bft.messages import ReplicaMessage
 from bft.signing.frames import (
@@ -145,7 +145,7 @@ class Agent:
             raise Refused("busy", "another connection votes")
         self._guard.check(request.store, request.stable)
         if self._marker is not None:
-            self._claim(self._marker, request.store)
+            self._claim(self._marker, request.store, request.stable)
         self._guard.bind(request.store, request.stable)
         self._voter = caller
         ledger = self._guard.ledger
@@ -153,11 +153,19 @@ class Agent:
         proposals = tuple(ledger.proposals()[-PAYLOADS_MAX:])
         return Opened(views.get("view-change", b""), views.get("new-view", b""), proposals)
 
-    def _claim(self, marker: Path, store: str) -> None:
+    def _claim(self, marker: Path, store: str, stable: int) -> None:
         """Before the guard is bound: a key that came from a replica's own files goes on with that replica's store."""
-        mark = read_mark(marker)
+        try:
+            mark = read_mark(marker)
+        except StorageError as error:
+            raise Refused("bad-marker", str(error)) from None
         if mark is not None and mark.store != store:
             raise Refused("other-store", f"{marker} says that the key was used with store {mark.store}, not {store}")
+        if mark is not None and mark.refused:
+            raise Refused("must-not-vote", f"{marker} says that the replica must not vote: {mark.refused}")
+        if mark is not None and stable < mark.stable:
+            why = f"{marker} says that checkpoint {mark.stable} was stable, the store knows {stable}: it is an old copy"
+            raise Refused("rolled-back", why)
         claim(marker, store)
 
     def _sign(self, caller: object, request: Sign) -> Signatures:

@@ -55,6 +55,8 @@ CODES = {
     "busy": "another process votes with the key",
     "not-open": "the connection has not opened",
     "wrong-identity": "the agent signs for another replica or cluster",
+    "must-not-vote": "the replica was found to have forgotten votes",
+    "bad-marker": "the note beside the key cannot be read",
 }
 
 

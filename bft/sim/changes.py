@@ -94,11 +94,11 @@ def directed() -> dict[str, Scenario]:
         ),
     }
     # One administrator of three has been bribed: it may ask, and no more.
-    found["R-one-administrator"] = changing(changes=(msgspec.structs.replace(grow, approvals=1), replace))
+    found["R-one-administrator"] = changing(changes=(msgspec.structs.replace(grow, at_ms=40, approvals=1), replace))
     # Three that are not there would make five of seven unreachable.
-    absent = Change(at_ms=60, add=(5, 6, 7), unready=True)
+    absent = Change(at_ms=40, add=(5, 6, 7), unready=True)
     silent = {str(replica): "silent()" for replica in (5, 6, 7)}
-    found["R-absent-newcomers"] = changing(changes=(grow, absent), spares=4, corrupted=silent)
+    found["R-absent-newcomers"] = changing(changes=(absent, grow), spares=4, corrupted=silent)
     for name, crime in CRIMES.items():
         for replica in (0, 3, 4):
             found[f"R-{name}-{replica}"] = changing(

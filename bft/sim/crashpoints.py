@@ -60,7 +60,7 @@ def families() -> dict[str, Scenario]:
     few = Workload(clients=1, operations=9, outstanding=2, keys=2, query_permille=100)
     return {
         # Orders, checkpoints and garbage collection: the normal case with every kind of record.
-        "ordering": small(workload=Workload(clients=2, operations=12, outstanding=2, keys=2, query_permille=100)),
+        "ordering": small(workload=Workload(clients=2, operations=18, outstanding=2, keys=2, query_permille=100)),
         # The primary goes silent in the middle: VIEW-CHANGEs, a NEW-VIEW, slots proposed again.
         "view-change": small(workload=few, corrupted={"0": "silent_after(3)"}),
         # Two view changes in a row: the second primary is mute, so what was chosen once must be chosen again.

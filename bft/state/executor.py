@@ -18,6 +18,8 @@ from bft.wire.codec import encode
 SLOT_RESULT_BYTES_MAX = 32 * 1024 * 1024
 """Results of one slot beyond this are replaced by an error, alike on every replica: reads of large values must not fill
 the memory of all of them at once."""
+QUERY_ANSWER_BYTES = 2 * 1024 * 1024
+"""With this much the reads of one query are answered as far as they are: a small question must not fill the memory."""
 Together = Callable[[Sequence[OperationCall], Context], Sequence[tuple[int, bytes]]]
 """What a state machine may offer as `execute_slot` beside its port: the calls of a slot in one go, for one that lives
 in another process. Their events go into the context."""
@@ -71,8 +73,16 @@ class Executor:
     def answer(self, effect: AnswerQuery) -> QueryAnswered:
         """Answer read-only operations from the present state, which must be at or after the effect's slot."""
         assert self.seq >= effect.seq, f"a query cannot be answered from the past: {self.seq} before {effect.seq}"
-        answers = [self.machine.query(operation) for operation in effect.operations]
-        return QueryAnswered(effect.client, effect.nonce, self.seq, answers)
+        room = QUERY_ANSWER_BYTES
+        answers: list[tuple[int, bytes]] = []
+        for operation in effect.operations:
+            if room <= 0:
+                break
+            answer = self.machine.query(operation)
+            room -= len(answer[1])
+            answers.append(answer)
+        is_all = len(answers) == len(effect.operations)
+        return QueryAnswered(effect.client, effect.nonce, self.seq, answers, is_all)
 
     def install(self, effect: InstallState) -> None:
         """Replace the service's state."""

@@ -70,7 +70,10 @@ class MemoryStore:
             snapshot = self._snapshots[seq]
             if snapshot.vote is not None and seq > stable_seq:
                 recovered.votes.append(snapshot.vote)
-            if seq not in self._void and (snapshot.vote is not None or seq <= stable_seq):
+            if seq in self._void:
+                continue
+            recovered.taken[seq] = snapshot.digest
+            if snapshot.vote is not None or seq <= stable_seq:
                 recovered.snapshot = snapshot
         if recovered.snapshot is not None:
             pages = {digest: self._pages[digest] for digest in sorted(manifest_pages(recovered.snapshot.manifest))}

@@ -78,7 +78,10 @@ def _recover_snapshots(connection: sqlite3.Connection, recovered: Recovered) -> 
         vote = checked("snapshots", row, found, where, partial(signed_from, row[2], where))
         if vote is not None and seq > stable_seq:
             recovered.votes.append(vote)
-        if seq not in void and (vote is not None or seq <= stable_seq):
+        if seq in void:
+            continue
+        recovered.taken[seq] = row[1]
+        if vote is not None or seq <= stable_seq:
             chosen = seq
     if chosen is not None:
         recovered.snapshot = _recover_snapshot(connection, chosen)

@@ -358,7 +358,7 @@ def test_report_steps_forward_and_back_in_a_browser(report_page: Path) -> None:
 
 def test_page_bounds_its_diagrams() -> None:
     """A long run loses heartbeats first, and says what it left out."""
-    long = run_scenario(Scenario(seed=2, workload=Workload(clients=3, operations=60)), generator="uniform")
+    long = run_scenario(Scenario(seed=2, workload=Workload(clients=3, operations=120)), generator="uniform")
     html = page([msgspec.structs.replace(long, id=1)], include=[msgspec.structs.replace(long, id=1)])
     match = re.search(r'id="data">(.*?)</script>', html, re.DOTALL)
     assert match is not None

@@ -68,7 +68,7 @@ def _services(rotten: Callable[[], Registers]) -> Callable[[], Registers]:
 def test_rotten_replica_is_found_repaired_and_serves_again(seed, every):
     """It says so, installs the certified state, and ends where the others are; clients never notice."""
     scenario = Scenario(
-        seed=seed, corrupted={str(ROTTEN): NEUTRAL}, workload=Workload(clients=3, operations=60, outstanding=3)
+        seed=seed, corrupted={str(ROTTEN): NEUTRAL}, workload=Workload(clients=3, operations=120, outstanding=3)
     )
     world = World(scenario, _services(lambda: Rotting(every)))
     history = world.run()

@@ -34,17 +34,26 @@ KINDS = {
 """Kind -> a directed run in which it is found, and who is guilty."""
 
 
-def _run(name: str) -> History:
-    return World(DIRECTED[name], Registers).run()
+SEEDS_MAX = 4
+"""A crime shows only where the network lets it; so many networks are tried."""
+
+
+def _run(name: str, seed: int = 0) -> History:
+    return World(msgspec.structs.replace(DIRECTED[name], seed=seed), Registers).run()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_crime_is_found_and_its_culprit_named(kind: str) -> None:
     """Nobody else is accused, and each accusation convinced the judge (the checkers see to that)."""
     name, guilty = KINDS[kind]
-    history = _run(name)
-    assert guilty in {evidence.accused for _, evidence in history.accusations if evidence.kind == kind}
-    assert check(history, ("no-false-accusation", "evidence-convinces", "no-contradiction")) == []
+    found = set()
+    for seed in range(SEEDS_MAX):
+        history = _run(name, seed)
+        assert check(history, ("no-false-accusation", "evidence-convinces", "no-contradiction")) == []
+        found |= {evidence.accused for _, evidence in history.accusations if evidence.kind == kind}
+        if guilty in found:
+            return
+    pytest.fail(f"{kind}: replica {guilty} is not among {found}")
 
 
 def test_proposal_that_contradicts_the_own_new_view_is_evidence() -> None:

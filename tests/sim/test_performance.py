@@ -40,6 +40,7 @@ ATTACKS = {
     "grows slower by and by": ("creep(30, 800)", MINUTE, 3, SLOW),
     "starves one client": ("starve(700)", 20, 3, UNFAIR),
     "fills batches with old requests": ("pad_batches(30, 64)", 20, 3, WASTE),
+    "fills batches with the latest requests": ("pad_batches(4, 64)", 20, 3, WASTE),
     "orders one at a time": ("one_at_a_time()", 20, 8, WASTE),
 }
 """Crime, seconds, clients, complaint. The first three take their time to be found, the others are found soon."""

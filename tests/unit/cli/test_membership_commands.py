@@ -274,7 +274,7 @@ def test_new_key_that_was_written_in_part_is_not_taken(folder: Path) -> None:
     third = load_key(half)
     _change_keys(key, _holder(key, first.public))
     assert (load_key(key), load_key(key.with_name("r3.pem.old"))) == (third, first)
-    assert load_key(key.with_name("r3.pem.lost")) == second
+    assert load_key(key.with_name("r3.pem.lost1")) == second
     assert not list(key.parent.glob("*.new*"))
 
 
@@ -286,7 +286,11 @@ def test_key_of_a_second_return_is_vouched_for_by_whichever_the_epoch_names(fold
     _change_keys(key, _holder(key, first.public))
     second = load_key(key)
     _change_keys(key, _holder(key, first.public))
-    assert _holder(key, second.public) == key.with_name("r3.pem.lost")
+    assert _holder(key, second.public) == key.with_name("r3.pem.lost1")
+    third = load_key(key)
+    _change_keys(key, _holder(key, first.public))
+    assert _holder(key, third.public) == key.with_name("r3.pem.lost2")
+    assert _holder(key, second.public) == key.with_name("r3.pem.lost1"), "the one before is still there"
     _let_vouch(key, _holder(key, second.public))
     keys = OwnKeys(key, None)
     assert keys.old == second

@@ -176,6 +176,26 @@ def test_answers_to_unknown_nonces_are_ignored() -> None:
     assert bench.session.outstanding == 0 and bench.finished() == []
 
 
+def test_floor_stays_while_answers_come_meanwhile() -> None:
+    """A read that was ordered early has seen nothing of what was answered since."""
+    bench = Bench()
+    bench.ask(wait=False)
+    bench.wait(RETRY // 2)
+    for _ in range(2):
+        bench.ask(wait=False)
+    bench.answer(0, 2, b"a", seq=10)
+    bench.answer(3, 2, b"a", seq=1000)  # the liar
+    bench.wait(RETRY // 2 + 1)
+    bench.take()
+    bench.answer(1, 3, b"c", seq=500)
+    bench.answer(3, 3, b"c", seq=20)
+    for replica in (0, 1):
+        bench.reply(replica, 11, bundle(1))
+    assert len(bench.finished()) == 3
+    bench.ask(wait=False)
+    assert bench.take_queries()[0][1].floor == 1000
+
+
 def together(bench: Bench, *operations: bytes, wait: bool = True) -> list[int]:
     """Reads that leave with one flush; their tickets."""
     tickets = []

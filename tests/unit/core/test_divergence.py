@@ -162,6 +162,39 @@ def test_wrong_state_does_not_come_back_with_a_restart(make_bench, source, is_re
     assert bench.replica.summary()["refuses"] is None, "what it voted for is not forgotten with the state"
 
 
+def test_no_uncertified_state_comes_back(make_bench):
+    """The first certificate that is seen shows a later state to be wrong: the earlier ones may be so as well."""
+    right, wrong = make_bench(me=2), make_bench(me=1)
+    for seq in range(1, 17):
+        right.order(seq, right.batch(right.request(seq)))
+        request = wrong.request(seq, ["put", "k3", "rotten"]) if seq == 3 else wrong.request(seq)
+        wrong.order(seq, wrong.batch(request))
+    wrong.deliver(2, wrong.checkpoint_certificate(16, right.store.load().snapshot.digest))
+    votes = wrong.store.load().votes
+    wrong.restart()
+    assert (wrong.stable, wrong.executed) == (0, 0)
+    assert wrong.store.load().votes == votes and len(votes) == 2
+
+
+def test_state_made_anew_is_held_against_the_certificate_not_the_vote(make_bench, source):
+    """Executed again and rightly, it needs no second repair after one more restart."""
+    bench = make_bench(me=1)
+    for seq in range(1, 17):
+        request = bench.request(seq, ["put", "k3", "rotten"]) if seq == 3 else bench.request(seq)
+        bench.order(seq, bench.batch(request))
+    digest = source.store.load().snapshot.digest
+    bench.deliver(2, bench.checkpoint_certificate(8, digest))
+    bench.store._accepted.clear()  # what this bench ordered differs from what the others did; rot does not
+    bench.store._prepared.clear()
+    bench.restart()
+    for seq in range(1, 17):
+        bench.order(seq, bench.batch(bench.request(seq)))
+    bench.restart()
+    bench.deliver(2, bench.checkpoint_certificate(8, digest))
+    summary = bench.replica.summary()
+    assert (summary["stable"], summary["serves"], summary["divergences"]) == (8, True, 0)
+
+
 def test_process_may_die_between_the_records_of_a_repair(diverged, source):
     """A store that tears them apart leaves no replica that does not know its own vote."""
     (own,) = diverged.store.load().votes

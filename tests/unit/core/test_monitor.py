@@ -207,18 +207,30 @@ def test_request_kept_back_frames_nobody():
 
 def test_only_what_finished_long_ago_is_waste():
     """For one to two pipelines of slots a finished operation is fresh; those below it never were."""
-    monitor, name = Judge().monitor, (bytes(32), 1)
+    monitor = Judge().monitor
+    whole, within, other = (bytes(32), 1, 5), (bytes(32), 1, 6), (bytes(32), 2, 5)
     monitor.note_slot()
-    monitor.note_fresh(name, 5)
-    monitor.note_fresh(name, 3)
-    assert monitor.is_fresh(name, 5) and not monitor.is_fresh(name, 4)
-    assert not monitor.is_fresh((bytes(32), 2), 5)
+    monitor.note_fresh(whole, 5)
+    assert monitor.is_fresh(within, 6) and not monitor.is_fresh((bytes(32), 1, 3), 4)
+    assert not monitor.is_fresh(other, 5), "nothing of that session was executed"
+    assert not monitor.is_fresh(whole, 8), "the very envelope that was executed is known to whoever proposed it"
     for _ in range(PROTOCOL.pipeline):
         monitor.note_slot()
-    assert monitor.is_fresh(name, 5)
+    assert monitor.is_fresh(within, 6) and not monitor.is_fresh(whole, 8)
     for _ in range(PROTOCOL.pipeline):
         monitor.note_slot()
-    assert not monitor.is_fresh(name, 5)
+    assert not monitor.is_fresh(within, 6)
+
+
+def test_probe_that_another_envelope_finished_says_nothing():
+    """The primary drops what needs no ordering any more; that it leaves the probe out is no waste."""
+    judge = Judge()
+    judge.monitor.begin_probe(_pending(START), START)
+    for _ in range(2 * PROTOCOL.pipeline):
+        judge.monitor.note_left_out()
+    judge.monitor.drop_probe(judge.now)
+    assert judge.monitor.figures()["left_out"] == "0/0"
+    assert judge.monitor.wants_probe(judge.now), "what comes next is watched"
 
 
 # --- inside a replica ----------------------------------------------------------------------------------------------

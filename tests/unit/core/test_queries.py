@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from bft.core.queries import OPERATION_OVERHEAD_BYTES, size_of
+from bft.core import budget
+from bft.core.queries import OPERATION_OVERHEAD_BYTES, SERVED_AT_ONCE, WAITING_MAX, size_of
 from bft.digests import batch_digest
 from bft.messages import Commit, Prepare, Query, QueryReply, ReadAnswer, Refusal
 
@@ -75,3 +76,37 @@ def test_many_empty_reads_are_not_free(bench):
     """What waits is bounded by bytes, and an operation of none takes some, too."""
     assert size_of((b"",) * 64) > 63 * OPERATION_OVERHEAD_BYTES - 1
     assert size_of((b"abc",)) == 3
+
+
+def test_a_client_is_answered_within_a_budget(bench):
+    """Small questions with large answers: what is beyond the budget is refused, and the replica votes on."""
+    value = "x" * 400_000
+    bench.order(1, bench.batch(bench.request(1, ["put", "k1", value])))
+    sent = size = 0
+    for nonce in range(1, 33):
+        bench.deliver(CLIENT, Query(nonce, 0, True, (GET,) * 64))
+        replies = bench.sent(QueryReply)
+        sent += len(replies)
+        size += sum(len(answer.value) for reply in replies for answer in reply.answers)
+        assert replies or bench.sent(Refusal)[0].number == nonce
+    assert 0 < size <= budget.CLIENT_BYTES_PER_TICK + 400_010
+    bench.wait(100)
+    bench.deliver(CLIENT, Query(99, 0, True, (GET,)))
+    assert bench.sent(QueryReply)
+
+
+def test_reads_that_wait_are_served_a_part_at_a_time(bench):
+    """However many are due at once; and operations count, however few queries they come in."""
+    for nonce in range(1, 100):
+        bench.deliver(CLIENT, Query(nonce, 1, True, (GET,) * 64))
+    assert len(bench.sent(Refusal)) == 1, "half of the room is the most that one client gets"
+    assert bench.replica.summary()["waiting_queries"] == WAITING_MAX // 64 // 2
+    served = []
+    step = bench.step
+    bench.step = lambda event: served.append(step(event))
+    bench.order(1, bench.batch(bench.request(1)))
+    bench.step = step
+    counts = [len(bench.sent(QueryReply, out)) for out in served]
+    assert max(counts) == SERVED_AT_ONCE // 64
+    later = bench.wait(1000)
+    assert sum(counts) + len(bench.sent(QueryReply, later)) == WAITING_MAX // 64 // 2

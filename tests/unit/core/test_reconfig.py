@@ -486,6 +486,26 @@ def test_proof_ends_a_repair_that_it_overtakes(bench):
     assert (summary["epoch"], summary["fetching"], summary["serves"]) == (1, None, True)
 
 
+def test_state_that_was_only_voted_for_is_not_held(bench):
+    """After a restart from before it: the proof of the epoch's end is a reason to fetch it, not to go on without."""
+    bench.switch(0, 1, 2, 3, 4)
+    bench.deliver(CLIENT, FetchEpochs(0))
+    (proof,) = bench.sent(EpochProof)
+    other = EpochBench(me=2)
+    other.order(1, other.batch(other.envelope(1, other.change(0, 1, 2, 3, 4))))
+    other.fill(16)
+    for seq in range(17, LAST + 1):
+        other.order(seq, encode_empty(other.now + seq))
+    digest, vote = other.replica._state.own_checkpoints[16]
+    other.replica._state.own_checkpoints[16] = (bytes(32), vote)
+    other.deliver(0, other.checkpoint_certificate(16, digest))
+    other.restart()
+    assert other.executed == 8
+    other.deliver(0, proof)
+    summary = other.replica.summary()
+    assert (summary["epoch"], summary["fetching"]) == (1, LAST)
+
+
 def test_links_are_sent_within_a_budget(bench):
     """A question of a few bytes has an answer of kilobytes: nobody gets it as often as it likes."""
     bench.switch(0, 1, 2, 3, 4)

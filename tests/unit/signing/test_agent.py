@@ -34,7 +34,7 @@ from bft.signing.frames import FRAME_BYTES_MAX, LENGTH, PAYLOADS_MAX, PROPOSAL_B
 from bft.signing.guard import Guard
 from bft.signing.memory import reconcile
 from bft.signing.rules import ViewVote, Vote
-from bft.storage.guard import claim
+from bft.storage.guard import Mark, claim, write_mark
 from bft.storage.memory import MemoryStore
 from bft.transport.handshake import hello_bytes
 from bft.wire.codec import encode
@@ -239,6 +239,26 @@ def test_store_that_the_marker_does_not_name_is_refused_and_binds_nothing(tmp_pa
             signer.open(STORE, 7)
         assert not marker.exists(), "what the guard refuses is not noted"
     running.stop()
+
+
+def test_what_the_marker_knows_of_the_store_counts_before_the_guard_knows_anything(tmp_path):
+    """A key that comes to an agent has a past: old copies, forgotten votes and a damaged note are refusals."""
+    marker = tmp_path / "key.used"
+    for mark, why in (
+        (Mark(STORE, 7, 100, "", "power", is_clean=True), "rolled-back"),
+        (Mark(STORE, 7, 8, "", "power", is_clean=True, refused="it has forgotten votes"), "must-not-vote"),
+        (None, "bad-marker"),
+    ):
+        if mark is None:
+            marker.write_bytes(b"\xff nothing that was ever written here")
+        else:
+            write_mark(marker, mark)
+        running = RunningAgent(tmp_path, KEYS, marker=marker)
+        with AgentSigner(running.path) as signer:
+            with refused(why):
+                signer.open(STORE, 8)
+            assert signer.report()["store"] is None
+        running.stop()
 
 
 def test_client_waits_for_an_agent_that_comes_back(tmp_path):

@@ -10,7 +10,7 @@ from bft.digests import operation_seed
 from bft.events import AnswerQuery, Execute, InstallState, OperationCall
 from bft.ids import ClientId
 from bft.ports import ExecutionContext
-from bft.state.executor import Executor
+from bft.state.executor import QUERY_ANSWER_BYTES, Executor
 
 
 class Recorder:
@@ -89,6 +89,16 @@ def test_executor_answers_queries_from_the_present_state() -> None:
     assert (answer.nonce, answer.seq, answer.answers) == (7, 4, [(0, b"q"), (0, b"q")])
     with pytest.raises(AssertionError):
         executor.answer(AnswerQuery(ClientId(b"c" * 32), 7, 5, (b"q",)))
+
+
+def test_answers_of_one_query_are_bounded() -> None:
+    """What is left out is said to be; a single answer is given whatever its size."""
+    executor = Executor(Recorder())
+    large = bytes(QUERY_ANSWER_BYTES - 1)
+    answer = executor.answer(AnswerQuery(ClientId(b"c" * 32), 7, 0, (large, large, b"q")))
+    assert [len(value) for _, value in answer.answers] == [len(large), len(large)] and not answer.is_all
+    answer = executor.answer(AnswerQuery(ClientId(b"c" * 32), 7, 0, (large + large,)))
+    assert len(answer.answers) == 1 and answer.is_all
 
 
 def test_executor_lets_environment_errors_stop_the_replica() -> None:
