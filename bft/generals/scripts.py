@@ -130,7 +130,7 @@ def parse_script(text: str, plan: Plan, *, is_json: bool) -> tuple[Lie, ...]:
     try:
         tree: Mapping[str, object] = json.loads(text) if is_json else tomllib.loads(text)
         script = msgspec.convert(tree, _WrittenScript)
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise GeneralsError(f"script cannot be read: {error}") from error
     if len(script.lie) > LIES_MAX:
         raise GeneralsError(f"script has {len(script.lie)} lies, expected {LIES_MAX} at most")

@@ -7,7 +7,7 @@ transaction, then everything queued before is sent, each peer's packets in one g
 a thread; meanwhile further input is stepped and queues behind it: group commit.
 
 Safety: nothing that stands after a `Persist` leaves before the record is durable; a failed write stops everything, and
-nothing further is sent (`PROTOCOL.md` 18).
+nothing further is sent [CL02 4.6].
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A replica process: listens, dials the members of the present epoch, serves clients, until told to stop.
 
-Epochs (`PROTOCOL.md` 19). The node says when it enters one. At once, frames are checked by its keys and rules; in the
+Epochs (`bft.epochs`). The node says when it enters one. At once, frames are checked by its keys and rules; in the
 order of effects, newcomers are dialed, those who left are not dialed again, and connections that a replica opened with
 a key that it has no longer are closed. All others stay. A dialer that finds another key than it expects, or is refused,
 asks the stranger for links: so a replica that was away finds today's members at yesterday's addresses.
