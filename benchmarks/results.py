@@ -23,10 +23,8 @@ REMARKS = ("failed_runs", "description", "liar", "complaints", "verdict")
 
 def environment() -> dict[str, object]:
     """What a figure depends on beside the code."""
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
     return {
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "processor": _processor(),
@@ -35,6 +33,20 @@ def environment() -> dict[str, object]:
         "load": [round(value, 2) for value in os.getloadavg()],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _commit() -> str:
+    """The commit measured; marked where something else than earlier result files and what is made of them differs."""
+    name = _git("rev-parse", "--short", "HEAD")
+    others = (":(top)", ":(top,exclude)benchmarks/results", ":(top,exclude)README.md")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *others)
+    return f"{name}-dirty" if changed else name or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return done.stdout.strip()
 
 
 def _processor() -> str:
