@@ -70,6 +70,7 @@ def on_executed(state: State, event: Executed) -> None:
     state.executed = event.seq
     state.chain = chain_digest(state.chain, event.seq, digest)
     state.timing.progressed = state.now
+    _note_duration(state, event.seq)
     calls, results = effect.calls, event.results
     if state.system_calls:
         calls, results = _with_system_calls(state, effect, event)
@@ -94,6 +95,14 @@ def on_executed(state: State, event: Executed) -> None:
     queries.serve_waiting(state)
     execute_ready(state)
     ordering.propose(state)
+
+
+def _note_duration(state: State, seq: int) -> None:
+    """How long a slot of this primary's took; what an earlier view left behind is forgotten."""
+    proposed = state.timing.proposed
+    if seq in proposed:
+        state.timing.slot = state.now - proposed[seq]
+        state.timing.proposed = {at: since for at, since in proposed.items() if at > seq}
 
 
 def _with_system_calls(

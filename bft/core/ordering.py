@@ -38,6 +38,9 @@ from bft.messages import (
 )
 from bft.wire.codec import encode
 
+GATHER_SLOT_NS = 100 * MILLISECOND
+"""Where slots take longer, votes travel far: slots in flight cost little there, and waiting for the next tick much."""
+
 # --- primary ------------------------------------------------------------------------------------------------------
 
 
@@ -60,6 +63,7 @@ def propose(state: State) -> None:
         requests = tuple((pending.signed.client, pending.request) for pending in taken)
         batch = OpenedBatch(batch_digest(body), body, time_ns, requests)
         state.next_seq = seq + 1
+        state.timing.proposed[seq] = state.now
         _propose_batch(state, seq, batch)
 
 
@@ -67,7 +71,9 @@ def _may_open_slot(state: State) -> bool:
     in_flight = state.next_seq - 1 - state.executed
     if in_flight >= state.protocol.pipeline or not state.log.within(state.next_seq):
         return False
-    return in_flight <= 0 or reconfig.must_fill(state) or state.pool.is_worth(in_flight, state.now)
+    if in_flight <= 0 or reconfig.must_fill(state) or state.timing.slot > GATHER_SLOT_NS:
+        return True
+    return state.pool.is_worth(in_flight, state.now)
 
 
 def _unfinished(state: State, taken: list[Pending]) -> list[Pending]:
