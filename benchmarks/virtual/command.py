@@ -23,6 +23,9 @@ ABOUT = {
     "wan": "Virtual time, five regions (up to 110 ms one way, 1 Gbit/s), the client beside the primary.",
 }
 
+FAR = {"request_timeout_ms": 3000, "slow_floor_ms": 1000}
+"""As an operator would: patience of several round trips between regions."""
+
 
 def curve(network: str, n_max: int) -> list[VirtualCase]:
     """Cases over n: a lone caller, 200 sessions of one client, 200 clients of their own."""
@@ -37,6 +40,8 @@ def curve(network: str, n_max: int) -> list[VirtualCase]:
             if clients > 1 and n > 31:
                 continue  # hours of real time, and the curve is flat by then
             case = {"network": network, "n": n, "callers": callers, "clients": clients, **times}
+            if network == "wan":
+                case["protocol"] = FAR
             cases.append(msgspec.convert(case, VirtualCase))
     return cases
 
