@@ -19,8 +19,8 @@ from bft.core.verdict import epoch_of, verdict
 from bft.crypto.signatures import Ed25519Verifier
 from bft.errors import ConfigError, EvidenceError
 from bft.runtime.archive import read_archive
-from bft.runtime.evidence import write_whole
 from bft.runtime.forensics import forensics as name_culprits
+from bft.storage.files import write_whole
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 """Two messages of the largest size in base64 fit."""

@@ -101,7 +101,7 @@ def front(accounts: Sequence[Account], quorums: Quorums, name: str) -> int:
     """
     members = [account for account in accounts if account.answered and account.replica in quorums.ids]
     claims = sorted((account.number(name) for account in members), reverse=True)
-    return claims[quorums.f] if len(claims) > quorums.f else min(claims, default=0)
+    return claims[quorums.weak - 1] if len(claims) >= quorums.weak else min(claims, default=0)
 
 
 async def probe(member: Member, identity: Identity, seconds: float = PROBE_SECONDS) -> Account:

@@ -28,7 +28,8 @@ from bft.epochs import Configuration
 from bft.errors import BFTError, ConfigError, KeyFileError, StorageError
 from bft.runtime.assembly import STORE_FILE, open_store
 from bft.runtime.own_keys import NEW, NEXT, OLD, USED, beside, lost_keys, next_lost
-from bft.storage.guard import FolderLock, sync_folder
+from bft.storage.files import sync
+from bft.storage.guard import FolderLock
 from bft.transport.discovery import chain_file, save_links
 
 DRAFT = ".draft"
@@ -199,14 +200,14 @@ def make_key(file: Path) -> None:
     draft.unlink(missing_ok=True)
     save_key(draft, KeyPair.generate(), passphrase_from_environment())
     draft.replace(file)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 def _let_vouch(key: Path, holder: Path) -> None:
     """The key that the epoch names is the one beside the key that vouches for it."""
     if holder != beside(key, OLD):
         holder.replace(beside(key, OLD))
-        sync_folder(key.parent)
+        sync(key.parent)
 
 
 def _change_keys(key: Path, holder: Path) -> None:
@@ -228,7 +229,7 @@ def _change_keys(key: Path, holder: Path) -> None:
     for file in (beside(key, NEXT), key):  # an epoch may come to name it still: it would have to vouch then
         if file.exists():
             file.replace(next_lost(key))
-            sync_folder(key.parent)
+            sync(key.parent)
     beside(key, USED).unlink(missing_ok=True)
     new.replace(key)
-    sync_folder(key.parent)
+    sync(key.parent)

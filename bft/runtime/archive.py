@@ -18,7 +18,7 @@ import trio
 
 from bft.core.proofs import opened
 from bft.messages import PAYLOAD_BYTES_MAX, CommitCertificate, NewView, Signed
-from bft.runtime.evidence import write_whole
+from bft.storage.files import write_whole
 from bft.transport.frames import HEADER_BYTES, pack
 from bft.wire.codec import Malformed, decode_packet, encode
 

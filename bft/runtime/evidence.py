@@ -6,7 +6,6 @@ Nothing waits for a file: `keep` remembers, `run` writes in a thread. Losing one
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import trio
 
 from bft.core.evidence import bucket, file_of
 from bft.events import Evidence
+from bft.storage.files import write_whole
 
 FILES_PER_ACCUSED_MAX = 16
 BYTES_PER_ACCUSED_MAX = 64 * 1024 * 1024
@@ -92,22 +92,3 @@ def _stretch(evidence: Evidence) -> str:
     """Views begin again in every epoch, so evidence of a later one says of which."""
     epoch = f"e{len(evidence.links)}-" if evidence.links else ""
     return f"{epoch}v{bucket(evidence)}"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that a crash leaves whole or absent, never torn.
-
-    Raises:
-        OSError: the disk refused.
-    """
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -16,7 +16,7 @@ from bft.messages import Signed
 from bft.runtime.assembly import NOBODY, Keys
 from bft.runtime.own_keys import VOUCHER, OwnKeys, beside
 from bft.transport.handshake import Voucher, vouch
-from bft.wire.codec import encode
+from bft.wire.codec import DECODE_ERRORS, encode
 
 
 def voucher_for(cluster: Cluster, local: Local, keys: Keys) -> Voucher:
@@ -93,7 +93,7 @@ def ready_from(value: object) -> tuple[Signed, ...]:
         return ()
     try:
         return tuple(_signed.decode(bytes.fromhex(str(word))) for word in value)
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, *DECODE_ERRORS):
         return ()
 
 

@@ -23,7 +23,7 @@ from bft.errors import KeyFileError
 from bft.events import Recovered
 from bft.ids import ReplicaId
 from bft.ports import Signer, Store
-from bft.storage.guard import sync_folder
+from bft.storage.files import sync, write_whole
 
 NEXT, OLD, NEW, LOST = ".next", ".old", ".new", ".lost"
 USED = ".used"
@@ -41,6 +41,8 @@ def beside(key: Path, suffix: str) -> Path:
 
 def lost_keys(path: Path) -> list[Path]:
     """Keys that were put out of the way one after the other, the latest first."""
+    if not path.parent.is_dir():
+        return []
     begin = path.name + LOST
     numbered = [(file.name.removeprefix(begin), file) for file in path.parent.iterdir() if file.name.startswith(begin)]
     found = sorted((int(number), file) for number, file in numbered if number.isdecimal())
@@ -120,16 +122,16 @@ class OwnKeys:
             file.replace(self.path)
         for file in (beside(self.path, OLD), *lost_keys(self.path)):
             file.unlink(missing_ok=True)
-        sync_folder(self.path.parent)
+        sync(self.path.parent)
         changed, self.current = pair.public != self.current.public, pair
         return changed
 
     def erase(self, why: str) -> None:
         """The replica was removed: nobody shall ever sign with its key again."""
-        beside(self.path, RETIRED).write_text(why + "\n")
+        write_whole(beside(self.path, RETIRED), (why + "\n").encode())
         for file in (*(beside(self.path, suffix) for suffix in (NEXT, OLD, NEW)), *lost_keys(self.path), self.path):
             file.unlink(missing_ok=True)
-        sync_folder(self.path.parent)
+        sync(self.path.parent)
 
     def _other(self, suffix: str) -> KeyPair | None:
         file = beside(self.path, suffix)

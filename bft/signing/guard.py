@@ -15,7 +15,8 @@ from typing import Literal
 from bft.errors import StorageError
 from bft.messages import ReplicaMessage
 from bft.signing.rules import Entry, Ledger, Refused, ViewVote, Vote
-from bft.storage.guard import FolderLock, sync_folder
+from bft.storage.files import sync
+from bft.storage.guard import FolderLock
 
 FORMAT_VERSION = 1
 _SCHEMA = """
@@ -154,7 +155,7 @@ class Guard:
             identity = (FORMAT_VERSION, cluster_id.hex(), replica, None)
             self._database.execute("insert into identity values (?, ?, ?, ?)", identity)
             self._database.execute("commit")
-            sync_folder(self._path.parent)
+            sync(self._path.parent)
         verdict = self._database.execute("pragma quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise StorageError(f"{self._path}: the guard is corrupt: {verdict}")

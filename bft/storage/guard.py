@@ -16,12 +16,10 @@ from hashlib import blake2b
 from pathlib import Path
 
 from bft.errors import StorageError
-from bft.storage.files import make_folder, sync, write_whole
+from bft.storage.files import make_folder, write_whole
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LINE = re.compile(r"^(store|generation|stable|boot|durability|ended|refused) (.+)$", re.MULTILINE)
-sync_folder = sync
-"""The name under which other packages sync a folder."""
 _SUM = "sum "
 _ADVICE = "give the replica a new key, or bring back the store that it last voted with"
 

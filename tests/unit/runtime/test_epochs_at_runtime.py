@@ -10,7 +10,7 @@ from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.epochs import ANSWER_BYTES_MAX, LINKS_PER_ANSWER
 from bft.errors import KeyFileError
 from bft.ids import ReplicaId
-from bft.runtime.own_keys import NEXT, OLD, OwnKeys, OwnSigners, beside
+from bft.runtime.own_keys import NEXT, OLD, OwnKeys, OwnSigners, beside, lost_keys, next_lost
 from bft.runtime.roster import Roster
 from tests.unit.test_epochs import Town
 
@@ -116,3 +116,14 @@ def test_links_are_shown_a_part_at_a_time() -> None:
     huge = type(link)(b"x" * ANSWER_BYTES_MAX, link.certificate)
     roster._links = [huge] * 3
     assert len(roster.links_from(1)) == 1
+
+
+def test_keys_put_aside_are_found_by_number(tmp_path: Path) -> None:
+    """The latest first, beyond nine as well; names that only look like it are nobody's, and a folder may be gone."""
+    path = tmp_path / "r3.pem"
+    assert lost_keys(tmp_path / "gone" / "r3.pem") == []
+    assert next_lost(path) == tmp_path / "r3.pem.lost1"
+    for suffix in ("1", "2", "10", "", "x", "1.draft"):
+        (tmp_path / f"r3.pem.lost{suffix}").touch()
+    assert [file.name for file in lost_keys(path)] == ["r3.pem.lost10", "r3.pem.lost2", "r3.pem.lost1"]
+    assert next_lost(path) == tmp_path / "r3.pem.lost11"

@@ -14,7 +14,7 @@ from bft.cli.ports import reserve_ports
 from bft.config import load_local
 from bft.crypto.keys import load_key
 from bft.errors import ConfigError, KeyFileError
-from bft.runtime.joining import load_voucher, save_voucher
+from bft.runtime.joining import load_voucher, ready_from, save_voucher
 from bft.runtime.own_keys import VOUCHER, beside
 from bft.runtime.server import ReplicaServer, ServerLimits
 from bft.transport.handshake import vouch
@@ -74,3 +74,10 @@ async def test_newcomer_without_voucher_does_not_start(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError, match="nobody vouches for it"):
         await server.run()
+
+
+def test_ready_words_are_whatever_a_replica_answers() -> None:
+    """Not a list, not hex, no signed message, nested beyond reason: none of it is a word, and none ends a command."""
+    deep = "91" * 100_000 + "c0"
+    for answer in (None, {}, ["zz"], [7], ["c1"], [deep], ["cf" + "ff" * 8]):
+        assert ready_from(answer) == ()
