@@ -402,4 +402,11 @@ def _environment() -> dict[str, Scenario]:
         rules=(Rule(kinds=COMMITS, targets=(0, 2), late_ms=40),),
         workload=Workload(clients=3, operations=20, outstanding=1, keys=1, query_permille=500),
     )
+    # One replica hears of every slot late, and a liar says what it still says: f + 1 equal answers, and old ones.
+    found["X08-late-and-lying"] = fixed(
+        corrupted={"3": "stale_read()"},
+        gst_ms=900,
+        rules=(Rule(kinds=("Proposal", "Prepare", *COMMITS), targets=(2,), late_ms=60),),
+        workload=Workload(clients=3, operations=20, outstanding=1, keys=1, query_permille=500),
+    )
     return found
