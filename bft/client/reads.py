@@ -26,7 +26,7 @@ class Read:
 
     Attributes:
         floor: answer from a state at or after this slot.
-        query: what it was sent with, and its place in it; None while it waits.
+        sent: what it was sent with, and its place in it; None while it waits.
         heard: who has answered or refused it; only the first answer of each counts.
         groups: equal answers (epoch, status, value) -> the slots of the states that gave them.
     """
@@ -35,7 +35,7 @@ class Read:
     operation: bytes
     floor: int
     wait: bool
-    query: Sent | None = None
+    sent: Sent | None = None
     place: int = 0
     heard: set[int] = field(default_factory=set)
     groups: dict[tuple[int, int, bytes], list[int]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Reads:
         query = Query(self._nonce, floor, wait, tuple(read.operation for read in reads))
         sent = self._sent[self._nonce] = Sent(query, deadline, list(reads), len(reads))
         for place, read in enumerate(reads):
-            read.query, read.place = sent, place
+            read.sent, read.place = sent, place
         return query
 
     def answer(self, replica: int, reply: QueryReply) -> list[Answer | Read]:
@@ -217,7 +217,7 @@ class Reads:
 
     def _forget(self, read: Read) -> None:
         del self._by_ticket[read.ticket]
-        sent = read.query
+        sent = read.sent
         if sent is None:
             return  # `seal` passes it over
         sent.reads[read.place] = None

@@ -50,7 +50,9 @@ def execute_ready(state: State) -> None:
 
 
 def _note_fresh(state: State, batch: OpenedBatch) -> None:
-    """Tell the monitor the first operation per session that this batch finishes."""
+    """Tell the monitor which envelopes are executed, and the first operation that each finishes."""
+    if not state.monitor.is_on:
+        return
     state.monitor.note_slot()
     for client, request in batch.requests:
         session = state.sessions.get(client, request.session)
@@ -70,7 +72,8 @@ def on_executed(state: State, event: Executed) -> None:
     state.executed = event.seq
     state.chain = chain_digest(state.chain, event.seq, digest)
     state.timing.progressed = state.now
-    _note_duration(state, event.seq)
+    if event.seq == state.timing.timed[0]:
+        state.timing.slot_ns = state.now - state.timing.timed[1]
     calls, results = effect.calls, event.results
     if state.system_calls:
         calls, results = _with_system_calls(state, effect, event)
@@ -95,14 +98,6 @@ def on_executed(state: State, event: Executed) -> None:
     queries.serve_waiting(state)
     execute_ready(state)
     ordering.propose(state)
-
-
-def _note_duration(state: State, seq: int) -> None:
-    """How long a slot of this primary's took; what an earlier view left behind is forgotten."""
-    proposed = state.timing.proposed
-    if seq in proposed:
-        state.timing.slot = state.now - proposed[seq]
-        state.timing.proposed = {at: since for at, since in proposed.items() if at > seq}
 
 
 def _with_system_calls(

@@ -22,12 +22,14 @@ Safe: a complaint triggers the ordinary view change and nothing else; no agreed 
 complaints pause after each change of view, and theta doubles whenever weak many performance changes come close together
 (one of the deposed was correct, so the load has changed), until it exceeds the request timeout and rules nothing.
 
-All times are integer nanoseconds; memory is bounded: counters, one window, two figures per primary, and which sessions
-were served in the last two pipelines of slots.
+All times are integer nanoseconds; memory is bounded: counters, one window, two figures per primary, and which envelopes
+were executed in the last two pipelines of slots.
 Sources: [Aardvark NSDI'09], [Prime DSN'08], [RBFT ICDCS'13].
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 from bft.config import MILLISECOND, Protocol
 from bft.core.pool import Key, Pending
@@ -53,6 +55,20 @@ PERIOD_TIMEOUTS = 30
 """Request timeouts within which performance changes count as close together, and after which a doubling is undone."""
 
 
+@dataclass(slots=True)
+class _Lately:
+    """What a few slots in a row have executed.
+
+    Attributes:
+        first: session (client, incarnation) -> the first operation of it that they finished.
+        envelopes: those that they held.
+    """
+
+    slots: int = 0
+    first: dict[tuple[bytes, int], int] = field(default_factory=dict)
+    envelopes: dict[Key, None] = field(default_factory=dict)
+
+
 class Monitor:
     """What one replica has measured.
 
@@ -67,11 +83,11 @@ class Monitor:
     """
 
     __slots__ = (
-        "_bad_probes", "_bad_slow", "_bad_waste", "_begun", "_changed", "_done", "_doublings", "_executed", "_factor",
-        "_fair_slack", "_floor", "_fresh", "_gap", "_grace", "_left_out", "_may_probe", "_next_probe",
-        "_next_sample", "_offered", "_offered_since", "_older_done", "_older_fresh", "_operations", "_passes_max",
-        "_period", "_primary", "_probe_passes", "_probes", "_quiet_since", "_rate_since", "_samples", "_skips_max",
-        "_stale", "_weak", "_window", "changes", "complaints", "p90", "probe", "rates", "reason", "skips", "watched",
+        "_bad_probes", "_bad_slow", "_bad_waste", "_before", "_begun", "_changed", "_doublings", "_factor",
+        "_fair_slack", "_floor", "_gap", "_grace", "_lately", "_left_out", "_may_probe", "_next_probe", "_next_sample",
+        "_offered", "_offered_since", "_operations", "_passes_max", "_period", "_primary", "_probe_passes", "_probes",
+        "_quiet_since", "_rate_since", "_samples", "_skips_max", "_stale", "_weak", "_window", "changes",
+        "complaints", "p90", "probe", "rates", "reason", "skips", "watched",
     )  # fmt: skip
 
     def __init__(self, protocol: Protocol, weak: int) -> None:
@@ -127,11 +143,7 @@ class Monitor:
         self._samples: list[Nanos] = []
         self._bad_slow = self._bad_waste = 0
         self._offered = self._stale = self._operations = 0
-        self._fresh: dict[tuple[bytes, int], int] = {}
-        self._older_fresh: dict[tuple[bytes, int], int] = {}
-        self._done: dict[Key, None] = {}
-        self._older_done: dict[Key, None] = {}
-        self._executed = 0
+        self._lately, self._before = _Lately(), _Lately()
         self.skips = 0
 
     def leave(self, now: Nanos, *, for_performance: bool) -> None:
@@ -159,16 +171,14 @@ class Monitor:
 
     def note_slot(self) -> None:
         """A slot is about to be executed: what is fresh is so for one to two pipelines of slots."""
-        self._executed += 1
-        if self._executed >= self._passes_max:
-            self._older_fresh, self._fresh = self._fresh, {}
-            self._older_done, self._done = self._done, {}
-            self._executed = 0
+        self._lately.slots += 1
+        if self._lately.slots >= self._passes_max:
+            self._before, self._lately = self._lately, _Lately()
 
     def note_fresh(self, key: Key, number: int) -> None:
         """The envelope is about to be executed, and in it operation `number` of its session for the first time."""
-        self._fresh.setdefault(key[:2], number)
-        self._done[key] = None
+        self._lately.first.setdefault(key[:2], number)
+        self._lately.envelopes[key] = None
 
     def is_fresh(self, key: Key, last: int) -> bool:
         """True if the operations of an envelope, executed here by now, were so only lately: the primary could not know.
@@ -176,9 +186,9 @@ class Monitor:
         An envelope that overlaps another on its way is proposed in good faith, and found executed when it comes. The
         very one that was executed is not: a primary knows what it has proposed.
         """
-        if key in self._done or key in self._older_done:
+        if key in self._lately.envelopes or key in self._before.envelopes:
             return False
-        first = self._older_fresh.get(key[:2], self._fresh.get(key[:2]))
+        first = self._before.first.get(key[:2], self._lately.first.get(key[:2]))
         return first is not None and last >= first
 
     def note_executed(self, since: Nanos, operations: int, now: Nanos) -> None:
@@ -192,8 +202,7 @@ class Monitor:
             self._samples.append(now - max(since, self._begun))
 
     def note_proposed(self, *, stale: bool) -> None:
-        """A fresh proposal was accepted; `stale` if an envelope of it, picked at random, had been executed long before.
-        """
+        """A fresh proposal was accepted; `stale` if an envelope of it, picked at random, needed no ordering."""
         self._offered += 1
         self._stale += stale
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from bft.config import MILLISECOND
 from bft.core import budget, execution, reconfig, viewchange
 from bft.core.log import Slot
-from bft.core.pool import Pending
+from bft.core.pool import SLOT_WORK, Pending
 from bft.core.proofs import commit_certificate_flaw, prepared_certificate_flaw
 from bft.core.state import State
 from bft.digests import batch_digest
@@ -38,6 +38,8 @@ from bft.messages import (
 )
 from bft.wire.codec import encode
 
+GATHER_NS = 20 * MILLISECOND
+"""A little waits for company for so long, or until the next tick after it."""
 GATHER_SLOT_NS = 100 * MILLISECOND
 """Where slots take longer, votes travel far: slots in flight cost little there, and waiting for the next tick much."""
 
@@ -47,8 +49,7 @@ GATHER_SLOT_NS = 100 * MILLISECOND
 def propose(state: State) -> None:
     """Propose everything that waits while the pipeline and the window have room: batches grow under load.
 
-    Beside slots in flight a little waits for more, or for one of them to end (`Pool.is_worth`); with none in flight it
-    never does. On the way to an epoch's last slot, empty batches are proposed where nothing waits.
+    On the way to an epoch's last slot, empty batches are proposed where nothing waits.
     """
     if not state.is_primary:
         return
@@ -63,17 +64,23 @@ def propose(state: State) -> None:
         requests = tuple((pending.signed.client, pending.request) for pending in taken)
         batch = OpenedBatch(batch_digest(body), body, time_ns, requests)
         state.next_seq = seq + 1
-        state.timing.proposed[seq] = state.now
+        if state.timing.timed[0] <= state.executed:
+            state.timing.timed = (seq, state.now)
         _propose_batch(state, seq, batch)
 
 
 def _may_open_slot(state: State) -> bool:
+    """True if there is room for a slot, and what waits is worth one beside those in flight.
+
+    It should cost no less than their votes do, or have waited for a while. Else a few dozen independent clients would
+    have a slot per envelope or two, and keep everybody busy with votes. With none in flight nothing ever waits.
+    """
     in_flight = state.next_seq - 1 - state.executed
     if in_flight >= state.protocol.pipeline or not state.log.within(state.next_seq):
         return False
-    if in_flight <= 0 or reconfig.must_fill(state) or state.timing.slot > GATHER_SLOT_NS:
+    if in_flight <= 0 or reconfig.must_fill(state) or state.timing.slot_ns > GATHER_SLOT_NS:
         return True
-    return state.pool.is_worth(in_flight, state.now)
+    return state.pool.open_work >= in_flight * SLOT_WORK or state.now - state.pool.open_since >= GATHER_NS
 
 
 def _unfinished(state: State, taken: list[Pending]) -> list[Pending]:
@@ -199,10 +206,9 @@ def _is_stale(state: State, batch: OpenedBatch) -> bool:
     if not batch.requests:  # only an epoch that ends needs its slots filled
         return state.pending is None
     client, request = batch.requests[state.now % len(batch.requests)]
-    session = state.sessions.get(client, request.session)
-    last = request.number + len(request.operations) - 1
-    if session is None or not (session.finished(request.number) and session.finished(last)):
+    if state.sessions.get(client, request.session) is None or not state.sessions.is_finished(client, request):
         return False
+    last = request.number + len(request.operations) - 1
     return not state.monitor.is_fresh((client, request.session, request.number), last)
 
 

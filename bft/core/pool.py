@@ -39,8 +39,6 @@ BYTES_PER_WORK = 512
 SLOT_WORK = 64
 """What a slot costs beside its envelopes, with all its votes; those in it share it. Without it a client could have a
 slot made for every single operation."""
-GATHER_NS = 20_000_000
-"""What waits gets a slot of its own after so long in any case: where votes travel far, slots in flight cost nothing."""
 LOOKED_AT = 8
 DEBTORS_MAX = 1 << 16
 """Of so many clients at once it is remembered that they had more than their share and went silent."""
@@ -163,6 +161,8 @@ class Pool:
     """Pending envelopes, a queue per client.
 
     Attributes:
+        open_work: of all envelopes that no slot of this view holds.
+        open_since: when the first of them came; not later than that, at least.
         evicted: what had to go to make room for others since somebody last cleared this.
     """
 
@@ -176,8 +176,8 @@ class Pool:
         self._virtual = self._remainder = self._charged = 0
         self._slack = 2 * quantum + SLOT_WORK
         self._proposed = 0
-        self._open_work = 0
-        self._gathering_since: Nanos = 0
+        self.open_work = 0
+        self.open_since: Nanos = 0
         self._bytes = 0
         self._bytes_max = bytes_max
         self.evicted: list[Pending] = []
@@ -195,14 +195,6 @@ class Pool:
         if not self._ring:
             return False
         return self._proposed == 0 or any(not self._is_ahead(client) for client in islice(self._ring, LOOKED_AT))
-
-    def is_worth(self, beside: int, now: Nanos) -> bool:
-        """True if what waits should get a slot of its own beside so many that are in flight.
-
-        It should cost no less than their votes do, or have waited for a while. Else a few dozen independent clients
-        would have a slot per envelope or two, and keep everybody busy with votes.
-        """
-        return self._open_work >= beside * SLOT_WORK or now - self._gathering_since >= GATHER_NS
 
     def _is_ahead(self, client: bytes, spent: int = 0) -> bool:
         """True if the client has had more than the average of those that were served lately, `spent` work included."""
@@ -259,9 +251,9 @@ class Pool:
             return False
         if queue is None:
             queue = self._queues[client] = Queue()
-        if not self._open_work:
-            self._gathering_since = pending.since
-        self._open_work += pending.work
+        if not self.open_work:
+            self.open_since = pending.since
+        self.open_work += pending.work
         pending.is_behind = queue.work > self._quantum
         queue.all[pending.key] = queue.open[pending.key] = pending
         queue.work += pending.work
@@ -318,7 +310,7 @@ class Pool:
         """It needs no proposing any more; False if it did not before either."""
         if not queue.close(pending):
             return False
-        self._open_work -= pending.work
+        self.open_work -= pending.work
         return True
 
     def _rest(self, client: bytes, queue: Queue) -> None:
@@ -470,8 +462,8 @@ class Pool:
             queue.work = sum(pending.work for pending in queue.all.values())
             queue.urgent.clear()
             self._rest(client, queue)
-        self._open_work = sum(queue.work for queue in self._queues.values())
-        self._gathering_since = 0
+        self.open_work = sum(queue.work for queue in self._queues.values())
+        self.open_since = 0
         self._ring = dict.fromkeys(self._queues)
         self._recent.clear()
         self._debtors.clear()

@@ -60,7 +60,8 @@ class Timing:
         grievance: why the present primary is suspected; empty if it is not.
         progressed: when a slot was last executed.
         opened: when last no accepted slot waited for its execution.
-        proposed: when this replica, as primary, proposed what is in flight; `slot` is how long the last one took.
+        timed: a slot that this replica has proposed, and when; one at a time.
+        slot_ns: how long the last one took that was timed, from its proposal to its execution.
         status_considered: when this replica last asked itself whether it stalls.
         executed_at_status: last executed slot when the last STATUS was considered: tells whether this replica stalls.
     """
@@ -76,8 +77,8 @@ class Timing:
     grievance: str = ""
     progressed: Nanos = 0
     opened: Nanos = 0
-    proposed: dict[int, Nanos] = field(default_factory=dict)
-    slot: Nanos = 0
+    timed: tuple[int, Nanos] = (0, 0)
+    slot_ns: Nanos = 0
     status_considered: Nanos = 0
     executed_at_status: int = -1
 

@@ -46,15 +46,20 @@ ATTACKS = {
 """Crime, seconds, clients, complaint. The first three take their time to be found, the others are found soon."""
 
 
-def _history(corrupted: dict[str, str], seconds: int, clients: int = 3, **protocol: int) -> History:
-    """A run of so many seconds in a calm network, with clients that never pause."""
+def _history(
+    corrupted: dict[str, str], seconds: int, clients: int = 3, *, hostile: str = "", pause_ms: int = 0, **protocol: int
+) -> History:
+    """A run of so many seconds in a calm network, with clients that pause so long between calls."""
     scenario = Scenario(
         seed=1,
         network=CAMPUS,
         corrupted=corrupted,
+        hostile_clients={"mallory": hostile} if hostile else {},
         gst_ms=0,
         patience_ms=seconds * 1000,
-        workload=Workload(clients=clients, operations=100_000, outstanding=1, keys=4, query_permille=0),
+        workload=Workload(
+            clients=clients, operations=100_000, outstanding=1, keys=4, query_permille=0, pause_ms=pause_ms
+        ),
         protocol={**PROTOCOL, **protocol},
     )
     return World(scenario, Registers).run()
@@ -162,16 +167,7 @@ def test_client_alone_deposes_no_primary(attack, pause_ms, operations_max, monke
     monkeypatch.setitem(HOSTILE, "framer", attack)
     monkeypatch.setattr("bft.sim.workload.HOSTILE_ROUNDS", FLOOD_ROUNDS)
     monkeypatch.setattr("bft.sim.workload.HOSTILE_PAUSE_MS", pause_ms)
-    scenario = Scenario(
-        seed=1,
-        network=CAMPUS,
-        hostile_clients={"mallory": "framer"},
-        gst_ms=0,
-        patience_ms=8000,
-        workload=Workload(clients=3, operations=100_000, outstanding=1, keys=4, query_permille=0, pause_ms=100),
-        protocol={**PROTOCOL, "session_window": 64, "batch_operations_max": operations_max},
-    )
-    history = World(scenario, Registers).run()
+    history = _history({}, 8, hostile="framer", pause_ms=100, session_window=64, batch_operations_max=operations_max)
     assert _completed(history) > 100
     assert _complaints(history) & set(PERFORMANCE) == set()
     assert {final["view"] for final in history.final.values()} == {0}
@@ -181,15 +177,6 @@ def test_client_alone_deposes_no_primary(attack, pause_ms, operations_max, monke
 def test_flood_brings_no_complaint_about_performance(clients, monkeypatch):
     """Who sends more than its share waits by the rules of the fair pool: a correct primary must not pay for it."""
     monkeypatch.setattr("bft.sim.workload.HOSTILE_ROUNDS", FLOOD_ROUNDS)
-    scenario = Scenario(
-        seed=1,
-        network=CAMPUS,
-        hostile_clients={"mallory": "torrent"},
-        gst_ms=0,
-        patience_ms=4000,
-        workload=Workload(clients=clients, operations=100_000, outstanding=1, keys=4, query_permille=0),
-        protocol={**PROTOCOL, "session_window": 4096},
-    )
-    history = World(scenario, Registers).run()
+    history = _history({}, 4, clients, hostile="torrent", session_window=4096)
     assert _completed(history) > 100
     assert check(history, only=("fairness", "no-groundless-suspicion", "no-framing")) == []

@@ -6,7 +6,8 @@ import msgspec
 
 from bft.core import budget
 from bft.core.execution import BUSY, EARLY
-from bft.core.pool import CLIENT_ENVELOPES_MAX
+from bft.core.ordering import GATHER_SLOT_NS
+from bft.core.pool import CLIENT_ENVELOPES_MAX, SLOT_WORK
 from bft.core.queries import CLIENT_SHARE, WAITING_MAX
 from bft.digests import batch_digest
 from bft.events import Effect
@@ -167,3 +168,31 @@ def test_little_load_beside_a_slot_in_flight_waits_but_not_for_long(make_bench):
     bench.deliver(CLIENT, bench.request(2))
     assert not bench.sent(Proposal)
     assert len(bench.sent(Proposal, bench.wait(100))) == 1
+
+
+def test_enough_load_opens_a_slot_beside_those_in_flight(make_bench):
+    """What costs as much as their votes does not wait for them; nor does anything where slots take long."""
+    bench = make_bench(me=0, protocol={"batch_operations_max": 128, "session_window": 128})
+    bench.deliver(CLIENT, bench.request(1))
+    many = [["put", "k", "v"]] * SLOT_WORK
+    bench.deliver(CLIENT, bench.request(2, *many))
+    assert len(bench.sent(Proposal)) == 1
+    far = make_bench(me=0)
+    far.replica._state.timing.slot_ns = GATHER_SLOT_NS + 1
+    for number in (1, 2, 3):
+        far.deliver(CLIENT, far.request(number))
+        assert len(far.sent(Proposal)) == 1
+
+
+def test_slots_are_timed_from_proposal_to_execution(make_bench):
+    """One at a time, and the next as soon as that has been executed."""
+    bench = make_bench(me=0)
+    for seq in (1, 2):
+        bench.deliver(CLIENT, bench.request(seq))
+        (proposal,) = bench.sent(Proposal)
+        digest = batch_digest(proposal.batch)
+        bench.now += seq * 7_000_000
+        for kind in (Prepare, Commit):
+            for replica in (1, 2):
+                bench.deliver(replica, bench.signed(replica, kind(0, 0, seq, digest)))
+        assert bench.replica._state.timing.slot_ns == seq * 7_000_000

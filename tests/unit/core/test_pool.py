@@ -7,7 +7,6 @@ from collections import Counter
 from bft.core.pool import (
     CLIENT_ENVELOPES_MAX,
     ENVELOPE_WORK,
-    GATHER_NS,
     QUANTUM,
     RECENT_SLOTS,
     RIDE_SHARE,
@@ -241,25 +240,26 @@ def test_wait_behind_a_turn_of_the_clients_own_says_nothing() -> None:
     assert pool.remove(pending[0].key, 8) is None
 
 
-def test_a_little_waits_beside_slots_in_flight() -> None:
-    """Until it costs as much to vote on as they do, or for a while; everything counts once, however it leaves."""
+def test_open_work_counts_every_envelope_once_however_it_leaves() -> None:
+    """Removed, taken for a slot here, or in a slot of another replica's; a new view begins with all that is there."""
     pool = Pool()
-    now = 7 * GATHER_NS
-    enough = SLOT_WORK // (1 + ENVELOPE_WORK) + 1
-    for client in range(enough):
+    for client in range(9):
         pending = _pending(client, 1)
-        pending.since = now
+        pending.since = 5 + client
         assert pool.add(pending)
-        assert pool.is_worth(0, now) and pool.is_worth(1, now + GATHER_NS)
-        assert pool.is_worth(1, now) is (client == enough - 1)
-    assert pool.is_worth(1, now) and not pool.is_worth(2, now)
-    pool.remove(_pending(0, 1).key, now)
-    assert not pool.is_worth(1, now)
+    assert (pool.open_work, pool.open_since) == (9 * (1 + ENVELOPE_WORK), 5)
+    pool.remove(_pending(0, 1).key, 20)
     pool.mark_proposed(_pending(1, 1).key, 1)
+    pool.mark_proposed(_pending(1, 1).key, 1)
+    assert pool.open_work == 7 * (1 + ENVELOPE_WORK)
     pool.take(2, BATCH_OPERATIONS, BATCH_BYTES)
-    assert pool._open_work == 0
+    assert pool.open_work == 0
+    late = _pending(1, 2)
+    late.since = 99
+    assert pool.add(late)
+    assert pool.open_since == 99
     pool.reset()
-    assert pool._open_work == sum(pending.work for pending in pool)
+    assert pool.open_work == sum(pending.work for pending in pool) == 9 * (1 + ENVELOPE_WORK)
 
 
 def _fresh_keys(pool: Pool, count: int, first: int) -> None:

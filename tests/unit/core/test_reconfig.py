@@ -467,8 +467,8 @@ def test_own_state_is_held_against_the_proof(bench, is_equal):
             other.restart()
 
 
-def test_proof_ends_a_repair_that_it_overtakes(bench):
-    """The state that ends the epoch is the certified one: what was to be fetched below it is needed no more."""
+def _in_doubt_at_the_end(bench) -> tuple[EpochProof, EpochBench]:
+    """The proof of an epoch's end, and a replica that got there with a state that was wrong at 16, but not at 24."""
     bench.switch(0, 1, 2, 3, 4)
     bench.deliver(CLIENT, FetchEpochs(0))
     (proof,) = bench.sent(EpochProof)
@@ -480,6 +480,12 @@ def test_proof_ends_a_repair_that_it_overtakes(bench):
     digest, vote = other.replica._state.own_checkpoints[16]
     other.replica._state.own_checkpoints[16] = (bytes(32), vote)
     other.deliver(0, other.checkpoint_certificate(16, digest))
+    return proof, other
+
+
+def test_proof_ends_a_repair_that_it_overtakes(bench):
+    """The state that ends the epoch is the certified one: what was to be fetched below it is needed no more."""
+    proof, other = _in_doubt_at_the_end(bench)
     assert other.replica.summary()["serves"] is False
     other.deliver(0, proof)
     summary = other.replica.summary()
@@ -488,17 +494,7 @@ def test_proof_ends_a_repair_that_it_overtakes(bench):
 
 def test_state_that_was_only_voted_for_is_not_held(bench):
     """After a restart from before it: the proof of the epoch's end is a reason to fetch it, not to go on without."""
-    bench.switch(0, 1, 2, 3, 4)
-    bench.deliver(CLIENT, FetchEpochs(0))
-    (proof,) = bench.sent(EpochProof)
-    other = EpochBench(me=2)
-    other.order(1, other.batch(other.envelope(1, other.change(0, 1, 2, 3, 4))))
-    other.fill(16)
-    for seq in range(17, LAST + 1):
-        other.order(seq, encode_empty(other.now + seq))
-    digest, vote = other.replica._state.own_checkpoints[16]
-    other.replica._state.own_checkpoints[16] = (bytes(32), vote)
-    other.deliver(0, other.checkpoint_certificate(16, digest))
+    proof, other = _in_doubt_at_the_end(bench)
     other.restart()
     assert other.executed == 8
     other.deliver(0, proof)
