@@ -99,6 +99,7 @@ class ReplicaHost:
         self._rotates = any(index in change.rotate for change in world.scenario.changes)
         self.clock_shift: Nanos = 0
         self.life = 0
+        self._timers = 0
         self._disk = SimulatedDisk()
         self._random = world.stream(f"disk/{index}")
         self._node: Replica | None = None
@@ -286,7 +287,9 @@ class ReplicaHost:
                 self._retire(effect.reason)
             case SetTimer():
                 when = max(effect.at_ns - self.clock_shift, self._world.now + MILLISECOND)
-                self._world.at(when, lambda: self._tick(life))
+                self._timers += 1
+                timer = self._timers
+                self._world.at(when, lambda: self._tick(life, timer))
             case _:
                 pass
 
@@ -337,8 +340,8 @@ class ReplicaHost:
     def _send(self, target: Peer, packet: Packet) -> None:
         self._world.send(self.index, target, packet)
 
-    def _tick(self, life: int) -> None:
-        if life == self.life and self.up:
+    def _tick(self, life: int, timer: int) -> None:
+        if life == self.life and self.up and timer == self._timers:
             self._step(Tick())
 
     def _enter(self, entered: EpochEntered) -> None:
