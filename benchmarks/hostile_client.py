@@ -41,6 +41,7 @@ KINDS = (
     "never_reads",
     "query_flood",
     "future_sessions",
+    "many_keys",
 )
 BUFFERED_BYTES_MAX = 1 << 20
 """What it keeps for a connection that takes no more; it waits for one that does."""
@@ -49,9 +50,11 @@ REPLY_BYTES = 1000
 ROUNDS_AT_ONCE = 8
 PAUSE_SECONDS = 0.001
 REDIAL_SECONDS = 0.05
+BEHAVIOURS = {"many_keys": "future_sessions"}
+"""What a kind does, if it is not called so itself."""
 SYBIL_KEYS = 16
-"""Keys of a client that makes keys (`future_sessions`): each needs connections of its own, since what comes over a
-connection counts for the key that it has proven only."""
+"""Keys of a client that makes keys (`many_keys`): each needs connections of its own, since what comes over a
+connection counts for the key that it has proven only. Shares are kept by key: to the replicas these are 16 clients."""
 
 
 class Attacker(Hostile):
@@ -69,7 +72,7 @@ class Attack:
 
     def __init__(self, kind: str, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._behaviour = hostile_behaviour(kind)
+        self._behaviour = hostile_behaviour(BEHAVIOURS.get(kind, kind))
         self._reads = kind != "never_reads"
         self._keys = {pair.public: pair for pair in (KeyPair.generate() for _ in range(_keys_of(kind)))}
         self._minted = cycle(self._keys.values())
@@ -165,7 +168,7 @@ class Attack:
 
 
 def _keys_of(kind: str) -> int:
-    return SYBIL_KEYS if kind == "future_sessions" else 1
+    return SYBIL_KEYS if kind == "many_keys" else 1
 
 
 async def _main(kind: str, cluster: Cluster) -> None:

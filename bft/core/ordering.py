@@ -17,8 +17,9 @@ from __future__ import annotations
 from bft.config import MILLISECOND
 from bft.core import budget, execution, reconfig, viewchange
 from bft.core.log import Slot
-from bft.core.pool import SLOT_WORK, Pending
+from bft.core.pool import Pending
 from bft.core.proofs import commit_certificate_flaw, prepared_certificate_flaw
+from bft.core.shares import SLOT_WORK
 from bft.core.state import State
 from bft.digests import batch_digest
 from bft.events import Accepted, OpenedBatch, Prepared
@@ -39,9 +40,9 @@ from bft.messages import (
 from bft.wire.codec import encode
 
 GATHER_NS = 20 * MILLISECOND
-"""A little waits for company for so long, or until the next tick after it."""
+"""A little waits for company for so long."""
 GATHER_SLOT_NS = 100 * MILLISECOND
-"""Where slots take longer, votes travel far: slots in flight cost little there, and waiting for the next tick much."""
+"""Where slots take longer, votes travel far: slots in flight cost little there, and waiting for them much."""
 
 # --- primary ------------------------------------------------------------------------------------------------------
 
@@ -54,9 +55,10 @@ def propose(state: State) -> None:
     if not state.is_primary:
         return
     protocol = state.protocol
-    while _may_open_slot(state) and (state.pool.is_due or reconfig.must_fill(state)):
+    while _may_open_slot(state):
         seq = state.next_seq
-        taken = _unfinished(state, state.pool.take(seq, protocol.batch_operations_max, protocol.batch_bytes_max))
+        limits = protocol.batch_operations_max, protocol.batch_bytes_max
+        taken = _unfinished(state, state.pool.take(seq, state.now, *limits, is_idle=seq <= state.executed + 1))
         if not taken and not reconfig.must_fill(state):
             continue
         time_ns = max(state.now, 1)
@@ -67,20 +69,30 @@ def propose(state: State) -> None:
         if state.timing.timed[0] <= state.executed:
             state.timing.timed = (seq, state.now)
         _propose_batch(state, seq, batch)
+    gathered_at = state.pool.open_since + GATHER_NS
+    if state.pool.open_work and state.now < gathered_at:
+        state.wake_before(gathered_at)
 
 
 def _may_open_slot(state: State) -> bool:
     """True if there is room for a slot, and what waits is worth one beside those in flight.
 
     It should cost no less than their votes do, or have waited for a while. Else a few dozen independent clients would
-    have a slot per envelope or two, and keep everybody busy with votes. With none in flight nothing ever waits.
+    have a slot per envelope or two, and keep everybody busy with votes. What is counted is due by the rules of the fair
+    pool only: a backlog of one client must not open slots for the others. With none in flight nothing waits but what is
+    beyond its client's share.
     """
     in_flight = state.next_seq - 1 - state.executed
     if in_flight >= state.protocol.pipeline or not state.log.within(state.next_seq):
         return False
-    if in_flight <= 0 or reconfig.must_fill(state) or state.timing.slot_ns > GATHER_SLOT_NS:
+    if reconfig.must_fill(state):
         return True
-    return state.pool.open_work >= in_flight * SLOT_WORK or state.now - state.pool.open_since >= GATHER_NS
+    pool = state.pool
+    has_waited = state.now - pool.open_since >= GATHER_NS
+    if in_flight <= 0:
+        return pool.open_work > 0 and (has_waited or pool.may_go_alone or pool.due_work(1) > 0)
+    enough = 1 if has_waited or state.timing.slot_ns > GATHER_SLOT_NS else in_flight * SLOT_WORK
+    return pool.due_work(enough) >= enough
 
 
 def _unfinished(state: State, taken: list[Pending]) -> list[Pending]:

@@ -43,7 +43,6 @@ from bft.events import (
     Recovered,
     SendManifest,
     SendPages,
-    SetTimer,
     Start,
     StateExplained,
     Tick,
@@ -116,6 +115,7 @@ class Replica:
         self._recovered: Recovered | None = recovered
         timeout = min(cluster.protocol.request_timeout_ms, cluster.protocol.view_change_timeout_ms)
         self._tick_ns = max(timeout * MILLISECOND // TICKS_PER_TIMEOUT, MILLISECOND)
+        self._tick_at: Nanos = 0
 
     def step(self, event: Input, now: Nanos, /) -> Sequence[Effect]:
         """Take one input; see `bft.ports.Node`."""
@@ -129,7 +129,7 @@ class Replica:
             case Executed():
                 execution.on_executed(state, event)
             case Tick():
-                self._tick()
+                self._wake()
             case QueryAnswered():
                 queries.on_query_answered(state, event)
             case PagesLoaded():
@@ -156,7 +156,16 @@ class Replica:
         repair.send_status(state)
         viewchange.vote_for_proposals(state)
         execution.execute_ready(state)
-        state.out.append(SetTimer(state.now + self._tick_ns))
+        self._tick_at = state.now + self._tick_ns
+        state.set_timer(self._tick_at)
+
+    def _wake(self) -> None:
+        """The timer went off: for a tick, or before it for what waited to be proposed."""
+        if self._state.now >= self._tick_at:
+            self._tick()
+            self._tick_at = self._state.now + self._tick_ns
+        self._state.set_timer(self._tick_at)
+        ordering.propose(self._state)
 
     def _tick(self) -> None:
         state = self._state
@@ -168,8 +177,6 @@ class Replica:
         reconfig.on_tick(state)
         rot.ask(state)
         queries.serve_waiting(state)
-        ordering.propose(state)
-        state.out.append(SetTimer(state.now + self._tick_ns))
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -323,6 +330,14 @@ class Replica:
     def links(self) -> tuple[EpochLink, ...]:
         """The way from genesis to the present epoch."""
         return tuple(self._state.links)
+
+    def hold_back(self, client: bytes) -> tuple[Nanos, str]:
+        """(how long what this client sends is better left unread, why); see `bft.core.pool`."""
+        return self._state.pool.hold_back(client, self._state.now)
+
+    def note_read(self, client: bytes, frames: int) -> None:
+        """So many frames of this client, or what costs as much, were read."""
+        self._state.pool.shares.note(client, frames)
 
     def ready(self, key: bytes) -> tuple[Signed, ...]:
         """What a change needs of this replica to let it vote with the public `key`; empty if it is not ready for that.

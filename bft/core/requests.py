@@ -139,7 +139,7 @@ def _has_late_head(state: State, timeout: int) -> bool:
     orders later ones of that client is seen all the same, since the one left aside stays the oldest.
     """
     for queue, pending in state.pool.heads():
-        waited = state.now - max(pending.since, queue.head_since, state.timing.active_since)
+        waited = state.now - max(queue.waiting_since, state.timing.active_since)
         if waited >= timeout and not state.sessions.is_finished(pending.signed.client, pending.request):
             return True
     return False

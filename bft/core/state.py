@@ -31,6 +31,7 @@ from bft.events import (
     Record,
     Rejected,
     Send,
+    SetTimer,
     ViewRecord,
 )
 from bft.headers import Header, Pending
@@ -179,6 +180,7 @@ class State:
         waiting_load: per client, how many operations of those queries are its own, and their bytes; those of all are
             `waiting_operations` and `waiting_bytes`.
         served: what peers were sent on request since the last tick (`bft.core.budget`).
+        timer_at: when this replica asked to be woken.
         transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
         rotten: pages that the own store has lost to bit rot -> when they were last asked for, and how often; in the
             order in which they are asked for.
@@ -252,6 +254,7 @@ class State:
     compared: dict[int, int] = field(default_factory=dict)
     signs_replies: bool = False
     timing: Timing = field(default_factory=Timing)
+    timer_at: Nanos = 0
     out: list[Effect] = field(default_factory=list)
 
     # --- who and how many -----------------------------------------------------------------------------------------
@@ -334,6 +337,16 @@ class State:
     def persist_view(self) -> None:
         """Record the view, the mode and the exact messages behind them."""
         self.persist(ViewRecord(self.view, self.active, self.view_change, self.new_view))
+
+    def set_timer(self, at: Nanos) -> None:
+        """Ask to be woken then, whatever was asked for before."""
+        self.timer_at = at
+        self.out.append(SetTimer(at))
+
+    def wake_before(self, at: Nanos) -> None:
+        """Ask to be woken then, if that is not too late already."""
+        if at < self.timer_at:
+            self.set_timer(at)
 
     def send(self, to: Peer, packet: Packet) -> None:
         """Send to one peer."""

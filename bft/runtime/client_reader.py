@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from bft.config import ClientLimits
+from bft.ids import Nanos
 from bft.runtime.driver import Driver
 from bft.runtime.lane import ClientLane, turn_of
 from bft.runtime.quota import Quota, Quotas
@@ -17,10 +20,24 @@ PAUSE_SECONDS_MAX = 0.25
 """A held-back client's connection is looked at this often, so that one that has ended does not linger."""
 
 
+class Shares(Protocol):
+    """Keeps account of what each client costs: `bft.core.replica.Replica`."""
+
+    def hold_back(self, client: bytes) -> tuple[Nanos, str]:
+        """(how long the client is better left unread, why); 0 if it may go on."""
+        ...
+
+    def note_read(self, client: bytes, frames: int) -> None:
+        """So many of its frames, or what costs as much, were read."""
+        ...
+
+
 class ClientReader:
     """Reads all clients of one replica."""
 
-    def __init__(self, limits: ClientLimits, stats: Stats) -> None:
+    def __init__(self, limits: ClientLimits, stats: Stats, shares: Callable[[], Shares]) -> None:
+        """Read as `limits` allow, and as the present node keeps `shares`."""
+        self._shares = shares
         self._quotas = Quotas(limits)
         self._lane = ClientLane()
         self._stats = stats
@@ -45,7 +62,7 @@ class ClientReader:
     ) -> None:
         start = 0
         while start < len(frames) and channel.closed is None:
-            pause, why = quota.pause_ns(time.monotonic_ns())
+            pause, why = self._pause(client, quota)
             if pause:
                 self._stats.delayed[why] += 1
                 await trio.sleep(min(pause / NANOS_PER_SECOND, PAUSE_SECONDS_MAX))
@@ -54,8 +71,13 @@ class ClientReader:
             await self._lane.turn(work)
             part = frames[start:stop]
             quota.spend(part, time.monotonic_ns())
+            self._shares().note_read(client, work)
             bad = driver.receive(client, part)
             driver.flush_soon()
             if bad:
                 quota.blame(bad, time.monotonic_ns())
             start = stop
+
+    def _pause(self, client: bytes, quota: Quota) -> tuple[Nanos, str]:
+        pause, why = quota.pause_ns(time.monotonic_ns())
+        return (pause, why) if pause else self._shares().hold_back(client)

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from ssl import SSLContext
+from typing import cast
 
 import trio
 
@@ -113,7 +114,7 @@ class ReplicaServer:
         self.retired: str | None = None
         self.stats = Stats()
         self._links = Links(self.stats, self._limits.links)
-        self._clients = ClientReader(local.client_limits, self.stats)
+        self._clients = ClientReader(local.client_limits, self.stats, lambda: cast(Assembly, self._parts).replica)
         # Set by `run`, in this order.
         self._keys: Keys
         self._service: StateMachine

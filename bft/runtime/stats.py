@@ -37,7 +37,7 @@ class Stats:
         rejected: packets that admission or the protocol refused, by reason.
         dropped: frames not sent or not read, by cause (all are repaired by the protocol).
         delayed: how often a client was made to wait, by what it had used up: envelopes, messages, bytes, or our
-            patience with bad signatures (`bft.runtime.quota`).
+            patience with bad signatures (`bft.runtime.quota`); or since it had more than its share, and a `backlog`.
         frames_in: frames read.
         packets_out: packets encoded for sending.
         writes: transactions of the store.

@@ -39,7 +39,7 @@ def _attack(kind: str) -> tuple[Attack, dict[tuple[bytes, int], Taking]]:
 
 def test_client_with_many_keys_sends_for_each_over_its_own_connections() -> None:
     """What came over another's would be refused unread: nothing of the attack would be measured."""
-    attack, ways = _attack("future_sessions")
+    attack, ways = _attack("many_keys")
     assert len(attack._keys) == SYBIL_KEYS
     for (key, _), way in ways.items():
         packets = [decode_packet(frame) for frame in way.frames]
@@ -47,7 +47,7 @@ def test_client_with_many_keys_sends_for_each_over_its_own_connections() -> None
         assert all(isinstance(packet, SignedRequest) and packet.client == key for packet in packets)
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"future_sessions"}))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"many_keys"}))
 def test_every_other_kind_has_one_key_and_sends_to_every_replica(kind: str) -> None:
     attack, ways = _attack(kind)
     assert len(attack._keys) == 1

@@ -6,11 +6,12 @@ import msgspec
 
 from bft.core import budget
 from bft.core.execution import BUSY, EARLY
-from bft.core.ordering import GATHER_SLOT_NS
-from bft.core.pool import CLIENT_ENVELOPES_MAX, SLOT_WORK
+from bft.core.ordering import GATHER_NS, GATHER_SLOT_NS
+from bft.core.pool import CLIENT_ENVELOPES_MAX
 from bft.core.queries import CLIENT_SHARE, WAITING_MAX
+from bft.core.shares import SLOT_WORK
 from bft.digests import batch_digest
-from bft.events import Effect
+from bft.events import Effect, Tick
 from bft.messages import (
     BatchBody,
     Commit,
@@ -90,7 +91,7 @@ def test_primary_takes_first_what_a_backup_waits_for(make_bench):
     for number in range(1, 40):
         bench.deliver(CLIENT, bench.request(number, acknowledged=1))
     bench.deliver(2, bench.request(39, acknowledged=1))
-    proposed = bench.replica._state.pool.take(9, 2, 1 << 20)
+    proposed = bench.replica._state.pool.take(9, 0, 2, 1 << 20)
     assert 39 in [pending.request.number for pending in proposed]
 
 
@@ -172,7 +173,7 @@ def test_little_load_beside_a_slot_in_flight_waits_but_not_for_long(make_bench):
 
 def test_enough_load_opens_a_slot_beside_those_in_flight(make_bench):
     """What costs as much as their votes does not wait for them; nor does anything where slots take long."""
-    bench = make_bench(me=0, protocol={"batch_operations_max": 128, "session_window": 128})
+    bench = make_bench(me=0, protocol={"batch_operations_max": 512, "session_window": 512})
     bench.deliver(CLIENT, bench.request(1))
     many = [["put", "k", "v"]] * SLOT_WORK
     bench.deliver(CLIENT, bench.request(2, *many))
@@ -182,6 +183,33 @@ def test_enough_load_opens_a_slot_beside_those_in_flight(make_bench):
     for number in (1, 2, 3):
         far.deliver(CLIENT, far.request(number))
         assert len(far.sent(Proposal)) == 1
+
+
+def test_backlog_of_one_client_opens_no_slots_for_the_others(make_bench):
+    """What waits of a client beyond its share is no load that is worth a slot, however much and long."""
+    bench = make_bench(me=0)
+    state = bench.replica._state
+    other = b"\7" * 32
+    for _ in range(40):
+        state.pool.shares.charge({CLIENT: 2000, other: 10})
+    bench.deliver(CLIENT, bench.request(1))
+    assert len(bench.sent(Proposal)) == 1, "it did most of the work, and nothing is in flight"
+    for number in range(2, 20):
+        bench.deliver(CLIENT, bench.request(number))
+    assert state.pool.open_work > SLOT_WORK
+    assert not bench.sent(Proposal) and not bench.sent(Proposal, bench.wait(60))
+
+
+def test_little_load_goes_when_it_has_waited_and_no_tick_must_come(make_bench):
+    """The timer is asked for the moment at which it has waited long enough."""
+    bench = make_bench(me=0)
+    bench.deliver(CLIENT, bench.request(1))
+    bench.deliver(CLIENT, bench.request(2))
+    state = bench.replica._state
+    assert state.timer_at == bench.now + GATHER_NS
+    bench.now = state.timer_at
+    assert len(bench.sent(Proposal, bench.step(Tick()))) == 1
+    assert state.timer_at > bench.now, "the tick comes when it would have come"
 
 
 def test_slots_are_timed_from_proposal_to_execution(make_bench):
