@@ -23,7 +23,7 @@ from bft.core.shares import SLOT_WORK
 from bft.core.state import State
 from bft.digests import batch_digest
 from bft.events import Accepted, OpenedBatch, Prepared
-from bft.ids import Peer
+from bft.ids import Nanos, Peer
 from bft.messages import (
     Batch,
     BatchBody,
@@ -69,9 +69,6 @@ def propose(state: State) -> None:
         if state.timing.timed[0] <= state.executed:
             state.timing.timed = (seq, state.now)
         _propose_batch(state, seq, batch)
-    gathered_at = state.pool.open_since + GATHER_NS
-    if state.pool.open_work and state.now < gathered_at:
-        state.wake_before(gathered_at)
 
 
 def _may_open_slot(state: State) -> bool:
@@ -87,12 +84,23 @@ def _may_open_slot(state: State) -> bool:
         return False
     if reconfig.must_fill(state):
         return True
-    pool = state.pool
-    has_waited = state.now - pool.open_since >= GATHER_NS
+    pool, timing = state.pool, state.timing
     if in_flight <= 0:
-        return pool.open_work > 0 and (has_waited or pool.may_go_alone or pool.due_work(1) > 0)
-    enough = 1 if has_waited or state.timing.slot_ns > GATHER_SLOT_NS else in_flight * SLOT_WORK
-    return pool.due_work(enough) >= enough
+        if pool.due_work(1) > 0 or pool.may_go_alone:
+            return pool.open_work > 0
+        # Callers that wait for their answers come back about now: a slot of its own would make them wait for it.
+        gap = min(GATHER_NS, timing.slot_ns)
+        return pool.open_work > 0 and _has_come(state, max(pool.open_since, timing.progressed) + gap)
+    enough = in_flight * SLOT_WORK if timing.slot_ns <= GATHER_SLOT_NS else 1
+    due = pool.due_work(enough)
+    return due >= enough or (due > 0 and _has_come(state, pool.open_since + GATHER_NS))
+
+
+def _has_come(state: State, at: Nanos) -> bool:
+    """True if it is so late; else this replica will be woken then."""
+    if state.now < at:
+        state.wake_before(at)
+    return state.now >= at
 
 
 def _unfinished(state: State, taken: list[Pending]) -> list[Pending]:

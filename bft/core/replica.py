@@ -331,9 +331,16 @@ class Replica:
         """The way from genesis to the present epoch."""
         return tuple(self._state.links)
 
-    def hold_back(self, client: bytes) -> tuple[Nanos, str]:
-        """(how long what this client sends is better left unread, why); see `bft.core.pool`."""
-        return self._state.pool.hold_back(client, self._state.now)
+    def hold_back(self, client: bytes, now: Nanos) -> tuple[Nanos, str]:
+        """(how long what this client sends is better left unread, why); see `bft.core.pool`.
+
+        Only while slots go through: where nothing is ordered a backlog says nothing, and would last for ever.
+        """
+        state = self._state
+        since = max(state.timing.progressed, state.timing.active_since)
+        if not state.active or state.fetching is not None or now - since >= state.request_timeout_ns:
+            return 0, ""
+        return state.pool.hold_back(client, now)
 
     def note_read(self, client: bytes, frames: int) -> None:
         """So many frames of this client, or what costs as much, were read."""

@@ -24,9 +24,7 @@ FRAME_WORK = 16
 """A frame of a client, whatever is in it: a read costs each replica some 50 us with its answer."""
 WORK_NS = 12_000
 """In so much time an operation's worth of work could have been done, on a small machine: time passes for those who had
-too much even when the others do nothing."""
-PACE_NS = 5 * MILLISECOND
-"""How often that is looked at."""
+too much while the others do nothing."""
 IDLE_NS = 1000 * MILLISECOND
 """No more of an idle time counts."""
 RECENT_SLOTS = 16
@@ -51,7 +49,7 @@ class Shares:
         self._debtors: dict[bytes, int] = {}
         self._slots: deque[dict[bytes, int]] = deque()
         self._in_slots: Counter[bytes] = Counter()
-        self._paced: tuple[Nanos, int] = (0, 0)
+        self._busy: Nanos = 0
         self._virtual = self._remainder = self._charged = 0
 
     def is_ahead(self, client: bytes, spent: int = 0) -> bool:
@@ -62,12 +60,13 @@ class Shares:
 
     def did_most(self, clients: Iterable[bytes]) -> bool:
         """True if the recent slots were these clients', or two thirds of them; turns alone give nobody so much."""
-        return 3 * sum(self._in_slots[client] for client in clients) >= 2 * self._in_slots.total()
+        theirs = sum(self._in_slots[client] for client in clients)
+        return theirs > 0 and 3 * theirs >= 2 * self._in_slots.total()
 
     def time_until_even(self, client: bytes) -> Nanos:
         """How long it takes at most until the client is no longer ahead, if it does nothing."""
         ahead = self._tag(client) - self._virtual - self.slack
-        return max(0, ahead) * WORK_NS * len(self._recent)
+        return max(0, ahead) * WORK_NS
 
     def _tag(self, client: bytes) -> int:
         """The virtual time up to which the client has been served; in the past if it is owed something."""
@@ -129,13 +128,14 @@ class Shares:
 
     # --- time -----------------------------------------------------------------------------------------------------
 
-    def pass_time(self, now: Nanos) -> None:
-        """Virtual time passes with the work that is done, and not more slowly than work could be done."""
-        since, before = self._paced
-        if now - since >= PACE_NS:
-            passed = min(now - since, IDLE_NS) // (WORK_NS * max(1, len(self._recent)))
-            self._virtual = max(self._virtual, before + passed)
-            self._paced = (now, self._virtual)
+    def note_busy(self, now: Nanos) -> None:
+        """Something is in flight, or due: the work that is done moves virtual time."""
+        self._busy = now
+
+    def pass_idle(self, now: Nanos) -> None:
+        """Nothing has been in flight or due since somebody last said so: time passes for those who had too much."""
+        self._virtual += min(max(0, now - self._busy), IDLE_NS) // WORK_NS
+        self._busy = now
 
     def catch_up(self, clients: Collection[bytes]) -> None:
         """Nothing is in flight: if all of these, who wait, are ahead, time passes until one of them is not."""

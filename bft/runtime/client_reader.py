@@ -23,7 +23,7 @@ PAUSE_SECONDS_MAX = 0.25
 class Shares(Protocol):
     """Keeps account of what each client costs: `bft.core.replica.Replica`."""
 
-    def hold_back(self, client: bytes) -> tuple[Nanos, str]:
+    def hold_back(self, client: bytes, now: Nanos) -> tuple[Nanos, str]:
         """(how long the client is better left unread, why); 0 if it may go on."""
         ...
 
@@ -62,7 +62,7 @@ class ClientReader:
     ) -> None:
         start = 0
         while start < len(frames) and channel.closed is None:
-            pause, why = self._pause(client, quota)
+            pause, why = self._pause(driver, client, quota)
             if pause:
                 self._stats.delayed[why] += 1
                 await trio.sleep(min(pause / NANOS_PER_SECOND, PAUSE_SECONDS_MAX))
@@ -78,6 +78,6 @@ class ClientReader:
                 quota.blame(bad, time.monotonic_ns())
             start = stop
 
-    def _pause(self, client: bytes, quota: Quota) -> tuple[Nanos, str]:
+    def _pause(self, driver: Driver, client: bytes, quota: Quota) -> tuple[Nanos, str]:
         pause, why = quota.pause_ns(time.monotonic_ns())
-        return (pause, why) if pause else self._shares().hold_back(client)
+        return (pause, why) if pause else self._shares().hold_back(client, driver.now())

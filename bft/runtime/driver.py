@@ -157,6 +157,10 @@ class Driver:
             nursery.start_soon(self._write_forever)
             nursery.start_soon(self._tick_forever)
 
+    def now(self) -> Nanos:
+        """The node's clock."""
+        return self._clock.now()
+
     def receive(self, peer: Peer, frames: Sequence[bytes]) -> int:
         """Take what a read from `peer` brought; returns how many frames no correct peer can have sent.
 

@@ -68,7 +68,7 @@ def _services(rotten: Callable[[], Registers]) -> Callable[[], Registers]:
 def test_rotten_replica_is_found_repaired_and_serves_again(seed, every):
     """It says so, installs the certified state, and ends where the others are; clients never notice."""
     scenario = Scenario(
-        seed=seed, corrupted={str(ROTTEN): NEUTRAL}, workload=Workload(clients=3, operations=120, outstanding=3)
+        seed=seed, corrupted={str(ROTTEN): NEUTRAL}, workload=Workload(clients=3, operations=200, outstanding=3)
     )
     world = World(scenario, _services(lambda: Rotting(every)))
     history = world.run()
@@ -85,7 +85,7 @@ def test_rotten_replica_carries_the_quorum_with_its_votes():
         seed=3,
         n=7,
         corrupted={str(ROTTEN): NEUTRAL, "5": "silent()"},
-        workload=Workload(clients=3, operations=40, outstanding=3),
+        workload=Workload(clients=3, operations=80, outstanding=3),
     )
     world = World(scenario, _services(lambda: Rotting(9)))
     assert check(world.run()) == []

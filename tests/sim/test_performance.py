@@ -178,5 +178,5 @@ def test_flood_brings_no_complaint_about_performance(clients, monkeypatch):
     """Who sends more than its share waits by the rules of the fair pool: a correct primary must not pay for it."""
     monkeypatch.setattr("bft.sim.workload.HOSTILE_ROUNDS", FLOOD_ROUNDS)
     history = _history({}, 4, clients, hostile="torrent", session_window=4096)
-    assert _completed(history) > 100
+    assert _completed(history) > 0.7 * _completed(_history({}, 4, clients, session_window=4096))
     assert check(history, only=("fairness", "no-groundless-suspicion", "no-framing")) == []

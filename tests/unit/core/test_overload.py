@@ -202,7 +202,7 @@ def test_backlog_of_one_client_opens_no_slots_for_the_others(make_bench):
 
 def test_little_load_goes_when_it_has_waited_and_no_tick_must_come(make_bench):
     """The timer is asked for the moment at which it has waited long enough."""
-    bench = make_bench(me=0)
+    bench = make_bench(me=0, protocol={"request_timeout_ms": 10_000, "view_change_timeout_ms": 10_000})
     bench.deliver(CLIENT, bench.request(1))
     bench.deliver(CLIENT, bench.request(2))
     state = bench.replica._state
@@ -224,3 +224,17 @@ def test_slots_are_timed_from_proposal_to_execution(make_bench):
             for replica in (1, 2):
                 bench.deliver(replica, bench.signed(replica, kind(0, 0, seq, digest)))
         assert bench.replica._state.timing.slot_ns == seq * 7_000_000
+
+
+def test_nobody_is_held_back_while_nothing_is_ordered(make_bench):
+    """A backlog has no end then; and weak reads, probes and proofs of epochs come over the same connection."""
+    bench = make_bench(me=0)
+    state = bench.replica._state
+    for _ in range(40):
+        state.pool.shares.charge({CLIENT: 2000, b"\7" * 32: 2000, b"\6" * 32: 10})
+    for number in range(1, 40):
+        bench.deliver(CLIENT, bench.request(number))
+    assert bench.replica.hold_back(CLIENT, bench.now)[1] == "backlog"
+    assert bench.replica.hold_back(CLIENT, bench.now + state.request_timeout_ns) == (0, "")
+    state.active = False
+    assert bench.replica.hold_back(CLIENT, bench.now) == (0, "")

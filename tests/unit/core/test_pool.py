@@ -300,7 +300,7 @@ def test_wait_behind_a_turn_of_the_clients_own_says_nothing() -> None:
         item.since = 7
         assert pool.add(item)
     assert [pool.remove(item.key, 8) for item in pending] == pending
-    assert [item.is_behind for item in pending] == [False] * 3 + [True] * 6
+    assert [item.is_behind for item in pending] == [False] * 5 + [True] * 4
     assert pool.remove(pending[0].key, 8) is None
 
 
@@ -394,3 +394,25 @@ def test_what_a_backup_waits_for_goes_first_but_little_of_it() -> None:
         pool.promote((bytes([9]) * 32, 1, number), 2)
     first = [pending.request.number for pending in _take(pool, 1, 10)]
     assert first == [1000, 1, 999, 2, 3, 4, 5, 6, 7, 8], "every other one: neither order starves"
+
+
+def test_new_view_begins_with_new_accounts() -> None:
+    """Who was beyond its share under one primary owes nothing to the next."""
+    pool = Pool()
+    for seq in range(RECENT_SLOTS):
+        _charged(pool, seq, (9, 9001 + 400 * seq, 400), (1, 1 + seq, 1))
+    _fill(pool, 9, 2 * BACKLOG_ENVELOPES)
+    assert pool.hold_back(bytes([9]) * 32, 0)[1] == "backlog"
+    pool.reset()
+    assert pool.hold_back(bytes([9]) * 32, 0) == (0, "")
+
+
+def test_starved_client_with_small_envelopes_is_still_watched() -> None:
+    """A dozen of them before it are no excuse for a primary that lets it wait (`slow-primary`)."""
+    pool = Pool()
+    for seq in range(RECENT_SLOTS):
+        _charged(pool, seq, (2, 1 + 100 * seq, 100), (3, 1 + 100 * seq, 100))
+    waiting = [_pending(1, 1 + place) for place in range(40)]
+    for pending in waiting:
+        assert pool.add(pending)
+    assert not any(pool.is_beyond_share(pending) for pending in waiting)

@@ -26,6 +26,9 @@ class _Driver:
         self.frames += frames
         return 0
 
+    def now(self) -> int:
+        return 7
+
     def flush_soon(self) -> None:
         pass
 
@@ -37,7 +40,8 @@ class _Shares:
         self.must_wait = must_wait
         self.read: Counter[bytes] = Counter()
 
-    def hold_back(self, client: bytes) -> tuple[int, str]:
+    def hold_back(self, client: bytes, now: int) -> tuple[int, str]:
+        assert now == 7
         return (5_000_000, "backlog") if client in self.must_wait else (0, "")
 
     def note_read(self, client: bytes, frames: int) -> None:
