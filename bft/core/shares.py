@@ -25,8 +25,10 @@ FRAME_WORK = 16
 WORK_NS = 12_000
 """In so much time an operation's worth of work could have been done, on a small machine: time passes for those who had
 too much while the others do nothing."""
+GAP_NS = 5 * MILLISECOND
+"""What callers take to come back with their next operation is no idle time,"""
 IDLE_NS = 1000 * MILLISECOND
-"""No more of an idle time counts."""
+"""and more than this is as good as any."""
 RECENT_SLOTS = 16
 """Who was in one of the last so many slots counts as active."""
 DEBTORS_MAX = 1 << 16
@@ -49,7 +51,7 @@ class Shares:
         self._debtors: dict[bytes, int] = {}
         self._slots: deque[dict[bytes, int]] = deque()
         self._in_slots: Counter[bytes] = Counter()
-        self._busy: Nanos = 0
+        self._idle_from: Nanos = 0
         self._virtual = self._remainder = self._charged = 0
 
     def is_ahead(self, client: bytes, spent: int = 0) -> bool:
@@ -130,12 +132,13 @@ class Shares:
 
     def note_busy(self, now: Nanos) -> None:
         """Something is in flight, or due: the work that is done moves virtual time."""
-        self._busy = now
+        self._idle_from = now + GAP_NS
 
     def pass_idle(self, now: Nanos) -> None:
         """Nothing has been in flight or due since somebody last said so: time passes for those who had too much."""
-        self._virtual += min(max(0, now - self._busy), IDLE_NS) // WORK_NS
-        self._busy = now
+        if now > self._idle_from:
+            self._virtual += min(now - self._idle_from, IDLE_NS) // WORK_NS
+            self._idle_from = now
 
     def catch_up(self, clients: Collection[bytes]) -> None:
         """Nothing is in flight: if all of these, who wait, are ahead, time passes until one of them is not."""
