@@ -38,7 +38,7 @@ ATTACKS = {
     "delays to just under the timeout": ("delay_requests(850)", MINUTE, 3, SLOW),
     "delays to just under the client's patience": ("delay_requests(220)", MINUTE, 3, SLOW),
     "grows slower by and by": ("creep(30, 800)", MINUTE, 3, SLOW),
-    "starves one client": ("starve(700)", 20, 3, UNFAIR),
+    "starves one client": ("starve(1000)", 20, 3, UNFAIR),
     "fills batches with old requests": ("pad_batches(30, 64)", 20, 3, WASTE),
     "fills batches with the latest requests": ("pad_batches(4, 64)", 20, 3, WASTE),
     "orders one at a time": ("one_at_a_time()", 20, 8, WASTE),
