@@ -13,10 +13,9 @@ from __future__ import annotations
 from bisect import insort
 from heapq import heapify, heappop, heappush
 
-import msgspec
-
 from bft.config import MILLISECOND, Protocol
-from bft.core.session import BUNDLE_BYTES_MAX, Kept, Session, part_bytes_max
+from bft.core.session import BUNDLE_BYTES_MAX, Session, part_bytes_max
+from bft.core.tablepages import Kept, TablePage, table_page_decoder
 from bft.digests import bundle_digest, page_digest
 from bft.events import OperationCall
 from bft.messages import ENVELOPE_BYTES_MAX, Bundle, Event, Request, Result
@@ -48,15 +47,6 @@ def envelope_flaw(request: Request, payload_bytes: int, window: int) -> str | No
         if any(after >= request.number + place for place, after in enumerate(request.after)):
             return "bad-lanes"
     return None
-
-
-class _TablePage(msgspec.Struct, array_like=True):
-    """Encoding of what the table has beside sessions."""
-
-    floor: int
-
-
-_table_decoder = msgspec.msgpack.Decoder(_TablePage)
 
 
 class SessionTable:
@@ -282,7 +272,7 @@ class SessionTable:
 
     def checkpoint(self) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
         """Digests of all session pages (the table's own first, then ascending by name), and the changed pages."""
-        table = encode(_TablePage(self._floor))
+        table = encode(TablePage(self._floor))
         digests = [page_digest(table)]
         fresh = {digests[0]: table}
         for name in sorted(self._sessions):
@@ -297,7 +287,7 @@ class SessionTable:
 
     def restore(self, pages: list[bytes]) -> None:
         """Replace the table by verified pages, in the order that `checkpoint` gave."""
-        self._floor = _table_decoder.decode(pages[0]).floor
+        self._floor = table_page_decoder.decode(pages[0]).floor
         self._sessions = {}
         self._incarnations = {}
         self._idle = []

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import msgspec
-
 from bft.config import Protocol
+from bft.core.tablepages import Held, Kept, KeptEvent, SessionPage, session_page_decoder
 from bft.messages import EVENTS_MAX, PAYLOAD_BYTES_MAX, Event, EventBodies
 from bft.wire.codec import encode
 
@@ -28,47 +27,6 @@ def part_bytes_max(protocol: Protocol) -> int:
     """
     room = PAYLOAD_BYTES_MAX - PAGE_OVERHEAD_BYTES - OPERATION_ENTRY_BYTES * protocol.session_window
     return min(protocol.session_reply_bytes_max, (room - BUNDLE_BYTES_MAX) // 2)
-
-
-class Kept(msgspec.Struct, array_like=True):
-    """A bundle kept for retransmission: bytes until the byte cap takes them, digest until acknowledged."""
-
-    seq: int
-    last: int
-    digest: bytes
-    bundle: bytes
-
-
-class Held(msgspec.Struct, array_like=True):
-    """A lane's operation that waits for its predecessor."""
-
-    number: int
-    after: int
-    operation: bytes
-
-
-class KeptEvent(msgspec.Struct, array_like=True):
-    """An event kept for a client that missed its bundle."""
-
-    number: int
-    payload: bytes
-
-
-class _Page(msgspec.Struct, array_like=True):
-    """Encoding of a session in a checkpoint."""
-
-    client: bytes
-    incarnation: int
-    used: int
-    low: int
-    done: list[tuple[int, int]]
-    kept: list[Kept]
-    held: list[Held]
-    next_event: int
-    events: list[KeptEvent]
-
-
-_page_decoder = msgspec.msgpack.Decoder(_Page)
 
 
 @dataclass(slots=True)
@@ -164,7 +122,7 @@ class Session:
     def encoded(self) -> bytes:
         """The session's page in a checkpoint."""
         return encode(
-            _Page(
+            SessionPage(
                 self.client,
                 self.incarnation,
                 self.used,
@@ -180,7 +138,7 @@ class Session:
     @classmethod
     def decoded(cls, page: bytes) -> Session:
         """Rebuild a session from its (verified) page."""
-        value = _page_decoder.decode(page)
+        value = session_page_decoder.decode(page)
         session = cls(
             client=value.client,
             incarnation=value.incarnation,

@@ -12,7 +12,8 @@ from bft.core.clients import SessionTable
 from bft.core.evidence import hides
 from bft.core.pool import POOL_BYTES_MAX, Pending, Pool
 from bft.core.requests import SPREAD_MAX
-from bft.core.session import BUNDLE_BYTES_MAX, Kept, part_bytes_max
+from bft.core.session import BUNDLE_BYTES_MAX, part_bytes_max
+from bft.core.tablepages import Kept
 from bft.digests import NULL_DIGEST, batch_digest, page_digest
 from bft.events import Pages
 from bft.messages import (
