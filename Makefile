@@ -1,9 +1,10 @@
 # make install | demo | test | lint | clean     (needs Python 3.11+ and make, nothing else)
+# make compiled | pure     (the hot path as C beside its sources, and back; needs a C compiler)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint clean compiled pure
 
 install: $(VENV)/.installed
 
@@ -23,5 +24,13 @@ lint: install
 	$(BIN)/ruff check bft tests benchmarks clients
 	$(BIN)/mypy
 
-clean:
+compiled: install pure
+	$(BIN)/python -m pip install --quiet --editable '.[compiled]'
+	$(BIN)/python -m benchmarks.compiled
+
+pure:
+	find bft -name '*.so' -delete
+	rm -f bft/_compiled.json
+
+clean: pure
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

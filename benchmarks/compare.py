@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks import results
 from benchmarks.statistics import Comparison, compare
 
-SAME_ENVIRONMENT = ("processor", "cores", "python", "stores_on")
+SAME_ENVIRONMENT = ("processor", "cores", "python", "compiled", "stores_on")
 COLOURS = {"better": "green", "worse": "red", "noise": "dim", "too few runs": "yellow"}
 
 

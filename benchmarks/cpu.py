@@ -19,6 +19,7 @@ from benchmarks.measures import WARM_UP_SECONDS, connected_clients, make_load
 from benchmarks.options import file_options, repeat_option, seconds_option
 from benchmarks.replica import SAMPLED
 from benchmarks.sampler import OTHER, PARTS
+from bft.compiled import compiled_modules
 
 CASES = {
     "1 session": Case(callers=1),
@@ -64,6 +65,8 @@ def cpu(seconds: float, repeat: int, output: Path, name: str, as_json: bool) -> 
 
     The time itself is the operating system's account of the processes; samples only divide it.
     """
+    if compiled_modules():
+        raise click.ClickException("compiled code has no frames that a sample could see: `make pure` first")
     runs: dict[str, list[dict[str, float]]] = {load: [] for load in CASES}
     for _ in range(repeat):
         for load, case in CASES.items():

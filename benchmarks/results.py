@@ -15,6 +15,7 @@ from typing import Any, cast
 from benchmarks.statistics import is_spread as is_spread
 from benchmarks.statistics import spread as spread
 from benchmarks.statistics import spreads as spreads
+from bft.compiled import compiled_modules
 
 RESULTS = Path(__file__).parent / "results"
 REMARKS = ("failed_runs", "description", "liar", "complaints", "verdict")
@@ -26,6 +27,7 @@ def environment() -> dict[str, object]:
     return {
         "commit": _commit(),
         "python": sys.version.split()[0],
+        "compiled": len(compiled_modules()),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -99,7 +101,7 @@ def read(path: Path) -> dict[str, Any]:
     figures = loaded.get("figures") if isinstance(loaded, dict) else None
     if not isinstance(figures, list) or not all(isinstance(row, dict) for row in figures):
         raise NotResults(f"{path}: has no list of figures")
-    loaded.setdefault("environment", {})
+    loaded.setdefault("environment", {}).setdefault("compiled", 0)  # what does not say so was interpreted
     return cast("dict[str, Any]", loaded)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from bft.compiled import require_fresh
+
 if TYPE_CHECKING:
     from bft.client.blocking import Blocking, connect_blocking
     from bft.client.client import Client, Result, connect
@@ -70,6 +72,7 @@ if not __debug__:
     raise ImportError(
         "bft refuses to run under python -O: its assertions stop a faulty replica before it misleads others"
     )
+require_fresh()
 
 _ERRORS = [
     name for name in __all__ if name.endswith(("Error", "Unknown", "Expired", "Closed", "Determinism", "Overloaded"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 
+from bft.compiled import compiled_modules
 from bft.config import Cluster
 from bft.core.recovery import rules_of
 from bft.core.replica import Replica
@@ -44,6 +45,13 @@ from bft.wire.admission import Admission, Limits
 from bft.wire.codec import decode_replica_message, encode
 
 CLIENT = bytes(range(32))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what reaches into code that is compiled here (`make compiled`), and say why."""
+    for item in items if compiled_modules() else ():
+        for marker in item.iter_markers("interpreted"):
+            item.add_marker(pytest.mark.skip(reason=f"needs interpreted code: {marker.args[0]}"))
 
 
 @dataclass

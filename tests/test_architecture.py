@@ -12,6 +12,7 @@ FOUNDATION = ["errors", "ids", "membership", "messages", "headers", "events", "p
 
 MAY_IMPORT: dict[str, list[str]] = {
     **dict.fromkeys(FOUNDATION, FOUNDATION),
+    "compiled": [],
     "epochs": [*FOUNDATION, "wire"],
     "core": [*FOUNDATION, "core", "epochs", "wire"],
     "wire": [*FOUNDATION, "core", "epochs", "wire"],

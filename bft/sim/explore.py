@@ -384,6 +384,6 @@ def _canonical(value: object) -> bytes:
 def _attributes(value: object) -> list[str]:
     names = set(getattr(value, "__dict__", ()))
     for kind in type(value).__mro__:
-        slots = getattr(kind, "__slots__", ())
+        slots = getattr(kind, "__slots__", ()) or getattr(kind, "__mypyc_attrs__", ())  # the latter where compiled
         names |= {slots} if isinstance(slots, str) else set(slots)
     return sorted(name for name in names if name not in CONSTANT and hasattr(value, name))

@@ -117,7 +117,7 @@ def scratch(mutant: Mutant) -> Iterator[Path]:
     """A directory with a broken copy of the package; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix=f"bft-{mutant.id}-") as name:
         root = Path(name)
-        shutil.copytree(PACKAGE, root / "bft", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PACKAGE, root / "bft", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         patched(mutant, root)
         yield root
 

@@ -22,6 +22,7 @@ from benchmarks.sampler import PARTS, Sampler, part_of
 from bft.digests import page_digest
 
 
+@pytest.mark.interpreted("compiled modules have no source files and no frames")
 @pytest.mark.parametrize(
     ("module", "part"),
     [
@@ -50,6 +51,7 @@ def test_parts_are_found_in_files_that_exist() -> None:
                 assert (library.parent / text.strip("/")).exists(), text
 
 
+@pytest.mark.interpreted("compiled modules have no frames")
 def test_sampler_finds_where_the_time_goes() -> None:
     sampler = Sampler()
     page = bytes(1 << 16)

@@ -15,6 +15,8 @@ from bft.errors import TransportError
 from bft.headers import Member
 from tests.unit.test_epochs import Town
 
+pytestmark = pytest.mark.interpreted("it replaces a method of the links")
+
 
 class Line:
     """A connection that nobody ends but this side."""

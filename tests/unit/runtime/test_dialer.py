@@ -18,6 +18,8 @@ from bft.runtime.stats import Stats
 from bft.transport.handshake import Identity
 from tests.unit.test_epochs import Town
 
+pytestmark = pytest.mark.interpreted("its channels are the test's own")
+
 
 class Line:
     """A connection that nobody ends but this side."""

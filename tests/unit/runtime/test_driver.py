@@ -33,6 +33,7 @@ from bft.runtime.links import LinkLimits, Links
 from bft.runtime.stats import Reporter, Stats
 from bft.wire.codec import decode_packet, encode
 
+pytestmark = pytest.mark.interpreted("its links are a subclass of the real ones")
 ALICE = ClientId(b"a" * 32)
 
 

@@ -17,6 +17,7 @@ from bft.runtime.stats import Reporter
 from tests.unit.runtime.test_driver import ALICE, Bench, Script, note, record, settle, until
 from tests.unit.test_epochs import Town
 
+pytestmark = pytest.mark.interpreted("its links are a subclass of the real ones")
 TOWN = Town()
 LINK = TOWN.link(TOWN.genesis, TOWN.change(0, 1, 2, 4), 24)
 

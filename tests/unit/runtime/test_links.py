@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from bft.ids import ClientId, ReplicaId
 from bft.runtime.links import LinkLimits, Links
 from bft.runtime.stats import Stats
 
+pytestmark = pytest.mark.interpreted("its channel is the test's own")
 ALICE = ClientId(b"a" * 32)
 
 
