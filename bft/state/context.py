@@ -42,8 +42,12 @@ class Context:
         """Send an event to a client's session, in that session's bundle of this slot.
 
         Raises:
+            TypeError: an argument is of another type. Found here, that is a failure of the operation, alike everywhere;
+                found later, it would stop the replica.
             ValueError: the payload has more than 1 MiB.
         """
+        if not (isinstance(client, bytes) and isinstance(session, int) and isinstance(payload, bytes)):
+            raise TypeError("an event has a client (bytes), a session (int) and a payload (bytes)")
         if len(payload) > OPERATION_BYTES_MAX:
             raise ValueError(f"an event has at most {OPERATION_BYTES_MAX} bytes, found {len(payload)}")
         self.events.append((client, session, payload))

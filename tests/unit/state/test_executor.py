@@ -114,3 +114,12 @@ def test_context_bounds_events() -> None:
     with pytest.raises(ValueError):
         executor._context.emit(b"c" * 32, 1, bytes(2**20 + 1))
     executor._context.emit(b"c" * 32, 1, bytes(2**20))
+
+
+@pytest.mark.parametrize("wrong", [("c" * 32, 1, b""), (b"c" * 32, "1", b""), (b"c" * 32, 1, "text")])
+def test_event_of_another_type_fails_where_it_is_emitted(wrong: tuple[bytes, int, bytes]) -> None:
+    """It would be encoded in a checkpoint, and no replica could decode that."""
+    executor = Executor(Recorder())
+    with pytest.raises(TypeError, match="an event has"):
+        executor._context.emit(*wrong)
+    assert executor._context.events == []
