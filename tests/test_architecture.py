@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     ],
     "sim": [
         *FOUNDATION, "sim", "adversary", "core", "wire", "state", "services", "engine", "client", "crypto", "storage",
-        "epochs", "generals",
+        "epochs", "generals", "compiled",
     ],
 }
 """Part -> the parts it may import. The command line and the package's front may import everything."""

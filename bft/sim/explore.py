@@ -23,10 +23,12 @@ from hashlib import blake2b
 import msgspec
 
 from bft.adversary.strategy import opened_message
+from bft.compiled import compiled_modules
 from bft.config import MILLISECOND
 from bft.core.replica import Replica
 from bft.digests import batch_digest
 from bft.engine import Engine
+from bft.errors import ConfigError
 from bft.events import Broadcast, Committed, Effect, Execute, Input, Progress, Recovered, Rejected, Send, Start, Tick
 from bft.ids import Nanos, Peer
 from bft.messages import (
@@ -151,6 +153,8 @@ class Explorer:
     """
 
     def __init__(self, *, byzantine: bool = False, timers: int = 0, view_changes: bool = False, n: int = 4) -> None:
+        if compiled_modules():
+            raise ConfigError("the explorer pickles replicas, which compiled ones do not allow: `make pure` first")
         self._timers = timers
         self._unsent: tuple[type[Message], ...] = (Status,) if view_changes or timers else (Status, Suspect)
         self._cluster = Lockstep(range(n))
@@ -384,6 +388,6 @@ def _canonical(value: object) -> bytes:
 def _attributes(value: object) -> list[str]:
     names = set(getattr(value, "__dict__", ()))
     for kind in type(value).__mro__:
-        slots = getattr(kind, "__slots__", ()) or getattr(kind, "__mypyc_attrs__", ())  # the latter where compiled
+        slots = getattr(kind, "__slots__", ())
         names |= {slots} if isinstance(slots, str) else set(slots)
     return sorted(name for name in names if name not in CONSTANT and hasattr(value, name))

@@ -48,6 +48,7 @@ async def test_ycsb_runs_its_heaviest_mix_without_failures() -> None:
     assert figures["failures"] == 0
 
 
+@pytest.mark.interpreted("compiled modules have no frames")
 async def test_cpu_split_adds_up() -> None:
     """Every sample belongs to a part, and the parts are the whole."""
     figures = await measure_split(Case(callers=2), 1.5)

@@ -48,6 +48,9 @@ FAILING = Scenario(
 )
 """Breaks agreement once quorums are too small."""
 
+replaces_quorums = pytest.mark.interpreted("it replaces a method of Quorums")
+explores = pytest.mark.interpreted("the explorer pickles replicas")
+
 
 @pytest.fixture
 def broken_quorums() -> Iterator[None]:
@@ -127,6 +130,7 @@ def test_run_that_never_orders_anything_is_inconclusive(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("broken_quorums")
+@replaces_quorums
 def test_run_stops_on_the_first_violation_if_asked(tmp_path: Path) -> None:
     """Exit code 1, and the rest of the seeds is not run."""
     arguments = ("--seeds", 200, "--n", 4, "--jobs", 1, "--crime", "equivocate()", "--stop-on-first", "--json")
@@ -207,6 +211,7 @@ def _failing_run() -> Run:
 
 
 @pytest.mark.usefixtures("broken_quorums")
+@replaces_quorums
 def test_shrinking_gives_a_scenario_that_a_person_can_follow(tmp_path: Path) -> None:
     """Of two traitors, four faults and twenty operations, one equivocating primary and one request are left."""
     shrunk = shrinking.shrink(_failing_run())
@@ -222,6 +227,7 @@ def test_shrinking_gives_a_scenario_that_a_person_can_follow(tmp_path: Path) -> 
     assert max(map(len, test.read_text().splitlines())) <= 120
 
 
+@replaces_quorums
 def test_shrunk_pytest_file_fails_on_broken_code_and_passes_on_mended(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -240,6 +246,7 @@ def test_shrunk_pytest_file_fails_on_broken_code_and_passes_on_mended(
 
 
 @pytest.mark.usefixtures("broken_quorums")
+@replaces_quorums
 def test_shrink_command_writes_files(tmp_path: Path) -> None:
     """`bft campaign shrink ID` leaves three files and stores the small run."""
     database = tmp_path / "campaign.db"
@@ -284,6 +291,7 @@ def report_page(tmp_path: Path, broken_quorums: None) -> Path:
     return tmp_path / "report.html"
 
 
+@replaces_quorums
 def test_report_is_one_well_formed_page_without_external_assets(report_page: Path) -> None:
     """Nothing is fetched; tables, coverage and the data of both diagrams are there; its size is bounded."""
     html = report_page.read_text(encoding="utf-8")
@@ -306,6 +314,7 @@ def test_report_is_one_well_formed_page_without_external_assets(report_page: Pat
     assert len(html) < 3_000_000
 
 
+@replaces_quorums
 def test_report_draws_itself_in_a_browser(report_page: Path) -> None:
     """Headless Chromium builds the diagram: lanes, messages, panel; without it the script is there to read."""
     if CHROMIUM is None:
@@ -339,6 +348,7 @@ STEPPING = """<script>setTimeout(() => {
 }, 300)</script></body>"""
 
 
+@replaces_quorums
 def test_report_steps_forward_and_back_in_a_browser(report_page: Path) -> None:
     """Buttons and keys move the present step; hovering a message shows its content."""
     if CHROMIUM is None:
@@ -370,6 +380,7 @@ def test_page_bounds_its_diagrams() -> None:
 # --- exhaustive searches ------------------------------------------------------------------------------------------
 
 
+@explores
 def test_exploration_visits_every_state_up_to_a_depth() -> None:
     """The number of states that real replicas reach by any eleven arrivals, and what was seen on the way."""
     found = Explorer().run(depth_max=11)
@@ -379,6 +390,7 @@ def test_exploration_visits_every_state_up_to_a_depth() -> None:
     assert found.sometimes["a slot commits"] > 0
 
 
+@explores
 def test_exploration_with_an_equivocating_primary_keeps_agreement() -> None:
     """Both proposals get votes, a slot commits, and no two replicas execute different batches."""
     found = Explorer(byzantine=True).run(states_max=30_000)
@@ -388,6 +400,7 @@ def test_exploration_with_an_equivocating_primary_keeps_agreement() -> None:
 
 
 @pytest.mark.usefixtures("broken_quorums")
+@explores
 def test_exploration_finds_the_shortest_way_to_a_fork() -> None:
     """With quorums of f + 1 a few arrivals suffice, and they are told."""
     found = Explorer(byzantine=True).run()
@@ -396,6 +409,7 @@ def test_exploration_finds_the_shortest_way_to_a_fork() -> None:
     assert 2 <= found.violations[0].count("->") <= 6
 
 
+@explores
 def test_explore_and_twins_commands(tmp_path: Path) -> None:
     """Both commands end with 0 when nothing breaks, and give figures."""
     explored = invoke("explore", "--states", 2000, "--json")
@@ -424,6 +438,7 @@ def test_twins_of_two_rounds_break_nothing_and_prove_equivocation() -> None:
 
 
 @pytest.mark.usefixtures("broken_quorums")
+@replaces_quorums
 def test_twins_break_small_quorums() -> None:
     """The enumeration sees a fork at once when two quorums need not share a correct replica."""
     found = search(rounds=1)
