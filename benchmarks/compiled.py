@@ -22,7 +22,7 @@ COMPILED = {
     "": "digests engine epochs ids membership",
     "client": "inbox links reads refusals session tally window witness",
     "core": "amnesia budget checkpoint clients execution forensics log monitor newview ordering pool proofs queries"
-    " reconfig recovery repair replica requests rot session sources state transfer verdict viewchange",
+    " reconfig recovery repair replica requests rot session shares sources state transfer verdict viewchange",
     "crypto": "signatures",
     "runtime": "archive client_reader clock driver lane links quota",
     "transport": "channel frames poller",
