@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import cast
 
+import pytest
 import trio
 
 from bft.config import ClientLimits
@@ -67,6 +68,7 @@ class _Channel:
         return frames
 
 
+@pytest.mark.interpreted("it drives the reader with doubles")
 async def test_client_with_a_backlog_is_left_unread_until_it_has_none(autojump_clock: trio.abc.Clock) -> None:
     """Its frames stay where they are, in order; no other client waits for it."""
     stats, shares = Stats(), _Shares({CLIENT})
