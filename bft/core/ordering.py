@@ -39,6 +39,8 @@ from bft.messages import (
 )
 from bft.wire.codec import encode
 
+GATHER_WORK = 2 * SLOT_WORK
+"""What waits beside a slot in flight should cost so much: then its votes are a third of the whole."""
 GATHER_NS = 20 * MILLISECOND
 """A little waits for company for so long."""
 GATHER_SLOT_NS = 100 * MILLISECOND
@@ -74,7 +76,7 @@ def propose(state: State) -> None:
 def _may_open_slot(state: State) -> bool:
     """True if there is room for a slot, and what waits is worth one beside those in flight.
 
-    It should cost no less than their votes do, or have waited for a while. Else a few dozen independent clients would
+    It should cost more than their votes do, or have waited for a while. Else a few dozen independent clients would
     have a slot per envelope or two, and keep everybody busy with votes. What is counted is due by the rules of the fair
     pool only: a backlog of one client must not open slots for the others. With none in flight nothing waits but what is
     beyond its client's share.
@@ -91,7 +93,7 @@ def _may_open_slot(state: State) -> bool:
         # Callers that wait for their answers come back about now: a slot of its own would make them wait for it.
         gap = min(GATHER_NS, timing.slot_ns)
         return pool.open_work > 0 and _has_come(state, max(pool.open_since, timing.progressed) + gap)
-    enough = in_flight * SLOT_WORK if timing.slot_ns <= GATHER_SLOT_NS else 1
+    enough = in_flight * GATHER_WORK if timing.slot_ns <= GATHER_SLOT_NS else 1
     due = pool.due_work(enough)
     return due >= enough or (due > 0 and _has_come(state, pool.open_since + GATHER_NS))
 

@@ -6,7 +6,7 @@ import msgspec
 
 from bft.core import budget
 from bft.core.execution import BUSY, EARLY
-from bft.core.ordering import GATHER_NS, GATHER_SLOT_NS
+from bft.core.ordering import GATHER_NS, GATHER_SLOT_NS, GATHER_WORK
 from bft.core.pool import CLIENT_ENVELOPES_MAX
 from bft.core.queries import CLIENT_SHARE, WAITING_MAX
 from bft.core.shares import SLOT_WORK
@@ -172,10 +172,10 @@ def test_little_load_beside_a_slot_in_flight_waits_but_not_for_long(make_bench):
 
 
 def test_enough_load_opens_a_slot_beside_those_in_flight(make_bench):
-    """What costs as much as their votes does not wait for them; nor does anything where slots take long."""
-    bench = make_bench(me=0, protocol={"batch_operations_max": 512, "session_window": 512})
+    """What costs twice as much as their votes does not wait for them; nor does anything where slots take long."""
+    bench = make_bench(me=0, protocol={"batch_operations_max": 1024, "session_window": 1024})
     bench.deliver(CLIENT, bench.request(1))
-    many = [["put", "k", "v"]] * SLOT_WORK
+    many = [["put", "k", "v"]] * GATHER_WORK
     bench.deliver(CLIENT, bench.request(2, *many))
     assert len(bench.sent(Proposal)) == 1
     far = make_bench(me=0)
