@@ -475,8 +475,8 @@ async def connect(
         tasks.start_soon(client.run)
         try:
             yield client
-        except Exception as error:
-            failure = error  # raised below, where the task group does not wrap it into an exception group
+        except Exception as error:  # raised below, where the task group does not wrap it into an exception group
+            failure = error
         finally:
             client.close()
             tasks.cancel_scope.cancel()

@@ -6,10 +6,10 @@ use of it while it waits for a large envelope is kept.
 
 That alone gives whoever sends without end all that the others leave, and with it their latency: callers that wait for
 answers send less the longer they wait. So beside others that were served lately a client gets no more than the average
-of them, slots counted at what they cost (`bft.core.shares`): beyond
-it no slot is made for it while anything is in flight, nor in the short gaps between, and when a few of its envelopes
-wait here, more are not even read (`hold_back`). A client that does most of the recent work is spared some of that:
-those beside it are few or idle. A lone client has everything, at any time.
+of them, slots counted at what they cost (`bft.core.shares`). Beyond it no slot is made for the client while anything is
+in flight, nor in the short gaps between; and when a few of its envelopes wait here, more are not even read
+(`hold_back`). A client that does most of the recent work is spared some of that: those beside it are few or idle. A
+lone client has everything, at any time.
 
 A backup keeps the same accounts of what the primary proposes, so that the monitor can tell whom a fair primary lets
 wait (`is_beyond_share`) from whom an unfair one does. They need not agree to the digit: both begin anew with every
@@ -40,6 +40,7 @@ ENVELOPE_WORK = 96
 """What an envelope costs beside its operations, in operations: every replica reads it, checks its signature and answers
 with a bundle. All processes together that is 1.2 - 1.8 ms, and 12 us for an operation in it."""
 ENVELOPE_LOAD = 8
+"""What it counts where a primary is judged by how long a client waits (`Queue.load`)."""
 BYTES_PER_WORK = 512
 LOOKED_AT = 64
 """So many clients that wait are looked at for a decision: what keys cost that come once each must stay bounded."""

@@ -20,7 +20,7 @@ PAUSE_SECONDS_MAX = 0.25
 """A held-back client's connection is looked at this often, so that one that has ended does not linger."""
 
 
-class Shares(Protocol):
+class Accounts(Protocol):
     """Keeps account of what each client costs: `bft.core.replica.Replica`."""
 
     def hold_back(self, client: bytes, now: Nanos) -> tuple[Nanos, str]:
@@ -35,9 +35,9 @@ class Shares(Protocol):
 class ClientReader:
     """Reads all clients of one replica."""
 
-    def __init__(self, limits: ClientLimits, stats: Stats, shares: Callable[[], Shares]) -> None:
-        """Read as `limits` allow, and as the present node keeps `shares`."""
-        self._shares = shares
+    def __init__(self, limits: ClientLimits, stats: Stats, accounts: Callable[[], Accounts]) -> None:
+        """Read as `limits` allow, and as the `accounts` of the present node do."""
+        self._accounts = accounts
         self._quotas = Quotas(limits)
         self._lane = ClientLane()
         self._stats = stats
@@ -71,7 +71,7 @@ class ClientReader:
             await self._lane.turn(work)
             part = frames[start:stop]
             quota.spend(part, time.monotonic_ns())
-            self._shares().note_read(client, work)
+            self._accounts().note_read(client, work)
             bad = driver.receive(client, part)
             driver.flush_soon()
             if bad:
@@ -80,4 +80,4 @@ class ClientReader:
 
     def _pause(self, driver: Driver, client: bytes, quota: Quota) -> tuple[Nanos, str]:
         pause, why = quota.pause_ns(time.monotonic_ns())
-        return (pause, why) if pause else self._shares().hold_back(client, driver.now())
+        return (pause, why) if pause else self._accounts().hold_back(client, driver.now())

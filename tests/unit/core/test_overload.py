@@ -200,6 +200,21 @@ def test_backlog_of_one_client_opens_no_slots_for_the_others(make_bench):
     assert not bench.sent(Proposal) and not bench.sent(Proposal, bench.wait(60))
 
 
+def test_client_beyond_its_share_gets_a_slot_when_the_others_do_not_come_back(make_bench):
+    """It leaves them a gap as long as a slot; then nobody is left to wait for."""
+    bench = make_bench(me=0, protocol={"request_timeout_ms": 10_000, "view_change_timeout_ms": 10_000})
+    state = bench.replica._state
+    for _ in range(40):
+        state.pool.shares.charge({CLIENT: 2000, b"\7" * 32: 2000, b"\6" * 32: 10})
+    state.timing.slot_ns = 5_000_000
+    state.timing.progressed = bench.now
+    bench.deliver(CLIENT, bench.request(1))
+    assert not bench.sent(Proposal)
+    assert state.timer_at == bench.now + state.timing.slot_ns
+    bench.now = state.timer_at
+    assert len(bench.sent(Proposal, bench.step(Tick()))) == 1
+
+
 def test_little_load_goes_when_it_has_waited_and_no_tick_must_come(make_bench):
     """The timer is asked for the moment at which it has waited long enough."""
     bench = make_bench(me=0, protocol={"request_timeout_ms": 10_000, "view_change_timeout_ms": 10_000})

@@ -34,7 +34,7 @@ class _Driver:
         pass
 
 
-class _Shares:
+class _Accounts:
     """Has some clients wait, and counts what is read."""
 
     def __init__(self, must_wait: set[bytes]) -> None:
@@ -71,8 +71,8 @@ class _Channel:
 @pytest.mark.interpreted("it drives the reader with doubles")
 async def test_client_with_a_backlog_is_left_unread_until_it_has_none(autojump_clock: trio.abc.Clock) -> None:
     """Its frames stay where they are, in order; no other client waits for it."""
-    stats, shares = Stats(), _Shares({CLIENT})
-    reader = ClientReader(ClientLimits(), stats, lambda: shares)
+    stats, accounts = Stats(), _Accounts({CLIENT})
+    reader = ClientReader(ClientLimits(), stats, lambda: accounts)
     held, other = _Driver(), _Driver()
     frames = [b"\x93\x02%d" % number for number in range(20)]
     channels = [_Channel(list(frames)), _Channel(list(frames))]
@@ -83,8 +83,8 @@ async def test_client_with_a_backlog_is_left_unread_until_it_has_none(autojump_c
         await trio.sleep(1)
         assert held.frames == [] and other.frames == frames
         assert 50 <= stats.delayed["backlog"] <= 250
-        shares.must_wait.clear()
+        accounts.must_wait.clear()
         await trio.sleep(1)
         assert held.frames == frames
-        assert shares.read == {CLIENT: 20, b"\1" * 32: 20}
+        assert accounts.read == {CLIENT: 20, b"\1" * 32: 20}
         nursery.cancel_scope.cancel()
