@@ -88,9 +88,10 @@ def _may_open_slot(state: State) -> bool:
         return True
     pool, timing = state.pool, state.timing
     if in_flight <= 0:
-        if pool.due_work(1) > 0 or pool.may_go_alone:
+        if pool.due_work(1) > 0 or pool.may_go_alone or pool.was_for_few:
             return pool.open_work > 0
-        # Callers that wait for their answers come back about now: a slot of its own would make them wait for it.
+        # Callers that wait for their answers come back about now: a slot of its own would make them wait for it. If
+        # they did not come back the last time, nobody waits for them again.
         gap = min(GATHER_NS, timing.slot_ns)
         return pool.open_work > 0 and _has_come(state, max(pool.open_since, timing.progressed) + gap)
     enough = in_flight * GATHER_WORK if timing.slot_ns <= GATHER_SLOT_NS else 1

@@ -186,6 +186,7 @@ class Pool:
     Attributes:
         open_work: of all envelopes that no slot of this view holds.
         open_since: when the first of them came, or a batch was last taken.
+        was_for_few: no client within its share had anything for the last batch.
         shares: how much each client has had.
         evicted: what had to go to make room for others since somebody last cleared this.
     """
@@ -199,6 +200,7 @@ class Pool:
         self._proposed = 0
         self.open_work = 0
         self.open_since: Nanos = 0
+        self.was_for_few = False
         self._bytes = 0
         self._bytes_max = bytes_max
         self.evicted: list[Pending] = []
@@ -387,6 +389,7 @@ class Pool:
         batch = _Filling(seq, operations_max, bytes_max)
         passed = 0
         self.open_since = now
+        self.was_for_few = self.due_work(1) == 0
         self.shares.note_busy(now)
         if is_idle:
             self.shares.catch_up(self._ring)
@@ -478,6 +481,7 @@ class Pool:
             self._rest(client, queue)
         self.open_work = sum(queue.work for queue in self._queues.values())
         self.open_since = 0
+        self.was_for_few = False
         self._ring = dict.fromkeys(self._queues)
         self.shares = Shares(self.shares.slack)
         self._proposed = 0

@@ -336,6 +336,7 @@ def _performance() -> dict[str, Scenario]:
         ("P06-under-the-clients-patience", "slow_primary(90)", 2, 200, 12_000),
         ("P06-creeping", "creep(200, 300)", 2, 300, 16_000),
         ("P07-starving", "starve(240)", 3, 100, 10_000),
+        ("P07-starving-for-longer", "starve(280)", 3, 100, 10_000),
         ("P16-one-at-a-time", "one_at_a_time()", 12, 60, 4_000),
         ("P16-old-requests", "pad_batches(6, 32)", 2, 120, 12_000),
         ("B21-slow", 'suspect_storm("slow-primary")', 1, 200, 12_000),

@@ -39,6 +39,7 @@ ATTACKS = {
     "delays to just under the client's patience": ("delay_requests(220)", MINUTE, 3, SLOW),
     "grows slower by and by": ("creep(30, 800)", MINUTE, 3, SLOW),
     "starves one client": ("starve(1000)", 20, 3, UNFAIR),
+    "starves one client a little": ("starve(700)", 20, 3, SLOW),
     "fills batches with old requests": ("pad_batches(30, 64)", 20, 3, WASTE),
     "fills batches with the latest requests": ("pad_batches(4, 64)", 20, 3, WASTE),
     "orders one at a time": ("one_at_a_time()", 20, 8, WASTE),
@@ -178,5 +179,5 @@ def test_flood_brings_no_complaint_about_performance(clients, monkeypatch):
     """Who sends more than its share waits by the rules of the fair pool: a correct primary must not pay for it."""
     monkeypatch.setattr("bft.sim.workload.HOSTILE_ROUNDS", FLOOD_ROUNDS)
     history = _history({}, 4, clients, hostile="torrent", session_window=4096)
-    assert _completed(history) > 0.7 * _completed(_history({}, 4, clients, session_window=4096))
+    assert _completed(history) > max(100, 0.7 * _completed(_history({}, 4, clients, session_window=4096)))
     assert check(history, only=("fairness", "no-groundless-suspicion", "no-framing")) == []

@@ -212,7 +212,13 @@ def test_client_beyond_its_share_gets_a_slot_when_the_others_do_not_come_back(ma
     assert not bench.sent(Proposal)
     assert state.timer_at == bench.now + state.timing.slot_ns
     bench.now = state.timer_at
-    assert len(bench.sent(Proposal, bench.step(Tick()))) == 1
+    (proposal,) = bench.sent(Proposal, bench.step(Tick()))
+    bench.deliver(CLIENT, bench.request(2))
+    out = []
+    for kind in (Prepare, Commit):
+        for replica in (1, 2):
+            out += bench.deliver(replica, bench.signed(replica, kind(0, 0, 1, batch_digest(proposal.batch))))
+    assert len(bench.sent(Proposal, out)) == 1, "they did not come back, and are not waited for again"
 
 
 def test_little_load_goes_when_it_has_waited_and_no_tick_must_come(make_bench):
