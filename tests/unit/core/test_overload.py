@@ -214,6 +214,7 @@ def test_client_beyond_its_share_gets_a_slot_when_the_others_do_not_come_back(ma
     bench.now = state.timer_at
     (proposal,) = bench.sent(Proposal, bench.step(Tick()))
     bench.deliver(CLIENT, bench.request(2))
+    bench.now += 5_000_000
     out = []
     for kind in (Prepare, Commit):
         for replica in (1, 2):
