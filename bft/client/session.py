@@ -193,7 +193,7 @@ class Session:
             envelope, request = self._window.seal(self.incarnation, self._now)
             payload = encode(request)
             envelope.packet = SignedRequest(self._client, payload, self._signer.sign(payload))
-            self._send(envelope, to_all=self._window.late > 0 or self._witness.is_due(self._now))
+            self._send(envelope, to_all=self._window.late > 0 or self._witness.is_due(self._now, self.seq))
 
     def _send(self, envelope: Envelope, *, to_all: bool) -> None:
         for replica in self._everybody if to_all else (self.primary,):
