@@ -20,8 +20,9 @@ from bft.ids import Nanos
 SLOT_WORK = 320
 """What a slot costs beside its envelopes, with all its votes: about 4 ms. Those in it share it. Without it a client
 could have a slot made for every single operation."""
-FRAME_WORK = 16
-"""A frame of a client, whatever is in it: a read costs each replica some 50 us with its answer."""
+FRAME_WORK = 40
+"""A frame of a client, whatever is in it: reading and answering one takes a replica some 100 us, and what one is sent
+without having asked, the others mostly are as well."""
 WORK_NS = 12_000
 """In so much time an operation's worth of work could have been done, on a small machine: time passes for those who had
 too much while the others do nothing."""
