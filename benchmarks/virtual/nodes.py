@@ -1,8 +1,9 @@
 """The nodes of a virtual cluster: the production engine, admission and session, with a processor that takes its time.
 
 A node takes turns as the production driver does: everything that has arrived is stepped at once, then one flush writes
-all records in one transaction and sends each peer's packets in one go. What follows a record waits for the disk; while
-a transaction runs, further turns queue behind it (group commit). A turn lasts as long as the cost model says.
+all records in one transaction and sends each peer's packets in one go. What follows a record waits for the disk, and
+the node with it if the disk is quick; else further turns queue behind the transaction (group commit). A turn lasts as
+long as the cost model says.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from bft.events import Broadcast, Deliver, Effect, Input, Persist, Recovered, Re
 from bft.ids import Nanos, Peer, ReplicaId
 from bft.messages import Packet
 from bft.ports import ExecutionContext, Signer, Verifier
+from bft.runtime.driver import QUICK_WRITE_NS
 from bft.services.null import Null
 from bft.storage.memory import MemoryStore
 from bft.wire.admission import Admission, Limits
@@ -253,7 +255,10 @@ class VirtualReplica(VirtualNode):
             self._send(queue[first:])
             return
         self._writing = True
-        self.world.at(self.world.now + commit_ns, lambda: self._written(queue[first:]))
+        if commit_ns <= QUICK_WRITE_NS:
+            self.take(commit_ns, lambda: self._written(queue[first:]))
+        else:
+            self.world.at(self.world.now + commit_ns, lambda: self._written(queue[first:]))
 
     def _written(self, queue: list[Effect]) -> None:
         self._writing = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -23,6 +24,7 @@ from bft.events import (
     Rejected,
     Send,
     SetTimer,
+    Snapshot,
     Start,
     Tick,
 )
@@ -79,9 +81,11 @@ class GatedStore:
         self.gate = threading.Event()
         self.written: list[list[bytes]] = []
         self.error: StorageError | None = None
+        self.delay = 0.0
 
     def write(self, records: Sequence[Record], /) -> None:
         assert self.gate.wait(5)
+        time.sleep(self.delay)
         if self.error is not None:
             raise self.error
         self.written.append([name for item in records if isinstance(item, Pages) for name in item.pages])
@@ -172,6 +176,56 @@ async def test_input_during_a_write_is_committed_as_one_group_after_it(nursery: 
     await until(lambda: len(bench.links.calls) == 2)
     assert bench.store.written == [[b"a"], [b"b", b"c"]]
     assert bench.links.calls == [(ALICE, [1]), (ALICE, [2, 3])]
+
+
+async def _written_quickly(bench: Bench) -> None:
+    """Let the driver find out that the disk is quick."""
+    bench.store.gate.set()
+    for nonce in range(1, 60):
+        bench.give(nonce, record(b"x"), Send(ALICE, note(nonce)))
+        await until(lambda nonce=nonce: len(bench.links.calls) == nonce)  # type: ignore[misc]
+
+
+async def test_quick_disk_is_waited_for_and_a_slow_one_gets_a_thread_again(nursery: trio.Nursery) -> None:
+    """A change of threads costs more than a short write; nobody waits long in the event loop a second time."""
+    bench = Bench()
+    nursery.start_soon(bench.driver.run)
+    await _written_quickly(bench)
+    bench.give(60, record(b"y"), Send(ALICE, note(60)))
+    assert bench.links.calls[-1] == (ALICE, [60]), "written and sent at once"
+    bench.store.delay = 0.1
+    bench.give(61, record(b"z"), Send(ALICE, note(61)))
+    assert bench.links.calls[-1] == (ALICE, [61])
+    bench.store.gate.clear()
+    bench.give(62, record(b"z"), Send(ALICE, note(62)))
+    assert bench.links.calls[-1] == (ALICE, [61]), "the thread waits for the disk, and this vote for the thread"
+    bench.store.gate.set()
+    await until(lambda: bench.links.calls[-1] == (ALICE, [62]))
+
+
+async def test_checkpoint_is_written_in_a_thread_on_a_quick_disk_too(nursery: trio.Nursery) -> None:
+    """It is long, and garbage is collected with it."""
+    bench = Bench()
+    nursery.start_soon(bench.driver.run)
+    await _written_quickly(bench)
+    bench.store.gate.clear()
+    bench.give(60, Persist(Snapshot(1, b"", b"", {}, None)), Send(ALICE, note(60)))
+    assert bench.links.calls[-1] == (ALICE, [59])
+    bench.store.gate.set()
+    await until(lambda: bench.links.calls[-1] == (ALICE, [60]))
+
+
+async def test_nothing_leaves_after_a_failed_write_on_a_quick_disk() -> None:
+    """The event loop itself finds it, and stops."""
+    bench = Bench()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.driver.run)
+            await _written_quickly(bench)
+            bench.store.error = StorageError("disk full")
+            bench.give(60, record(b"a"), Send(ALICE, note(60)))
+    assert caught.group_contains(StorageError, match="disk full")
+    assert bench.links.calls[-1] == (ALICE, [59])
 
 
 async def test_outputs_of_several_readers_leave_together(nursery: trio.Nursery) -> None:
