@@ -176,10 +176,11 @@ async def measure_rejoin(durability: Durability, megabytes: int, limit: int = 0)
                 seconds = trio.current_time() - began
                 completed = busy.completed
                 nursery.cancel_scope.cancel()
-            transfer = caught.report.get("last_transfer")
-            told = transfer if isinstance(transfer, dict) else {}
+            transferred = caught.report.get("transferred")
+            told = transferred if isinstance(transferred, dict) else {}
             return {
                 "rejoin_s": seconds,
+                "transfers": float(told.get("count", 0)),
                 "transfer_ms": float(told.get("milliseconds", 0)),
                 "pages_fetched": float(told.get("fetched", 0)),
                 "megabytes_moved": float(told.get("bytes", 0)) / 1e6,

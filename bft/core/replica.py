@@ -384,6 +384,7 @@ class Replica:
             "rotten": len(state.rotten),
             "repaired": state.repaired,
             "last_transfer": state.last_transfer,
+            "transferred": dict(state.transferred),
             "backoff": state.timing.backoff,
             "serves": state.serves,
             "divergences": state.divergences,

@@ -6,6 +6,7 @@ The parts are modules of functions on this state: `ordering`, `execution`, `chec
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -187,6 +188,7 @@ class State:
         rot_asked: pages that were asked for because of it, lately: answers about them are late, no lies.
         repaired: how many came back.
         last_transfer: what the last state transfer came to, for people.
+        transferred: what all of them came to: "count", "fetched" pages, "bytes", "milliseconds".
         forgotten: why this replica must not vote any more; empty if it may (`bft.core.amnesia`).
     """
 
@@ -249,6 +251,7 @@ class State:
     rot_asked: dict[bytes, None] = field(default_factory=dict)
     repaired: int = 0
     last_transfer: dict[str, object] | None = None
+    transferred: Counter[str] = field(default_factory=Counter)
     forgotten: str = ""
     accused: dict[tuple[int, str], int] = field(default_factory=dict)
     compared: dict[int, int] = field(default_factory=dict)

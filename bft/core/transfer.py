@@ -316,14 +316,16 @@ def _install(state: State, fetching: Fetching, manifest: Opened) -> None:
         state.boundary = manifest.header_bytes
     state.timing.progressed = state.now
     state.fetching = None
+    took = (state.now - fetching.began) // MILLISECOND
     state.last_transfer = {
         "seq": header.seq,
         "pages": len(needed),
         "fetched": fetching.fetched,
         "bytes": fetching.size,
-        "milliseconds": (state.now - fetching.began) // MILLISECOND,
+        "milliseconds": took,
         "sources": fetching.sources.report(),
     }
+    state.transferred.update(count=1, fetched=fetching.fetched, bytes=fetching.size, milliseconds=took)
     state.out.append(InstallState(header.seq, tuple(needed[digest] for digest in manifest.service)))
     state.progress("transfer", header.seq, f"installed {len(needed)} pages")
     checkpoint.make_stable(state, certificate)

@@ -307,6 +307,9 @@ def test_progress_of_a_transfer_is_told(bench, source):
     assert summary["last_transfer"]["fetched"] == sum(
         item["pages"] for item in summary["last_transfer"]["sources"].values()
     )
+    assert summary["transferred"] == {
+        "count": 1, **{name: summary["last_transfer"][name] for name in ("fetched", "bytes", "milliseconds")}
+    }
 
 
 def test_receiver_goes_on_voting_above_the_checkpoint_it_fetches(bench, source):
