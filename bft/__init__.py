@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SigningError,
         StorageError,
         TransportError,
+        VotesLost,
     )
     from bft.ports import ExecutionContext, StateMachine
     from bft.runtime.forensics import forensics
@@ -59,6 +60,7 @@ __all__ = [
     "StateMachine",
     "StorageError",
     "TransportError",
+    "VotesLost",
     "command",
     "connect",
     "connect_blocking",
@@ -75,7 +77,9 @@ if not __debug__:
 require_fresh()
 
 _ERRORS = [
-    name for name in __all__ if name.endswith(("Error", "Unknown", "Expired", "Closed", "Determinism", "Overloaded"))
+    name
+    for name in __all__
+    if name.endswith(("Error", "Unknown", "Expired", "Closed", "Determinism", "Overloaded", "Lost"))
 ]
 _HOMES = {
     "Blocking": "bft.client.blocking",

@@ -35,6 +35,13 @@ class StorageError(BFTError):
     """Stable storage refused: corrupt, locked by another process, full, read-only, or belonging to somebody else."""
 
 
+class VotesLost(StorageError):
+    """A store cannot be trusted with the votes of its replica any more: it is empty, foreign, an old copy or damaged.
+
+    A full disk, or a store that another process holds, is none of this.
+    """
+
+
 class TransportError(BFTError):
     """A socket could not be opened or bound, or a TLS peer is not who the cluster file says."""
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from bft.cli.returning import is_loss, rejoin
+from bft.cli.returning import rejoin
 from bft.cli.terminal import example, find_services_here, friendly, passphrase_from_environment, warn
 from bft.config import Cluster, load_cluster, load_local
-from bft.errors import ConfigError, StorageError
+from bft.errors import ConfigError, VotesLost
 from bft.runtime.assembly import NodeWrapper
 from bft.runtime.server import serve
 from bft.runtime.stats import log_to_stderr
@@ -60,17 +60,17 @@ def run(config: Path, adversary: str | None, seed: int, log_level: str) -> None:
     find_services_here()
     try:
         left = serve(cluster, local, wrapper, passphrase=passphrase_from_environment())
-    except StorageError as error:
+    except VotesLost as error:
         raise _with_remedy(error, cluster, config) from error
     if left is not None:
         click.echo(f"replica {local.id} has left the cluster: {left}", err=True)
 
 
-def _with_remedy(error: StorageError, cluster: Cluster, config: Path) -> StorageError:
+def _with_remedy(error: VotesLost, cluster: Cluster, config: Path) -> VotesLost:
     """What to do about a store that cannot be trusted."""
-    if not cluster.admin or not is_loss(error):
+    if not cluster.admin:
         return error
-    return StorageError(
+    return VotesLost(
         f"{error}. It does not vote with its key. To bring it back with a new one: bft replica rejoin {config}"
     )
 

@@ -25,7 +25,7 @@ from bft.cli.terminal import example, passphrase_from_environment
 from bft.config import Cluster, Local, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.epochs import Configuration
-from bft.errors import BFTError, ConfigError, KeyFileError, StorageError
+from bft.errors import BFTError, ConfigError, KeyFileError, VotesLost
 from bft.runtime.assembly import STORE_FILE, open_store
 from bft.runtime.own_keys import NEW, NEXT, OLD, USED, beside, lost_keys, next_lost
 from bft.storage.files import sync
@@ -33,8 +33,6 @@ from bft.storage.guard import FolderLock
 from bft.transport.discovery import chain_file, save_links
 
 DRAFT = ".draft"
-SIGNS_OF_LOSS = ("refuses to vote", "empty or absent", "corrupt", "used with store", "is damaged", "SQLITE_NOTADB")
-"""Signs that a store has lost votes; a full disk, or a store that another process holds, has not."""
 
 config_argument = click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
 
@@ -56,11 +54,6 @@ def rejoin(desk: Desk, config: Path) -> None:
     if desk.sign_only is None:
         account = desk.wait_member(load_local(config).id, desk.timeout_s)
         desk.say(f"r{account.replica} is a member again: it has executed slot {account.number('executed')}")
-
-
-def is_loss(error: StorageError) -> bool:
-    """True if a store cannot be trusted with votes any more."""
-    return any(sign in str(error) for sign in SIGNS_OF_LOSS)
 
 
 def prepare_return(desk: Desk, config: Path) -> dict[str, object]:
@@ -169,10 +162,8 @@ def _is_lost(cluster: Cluster, local: Local, key: Path) -> bool:
             store.load()
         finally:
             store.close()
-    except StorageError as error:
-        if is_loss(error):
-            return True
-        raise
+    except VotesLost:
+        return True
     return False
 
 

@@ -96,7 +96,7 @@ class Fetching:
         pages: verified pages, by digest.
         earlier: what an earlier target of this transfer had to do with: an answer about it is late, not a lie.
         sources: whom to ask.
-        fetched, size: pages that came from others, and their bytes.
+        fetched, size: pages that came from others, and their bytes, for earlier targets too.
         paid_until: with a bandwidth cap, when more may be asked for.
         began: when the first target was set.
         progressed: when the fetch last came nearer to its end.

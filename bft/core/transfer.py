@@ -70,6 +70,8 @@ def begin(state: State, certificate: CheckpointCertificate) -> None:
         state.fetching.pages = before.pages
         state.fetching.sources = before.sources
         state.fetching.began = before.began
+        state.fetching.fetched, state.fetching.size = before.fetched, before.size
+        state.fetching.paid_until = before.paid_until
         state.fetching.earlier = dict.fromkeys((*before.missing, *before.pages, before.certificate.digest))
     signers = [item.replica for item in certificate.checkpoints if item.replica != state.me]
     if certificate.epoch != state.epoch:

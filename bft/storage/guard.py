@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from bft.errors import StorageError
+from bft.errors import StorageError, VotesLost
 from bft.storage.files import make_folder, write_whole
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -53,11 +53,11 @@ def require_unused(marker: Path, path: Path) -> None:
     """Refuse to create a store for a key that has voted before.
 
     Raises:
-        StorageError: the marker exists.
+        VotesLost: the marker exists.
     """
     if not marker.exists():
         return
-    raise StorageError(
+    raise VotesLost(
         f"{path}: the store is empty or absent, but {marker} says that the replica's key has been used with a store."
         f" Voting with an empty store would be a Byzantine fault: restore the store, or give the replica a new key"
     )
@@ -98,7 +98,7 @@ def read_mark(marker: Path) -> Mark | None:
     """What is noted beside the key; None if the key has not been used with a store.
 
     Raises:
-        StorageError: the note cannot be read, or is not one.
+        StorageError: the note cannot be read; `VotesLost` if it is none.
     """
     try:
         if not marker.exists():
@@ -117,10 +117,10 @@ def read_mark(marker: Path) -> Mark | None:
             said.get("ended", "clean") == "clean",
             said.get("refused", ""),
         )
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise StorageError(f"{marker}: the mark of a used key cannot be read: {error}") from error
     except (KeyError, ValueError) as error:
-        raise StorageError(f"{marker}: the mark of a used key is damaged ({error}): {_ADVICE}") from error
+        raise VotesLost(f"{marker}: the mark of a used key is damaged ({error}): {_ADVICE}") from error
 
 
 def write_mark(marker: Path, mark: Mark) -> None:
@@ -151,13 +151,13 @@ def claim(marker: Path, store_id: str) -> None:
     """Note beside the key that it is used with this store, for a signing agent, which has a guard of its own.
 
     Raises:
-        StorageError: the key was used with another store, or the note cannot be read or written.
+        StorageError: the note cannot be read or written; `VotesLost` if the key was used with another store.
     """
     mark = read_mark(marker)
     if mark is None:
         write_mark(marker, Mark(store_id))
     elif mark.store != store_id:
-        raise StorageError(f"{marker}: the key was last used with store {mark.store}, not {store_id}")
+        raise VotesLost(f"{marker}: the key was last used with store {mark.store}, not {store_id}")
 
 
 def require_same(marker: Path, mark: Mark, *, store: str, generation: int, stable: int, boot: str, path: Path) -> None:
@@ -168,21 +168,21 @@ def require_same(marker: Path, mark: Mark, *, store: str, generation: int, stabl
     no reason for alarm (`test_killed_store_loses_nothing_and_raises_no_false_alarm`).
 
     Raises:
-        StorageError: what is wrong, and what to do.
+        VotesLost: what is wrong, and what to do.
     """
     if mark.refused:
-        raise StorageError(f"{path}: the replica refuses to vote: {mark.refused}: {_ADVICE} ({marker})")
+        raise VotesLost(f"{path}: the replica refuses to vote: {mark.refused}: {_ADVICE} ({marker})")
     if mark.store != store:
-        raise StorageError(f"{path}: {marker} says that the key was last used with store {mark.store}, not {store}")
+        raise VotesLost(f"{path}: {marker} says that the key was last used with store {mark.store}, not {store}")
     if generation < mark.generation or stable < mark.stable:
-        raise StorageError(
+        raise VotesLost(
             f"{path}: the store is an old copy: it is of generation {generation} with stable checkpoint {stable},"
             f" but {marker} has seen generation {mark.generation} with stable checkpoint {mark.stable}."
             f" The replica refuses to vote, for it has forgotten votes: {_ADVICE}"
         )
     rebooted = bool(mark.boot and boot) and mark.boot != boot
     if rebooted and not mark.is_clean and mark.durability == "process":
-        raise StorageError(
+        raise VotesLost(
             f"{path}: the machine has been restarted while the replica ran with durability 'process', which does not"
             f" survive that: it may have forgotten votes, and refuses to vote: {_ADVICE}"
         )

@@ -11,7 +11,7 @@ from typing import assert_never
 from uuid import uuid4
 
 from bft.digests import page_digest
-from bft.errors import StorageError
+from bft.errors import VotesLost
 from bft.events import (
     Accepted,
     Doubted,
@@ -57,10 +57,10 @@ class MemoryStore:
         """Everything written so far that still matters.
 
         Raises:
-            StorageError: the replica has found out that it has forgotten votes.
+            VotesLost: the replica has found out that it has forgotten votes.
         """
         if self._forgotten:
-            raise StorageError(f"the replica refuses to vote: {self._forgotten}")
+            raise VotesLost(f"the replica refuses to vote: {self._forgotten}")
         stable_seq = self._stable_seq
         recovered = Recovered(self._view, self._stable, doubted=self._doubted)
         recovered.epochs = list(self._epochs)

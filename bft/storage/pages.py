@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bft.digests import page_digest, state_digest
-from bft.errors import StorageError
+from bft.errors import VotesLost
 from bft.wire.codec import Malformed, Opened, decode_manifest, open_manifest
 
 
@@ -18,18 +18,18 @@ def checked_manifest(seq: int, digest: bytes, manifest: bytes) -> Opened:
     """Open a stored manifest.
 
     Raises:
-        StorageError: it is not the manifest of the checkpoint at `seq` with this state digest.
+        VotesLost: it is not the manifest of the checkpoint at `seq` with this state digest.
     """
     if type(manifest) is not bytes or type(digest) is not bytes:
-        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest is none")
+        raise VotesLost(f"snapshot at seq {seq} is corrupt: its manifest is none")
     try:
         opened = open_manifest(manifest)
     except Malformed as error:
-        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest cannot be decoded: {error}") from error
+        raise VotesLost(f"snapshot at seq {seq} is corrupt: its manifest cannot be decoded: {error}") from error
     if state_digest(opened.header_bytes) != digest:
-        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest does not have digest {digest.hex()}")
+        raise VotesLost(f"snapshot at seq {seq} is corrupt: its manifest does not have digest {digest.hex()}")
     if opened.header.seq != seq:
-        raise StorageError(f"snapshot at seq {seq} is corrupt: its manifest is of seq {opened.header.seq}")
+        raise VotesLost(f"snapshot at seq {seq} is corrupt: its manifest is of seq {opened.header.seq}")
     return opened
 
 
@@ -59,7 +59,7 @@ def require_page(digest: bytes, page: bytes) -> None:
     """Check a page that was read from a disk.
 
     Raises:
-        StorageError: the bytes do not have the digest under which they are stored.
+        VotesLost: the bytes do not have the digest under which they are stored.
     """
     if not is_page(digest, page):
-        raise StorageError(f"page {digest.hex()} is corrupt: its bytes have another digest")
+        raise VotesLost(f"page {digest.hex()} is corrupt: its bytes have another digest")

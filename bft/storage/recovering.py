@@ -6,7 +6,7 @@ import sqlite3
 from functools import partial
 from typing import Any
 
-from bft.errors import StorageError
+from bft.errors import VotesLost
 from bft.events import Recovered, Snapshot
 from bft.storage.pages import checked_manifest, require_page
 from bft.storage.rows import accepted_from, link_from, prepared_from, signed_from, stable_from, view_record_from
@@ -23,7 +23,7 @@ def recover(connection: sqlite3.Connection) -> Recovered:
     """Everything needed to go on where the last process stopped.
 
     Raises:
-        StorageError: the content is corrupt; the replica must not vote with it.
+        VotesLost: the content is corrupt; the replica must not vote with it.
     """
     recovered = Recovered()
     for *row, found in _rows(connection, "view"):
@@ -38,7 +38,7 @@ def recover(connection: sqlite3.Connection) -> Recovered:
     ]
     recovered.epochs = sorted(links, key=lambda link: link.certificate.epoch)
     if [link.certificate.epoch for link in recovered.epochs] != list(range(len(links))):
-        raise StorageError("the chain of epochs is corrupt: a link is missing")
+        raise VotesLost("the chain of epochs is corrupt: a link is missing")
     stable_seq = stable_seqs(connection)[0]
     for *row, found, batch in _rows(connection, "accepted", "batch"):
         where = f"accepted pre-prepare at seq {row[0]}"
@@ -96,7 +96,7 @@ def _recover_snapshot(connection: sqlite3.Connection, seq: int) -> Snapshot:
     for name in sorted({*decoded.service, *decoded.sessions}):
         row = connection.execute("select bytes from pages where digest = ?", (name,)).fetchone()
         if row is None:
-            raise StorageError(f"snapshot at seq {seq} is corrupt: page {name.hex()} is missing")
+            raise VotesLost(f"snapshot at seq {seq} is corrupt: page {name.hex()} is missing")
         require_page(name, row[0])
         pages[name] = row[0]
     return Snapshot(seq, digest, manifest, pages, signed_from(vote, f"checkpoint vote at seq {seq}"))

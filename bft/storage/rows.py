@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from bft.digests import NULL_DIGEST, batch_digest, state_digest
-from bft.errors import StorageError
+from bft.errors import VotesLost
 from bft.events import Accepted, Prepared, ViewRecord
 from bft.messages import CheckpointCertificate, EpochLink, PreparedCertificate, PrePrepare, Signed
 from bft.wire.codec import DECODE_ERRORS, Malformed, decode_header, decode_replica_message, encode
@@ -43,11 +43,11 @@ def stable_from(seq: int, blob: bytes) -> CheckpointCertificate:
     """The stable checkpoint's certificate from its row.
 
     Raises:
-        StorageError: it cannot be decoded or is of another slot.
+        VotesLost: it cannot be decoded or is of another slot.
     """
     found = checkpoint_certificate_from(blob, "stable checkpoint certificate")
     if found.seq != seq:
-        raise StorageError(f"stable checkpoint certificate is of seq {found.seq}, not {seq}")
+        raise VotesLost(f"stable checkpoint certificate is of seq {found.seq}, not {seq}")
     return found
 
 
@@ -55,18 +55,18 @@ def link_from(epoch: int, blob: bytes) -> EpochLink:
     """A link from its row.
 
     Raises:
-        StorageError: it cannot be decoded, or does not end that epoch, or its certificate is of another header.
+        VotesLost: it cannot be decoded, or does not end that epoch, or its certificate is of another header.
     """
     where = f"end of epoch {epoch}"
     link = _decoded(_link, blob, where)
     try:
         header = decode_header(link.header)
     except Malformed as error:
-        raise StorageError(f"{where} is corrupt: {error}") from error
+        raise VotesLost(f"{where} is corrupt: {error}") from error
     if (header.epoch, link.certificate.epoch) != (epoch, epoch) or header.pending is None:
-        raise StorageError(f"{where} is corrupt: it ends epoch {header.epoch}")
+        raise VotesLost(f"{where} is corrupt: it ends epoch {header.epoch}")
     if state_digest(link.header) != link.certificate.digest:
-        raise StorageError(f"{where} is corrupt: its header does not have digest {link.certificate.digest.hex()}")
+        raise VotesLost(f"{where} is corrupt: its header does not have digest {link.certificate.digest.hex()}")
     return link
 
 
@@ -75,9 +75,9 @@ def pre_prepare_of(signed: Signed, where: str) -> PrePrepare:
     try:
         message = decode_replica_message(signed.payload)
     except Malformed as error:
-        raise StorageError(f"{where} is corrupt: {error}") from error
+        raise VotesLost(f"{where} is corrupt: {error}") from error
     if not isinstance(message, PrePrepare):
-        raise StorageError(f"{where} is corrupt: found a {type(message).__name__}, expected a PrePrepare")
+        raise VotesLost(f"{where} is corrupt: found a {type(message).__name__}, expected a PrePrepare")
     return message
 
 
@@ -90,15 +90,15 @@ def accepted_from(seq: int, view: int, pre_prepare: bytes, batch: bytes) -> Acce
     """An `Accepted` from its row.
 
     Raises:
-        StorageError: the message is not of this slot and view, or the batch does not have the digest it names.
+        VotesLost: the message is not of this slot and view, or the batch does not have the digest it names.
     """
     where = f"accepted pre-prepare at seq {seq}, view {view}"
     signed = _decoded(_signed, pre_prepare, where)
     message = pre_prepare_of(signed, where)
     if (message.seq, message.view) != (seq, view):
-        raise StorageError(f"{where} is corrupt: the message is of seq {message.seq}, view {message.view}")
+        raise VotesLost(f"{where} is corrupt: the message is of seq {message.seq}, view {message.view}")
     if not isinstance(batch, bytes) or message.digest != (batch_digest(batch) if batch else NULL_DIGEST):
-        raise StorageError(f"{where} is corrupt: its batch does not have digest {message.digest.hex()}")
+        raise VotesLost(f"{where} is corrupt: its batch does not have digest {message.digest.hex()}")
     return Accepted(seq, view, signed, batch)
 
 
@@ -106,13 +106,13 @@ def prepared_from(seq: int, certificate: bytes) -> Prepared:
     """A `Prepared` from its row.
 
     Raises:
-        StorageError: the certificate cannot be decoded or is of another slot.
+        VotesLost: the certificate cannot be decoded or is of another slot.
     """
     where = f"prepared certificate at seq {seq}"
     decoded = _decoded(_prepared, certificate, where)
     message = pre_prepare_of(decoded.pre_prepare, where)
     if message.seq != seq:
-        raise StorageError(f"{where} is corrupt: it is of seq {message.seq}")
+        raise VotesLost(f"{where} is corrupt: it is of seq {message.seq}")
     return Prepared(seq, decoded)
 
 
@@ -130,4 +130,4 @@ def _decoded(decoder: msgspec.msgpack.Decoder[T], blob: bytes, where: str) -> T:
     try:
         return decoder.decode(blob)
     except DECODE_ERRORS as error:
-        raise StorageError(f"{where} is corrupt: {error}") from error
+        raise VotesLost(f"{where} is corrupt: {error}") from error

@@ -13,7 +13,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import TypeVar
 
-from bft.errors import StorageError
+from bft.errors import VotesLost
 from bft.wire.codec import encode
 
 T = TypeVar("T")
@@ -63,12 +63,12 @@ def checked(table: str, columns: Sequence[object], found: object, where: str, bu
     """Build what a row says, once its columns are known to be those that were written.
 
     Raises:
-        StorageError: they are not. What `build` finds wrong with them says it best.
+        VotesLost: they are not. What `build` finds wrong with them says it best.
     """
     if row_sum(table, *columns) != found:
         with suppress(TypeError, ValueError, AttributeError):  # whatever damage turned the columns into
             build()
-        raise StorageError(f"{where} is corrupt: its columns do not have the sum that was stored with them")
+        raise VotesLost(f"{where} is corrupt: its columns do not have the sum that was stored with them")
     return build()
 
 

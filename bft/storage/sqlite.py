@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, assert_never
 
-from bft.errors import StorageError
+from bft.errors import StorageError, VotesLost
 from bft.events import (
     Accepted,
     Doubted,
@@ -45,6 +45,8 @@ from bft.wire.codec import encode
 PAGE_BYTES = 16384
 WAL_BYTES_MAX = 64 * 1024 * 1024
 _EVER = 2**63 - 1
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+"""What SQLite calls a file that is none of its own, or no longer."""
 
 
 class SqliteStore:
@@ -74,8 +76,8 @@ class SqliteStore:
             boot: which run of the operating system this is; by default what it says itself.
 
         Raises:
-            StorageError: the store is locked, foreign, corrupt, or cannot be written; or it is empty, or an old copy,
-                although the marker says that the key has voted.
+            StorageError: the store is locked, foreign, or cannot be written.
+            VotesLost: it is corrupt; or it is empty, or an old copy, although the marker says that the key has voted.
         """
         self._path = path = path.resolve()  # one lock for all names of a file, and the log is where SQLite has it
         self._broken = False
@@ -103,7 +105,7 @@ class SqliteStore:
         """Everything needed to go on where the last process stopped; every row is checked.
 
         Raises:
-            StorageError: the content is corrupt; the replica must not vote with it.
+            VotesLost: the content is corrupt; the replica must not vote with it.
         """
         with self._explained():
             return recover(self._writer)
@@ -142,7 +144,7 @@ class SqliteStore:
         """Digests of all pages that the kept snapshots refer to, ascending; every manifest is checked.
 
         Raises:
-            StorageError: a manifest is corrupt.
+            VotesLost: a manifest is corrupt.
         """
         found: set[bytes] = set()
         with self._explained(), closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
@@ -209,7 +211,7 @@ class SqliteStore:
             self._create(cluster_id, replica)
         verdict = self._writer.execute("pragma quick_check(1)").fetchone()[0]
         if verdict != b"ok":
-            raise StorageError(f"{self._path}: the database is corrupt: {as_text(verdict)}")
+            raise VotesLost(f"{self._path}: the database is corrupt: {as_text(verdict)}")
         self.store_id = self._require_identity(cluster_id, replica)
         upgrade(self._writer)
 
@@ -219,9 +221,9 @@ class SqliteStore:
         """Check the store against the note beside its key, and count an opening in both, the store first."""
         generation, refused = self._writer.execute("select generation, refused from life").fetchone()
         if refused:
-            raise StorageError(f"the replica refuses to vote: {as_text(refused)}")
+            raise VotesLost(f"the replica refuses to vote: {as_text(refused)}")
         if type(generation) is not int:
-            raise StorageError("the store's generation is corrupt")
+            raise VotesLost("the store's generation is corrupt")
         if self._marker is None:
             return
         mark = read_mark(self._marker)
@@ -288,7 +290,7 @@ class SqliteStore:
         """The store's id, once it is known to be ours."""
         rows = self._writer.execute("select format, cluster, replica, store from identity").fetchall()
         if len(rows) != 1:
-            raise StorageError(f"{self._path}: the database is corrupt: {len(rows)} rows of identity, expected 1")
+            raise VotesLost(f"{self._path}: the database is corrupt: {len(rows)} rows of identity, expected 1")
         version, owner = rows[0][0], rows[0][2]
         cluster, store = as_text(rows[0][1]), as_text(rows[0][3])
         if version not in READABLE:
@@ -439,8 +441,10 @@ class SqliteStore:
         except OSError as error:
             raise StorageError(f"{self._path}: {error.strerror}") from error
         except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: {error} ({getattr(error, 'sqlite_errorname', 'no code')})") from error
+            name = getattr(error, "sqlite_errorname", "no code")
+            kind = VotesLost if name.startswith(_DAMAGE) else StorageError
+            raise kind(f"{self._path}: {error} ({name})") from error
         except StorageError as error:
             if str(self._path.parent) in str(error):
                 raise
-            raise StorageError(f"{self._path}: {error}") from error
+            raise type(error)(f"{self._path}: {error}") from error

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from bft.errors import StorageError
+from bft.errors import VotesLost
 from bft.events import Broadcast, Forgotten, Persist, Progress, Send
 from bft.messages import Checkpoint, Commit, Prepare, ReplicaMessage, Signed
 from bft.sim.crashpoints import base, boundaries, families
@@ -36,7 +36,7 @@ def test_replica_that_sees_a_forgotten_vote_falls_silent_for_ever(message: Repli
     assert not any(isinstance(effect, Send | Broadcast) for effect in out)
     assert bench.replica.summary()["refuses"]
     assert bench.wait(3000) == []
-    with pytest.raises(StorageError, match="refuses to vote"):
+    with pytest.raises(VotesLost, match="refuses to vote"):
         bench.restart()
 
 

@@ -312,6 +312,21 @@ def test_progress_of_a_transfer_is_told(bench, source):
     }
 
 
+def test_what_was_fetched_for_an_overtaken_checkpoint_counts(bench, source):
+    """It is one transfer: a replica under load is overtaken again and again, and 100 MB are not "1 page"."""
+    asked = _with_manifest(bench, source)
+    peer = int(str(asked.to))
+    bench.deliver(peer, bench.pages(peer, source.store.read_pages(asked.packet.digests[:1])[0]))
+    before = bench.replica.summary()["fetch"]
+    assert before["fetched"] == 1 and before["bytes"] > 0
+    bench.deliver(2, bench.checkpoint_certificate(16, bytes(32)))
+    bench.wait(1000)
+    after = bench.replica.summary()["fetch"]
+    assert after["seq"] == 16
+    assert {name: after[name] for name in ("fetched", "bytes")} == {name: before[name] for name in ("fetched", "bytes")}
+    assert after["milliseconds"] >= 1000
+
+
 def test_receiver_goes_on_voting_above_the_checkpoint_it_fetches(bench, source):
     """PREPARE for a slot above the target, none for one below it: votes rest on batches, not on the state."""
     _with_manifest(bench, source)
