@@ -146,15 +146,31 @@ def _spans_decades(values: Sequence[float]) -> bool:
 
 
 def _draw_bars(axes: Axes, rows: Sequence[dict[str, Any]], metric: str) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     members = [row for row in rows if metric in row]
     middle, low, high = _spreads(members, metric)
     labels = [_label(row, varying(rows)) for row in members]
     places = range(len(members))
-    axes.barh(places, middle, xerr=(low, high), color=COLOURS[0], error_kw={"elinewidth": 1, "capsize": 2}, height=0.7)
+    bars = axes.barh(
+        places, middle, xerr=(low, high), color=COLOURS[0], error_kw={"elinewidth": 1, "capsize": 2}, height=0.7
+    )
+    # Where the longest bar is a thousand times the shortest, only the number tells how long that is.
+    axes.bar_label(bars, [_short(value) for value in middle], padding=4, fontsize=7, color="#555555")
+    axes.margins(x=0.15, y=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: _short(value)))
     axes.set_yticks(places, labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(UNITS.get(metric, metric))
     axes.grid(visible=False, axis="y")
+
+
+def _short(value: float) -> str:
+    """Three digits, thousands as "12.3k"."""
+    if value >= 1000:
+        return f"{value / 1000:.3g}k" if value < 1e6 else f"{value / 1e6:.3g}M"
+    return f"{value:.3g}"
 
 
 def _label(row: dict[str, Any], columns: Sequence[str]) -> str:
