@@ -173,7 +173,10 @@ def require_same(marker: Path, mark: Mark, *, store: str, generation: int, stabl
     if mark.refused:
         raise VotesLost(f"{path}: the replica refuses to vote: {mark.refused}: {_ADVICE} ({marker})")
     if mark.store != store:
-        raise VotesLost(f"{path}: {marker} says that the key was last used with store {mark.store}, not {store}")
+        raise VotesLost(
+            f"{path}: {marker} says that the key was last used with store {mark.store}, not {store}: the store is not"
+            f" the one that it was, or the key is another replica's"
+        )
     if generation < mark.generation or stable < mark.stable:
         raise VotesLost(
             f"{path}: the store is an old copy: it is of generation {generation} with stable checkpoint {stable},"
