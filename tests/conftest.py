@@ -216,16 +216,17 @@ class Bench:
         digests = tuple(page_digest(page) for page in pages)
         return PageBodies(self.signed(sender, PagesServed(0, digests, digests)), pages)
 
-    def order(self, seq: int, batch: bytes, view: int = 0) -> None:
-        """Take one slot through all phases at this backup."""
+    def order(self, seq: int, batch: bytes, view: int = 0) -> list[Effect]:
+        """Take one slot through all phases at this backup; everything that came out meanwhile."""
         digest = batch_digest(batch)
-        self.deliver(self.quorums.primary(view), self.proposal(seq, batch, view))
+        out = [*self.deliver(self.quorums.primary(view), self.proposal(seq, batch, view))]
         for replica in range(self.n):
             if replica not in (self.me, self.quorums.primary(view)):
-                self.deliver(replica, self.signed(replica, Prepare(0, view, seq, digest)))
+                out += self.deliver(replica, self.signed(replica, Prepare(0, view, seq, digest)))
         for replica in range(self.n):
             if replica != self.me:
-                self.deliver(replica, self.signed(replica, Commit(0, view, seq, digest)))
+                out += self.deliver(replica, self.signed(replica, Commit(0, view, seq, digest)))
+        return out
 
 
 @pytest.fixture
