@@ -13,6 +13,8 @@ from bft.client.links import Links
 from bft.epochs import Configuration, follow
 from bft.errors import TransportError
 from bft.headers import Member
+from bft.messages import Query
+from bft.wire.codec import encode
 from tests.unit.test_epochs import Town
 
 pytestmark = pytest.mark.interpreted("it replaces a method of the links")
@@ -22,6 +24,12 @@ class Line:
     """A connection that nobody ends but this side."""
 
     closed: str | None = None
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def send(self, frames: list[bytes]) -> None:
+        self.frames += frames
 
     async def run_writer(self) -> None:
         await anyio.sleep_forever()
@@ -85,3 +93,13 @@ async def test_who_is_no_member_any_more_has_no_failure(links: Links) -> None:
     links.follow(_after(1, 2, 4, 5))
     await trio.testing.wait_all_tasks_blocked()
     assert (sorted(links.channels), links.failures) == ([1, 2, 4, 5], {})
+
+
+async def test_what_is_posted_is_sent_once_or_lost(links: Links) -> None:
+    """`flush` says who was not there; nothing is kept for him, and nothing goes out twice."""
+    query = Query(1, 0, True, (b"read",))
+    for replica in range(4):
+        links.post(replica, query)
+    assert links.flush() == [3]
+    assert links.flush() == []
+    assert [links.channels[replica].frames for replica in range(3)] == [[encode(query)]] * 3  # type: ignore[attr-defined]
