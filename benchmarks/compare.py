@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from benchmarks.statistics import Comparison, compare
+from benchmarks.options import table_console
+from benchmarks.statistics import Comparison, called_by_noise, compare
 
 SAME_ENVIRONMENT = ("processor", "cores", "python", "compiled", "stores_on")
 COLOURS = {"better": "green", "worse": "red", "noise": "dim", "too few runs": "yellow"}
@@ -34,7 +34,7 @@ def compare_documents(first: dict[str, Any], second: dict[str, Any]) -> list[Lin
 
     Documents that say `exact` hold no noise: every difference counts there.
     """
-    exact = bool(first.get("exact")) and bool(second.get("exact"))
+    exact = is_exact(first, second)
     others = {row_key(row): row for row in second["figures"]}
     lines = []
     for row in first["figures"]:
@@ -47,6 +47,20 @@ def compare_documents(first: dict[str, Any], second: dict[str, Any]) -> list[Lin
                 if found is not None:
                     lines.append(Line(row_label(row), metric, spread, other[metric], found))
     return lines
+
+
+def is_exact(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """True if neither document holds any noise."""
+    return bool(first.get("exact")) and bool(second.get("exact"))
+
+
+def lonely_rows(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Measurements that only one of two documents has, with which: they are compared with nothing."""
+    found = []
+    for which, one, other in (("first", first, second), ("second", second, first)):
+        known = {row_key(row) for row in other["figures"]}
+        found += [f"{row_label(row)}: only in the {which}" for row in one["figures"] if row_key(row) not in known]
+    return found
 
 
 def row_key(row: dict[str, Any]) -> str:
@@ -89,22 +103,25 @@ def load(path: Path) -> dict[str, Any]:
 def compare_command(first: Path, second: Path, metric: tuple[str, ...], as_json: bool) -> None:
     """Compare two result files: SECOND as seen from FIRST, ratio of medians with its range, and whether it is noise.
 
-    The verdict is an exact rank test on the single runs (5 %); fewer than four runs a side prove nothing.
-    Exit code 1: something is worse, outside noise.
+    The verdict is an exact rank test on the single runs (5 %); fewer than four runs a side prove nothing. Of many
+    metrics noise alone calls some better or worse, of equal systems too: it says how many, so name with --metric what
+    a script is to fail on. Exit code 1: something is worse, outside noise.
     """
     a, b = load(first), load(second)
     lines = [line for line in compare_documents(a, b) if not metric or line.metric in metric]
     if as_json:
         click.echo(json.dumps([{"row": x.row, "metric": x.metric, **asdict(x.comparison)} for x in lines]))
     else:
-        _print(lines, differences_of_environment(a, b))
+        _print(lines, differences_of_environment(a, b), lonely_rows(a, b), exact=is_exact(a, b))
     click.get_current_context().exit(1 if any(line.comparison.verdict == "worse" for line in lines) else 0)
 
 
-def _print(lines: list[Line], differences: list[str]) -> None:
-    console = Console()
+def _print(lines: list[Line], differences: list[str], lonely: list[str], *, exact: bool) -> None:
+    console = table_console()
     for text in differences:
         console.print(f"[yellow]measured under different conditions[/]: {text}", highlight=False)
+    for text in lonely:
+        console.print(f"[yellow]compared with nothing[/]: {text}", highlight=False)
     if not lines:
         console.print("the files have no measurement in common")
         return
@@ -118,8 +135,12 @@ def _print(lines: list[Line], differences: list[str]) -> None:
             line.metric,
             f"{line.first['median']:,.2f}",
             f"{line.second['median']:,.2f}",
-            f"{found.ratio:.2f} ({found.ratio_min:.2f} .. {found.ratio_max:.2f})",
+            "-" if found.ratio is None else f"{found.ratio:.2f} ({found.ratio_min:.2f} .. {found.ratio_max:.2f})",
             "-" if found.chance is None else f"{found.chance:.3f}",
             f"[{COLOURS[found.verdict]}]{found.verdict}[/]",
         )
     console.print(table)
+    tests = sum(line.comparison.chance is not None for line in lines)
+    if tests > 1 and not exact:
+        by_noise = called_by_noise([line.comparison for line in lines])
+        console.print(f"{tests} tests at 5 %: up to about {by_noise} of them call equal systems better or worse")

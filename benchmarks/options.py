@@ -7,15 +7,26 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from rich.console import Console
 
 from benchmarks.results import RESULTS
 from bft.config import Durability
 
 F = TypeVar("F", bound=Callable[..., Any])
 REPEAT_MAX = 100
+PLAIN_WIDTH = 140
+"""Columns of a table that goes to a file or a pipe."""
 DURABILITIES = click.Choice(get_args(Durability))
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+
+
+def table_console(*, stderr: bool = False) -> Console:
+    """Where tables go: as wide as the terminal, or wide enough to be read in a file."""
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def durability_option(default: Durability) -> Callable[[F], F]:

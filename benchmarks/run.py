@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks import results
 from benchmarks.case import Case
 from benchmarks.measures import measure_case
-from benchmarks.options import file_options, repeat_option, seconds_option
+from benchmarks.options import file_options, repeat_option, seconds_option, table_console
 from benchmarks.peers import Absent, RunFailed, adapter
 from benchmarks.statistics import show_spread
 from benchmarks.suites import SUITES, load_targets, verdicts
@@ -24,8 +24,6 @@ from bft.errors import BFTError
 
 RUN_SECONDS_MAX = 90.0
 """A single run that takes longer has hung: it is given up and counted as failed."""
-PLAIN_WIDTH = 140
-"""Columns of a table that goes to a file or a pipe."""
 FAILURES = (BFTError, OSError, trio.TooSlowError, trio.BrokenResourceError, RunFailed)
 """What a run may end with on a machine where something else is wrong; anything else is a bug, and is raised."""
 Measure = Callable[[Case, float], dict[str, float]]
@@ -156,9 +154,7 @@ def run(
         for key, case in cases.items():
             click.echo(f"{key:28} {case.label}")
         return
-    console = Console(stderr=as_json)
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
+    console = table_console(stderr=as_json)
     work = Suite(cases, seconds)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import comb, erfc, sqrt
+from math import ceil, comb, erfc, sqrt
 from statistics import median
 from typing import Literal
 
@@ -79,15 +79,15 @@ class Comparison:
     """Two spreads of one metric.
 
     Attributes:
-        ratio: second median over first.
-        ratio_min, ratio_max: the same, from the runs least and most in favour of the second.
+        ratio: second median over first; None where the first has a zero.
+        ratio_min, ratio_max: the smallest and the largest that single runs give.
         chance: of such a difference by noise alone; None with too few runs to tell.
         verdict: on the second, as seen from the first.
     """
 
-    ratio: float
-    ratio_min: float
-    ratio_max: float
+    ratio: float | None
+    ratio_min: float | None
+    ratio_max: float | None
     chance: float | None
     verdict: Verdict
 
@@ -95,26 +95,32 @@ class Comparison:
 def compare(
     metric: str, first: dict[str, object], second: dict[str, object], *, exact: bool = False
 ) -> Comparison | None:
-    """Compare two spreads; None where a ratio has no meaning, since the first is zero.
+    """Compare two spreads; None where there is nothing to compare, since all runs of both are zero.
 
     Args:
         metric: its name; says which way is better.
         exact: the figures have no noise (virtual time, counts): any difference counts.
     """
     a, b = _values(first), _values(second)
-    if min(a) <= 0:
+    if not any((*a, *b)):
         return None
     chance = float(a == b) if exact else _chance(a, b)
-    ratio = median(b) / median(a)
-    better = (ratio > 1) == is_higher_better(metric)
+    before, after = median(a), median(b)
     verdict: Verdict
     if chance is None:
         verdict = "too few runs"
-    elif chance >= SIGNIFICANCE or ratio == 1:
+    elif chance >= SIGNIFICANCE or before == after:
         verdict = "noise"
     else:
-        verdict = "better" if better else "worse"
-    return Comparison(ratio, min(b) / max(a), max(b) / min(a), chance, verdict)
+        verdict = "better" if (after > before) == is_higher_better(metric) else "worse"
+    if min(a) <= 0:
+        return Comparison(None, None, None, chance, verdict)
+    return Comparison(after / before, min(b) / max(a), max(b) / min(a), chance, verdict)
+
+
+def called_by_noise(comparisons: Sequence[Comparison]) -> int:
+    """How many of so many tests may find a difference between equal systems: each does with a chance of 5 %."""
+    return ceil(SIGNIFICANCE * sum(found.chance is not None for found in comparisons))
 
 
 def is_higher_better(metric: str) -> bool:

@@ -63,6 +63,18 @@ def test_compare_does_not_mix_rows_of_different_cases() -> None:
     assert compare_documents(_document(1000.0), second) == []
 
 
+def test_compare_tells_what_it_compares_with_nothing(tmp_path: Path) -> None:
+    """A case that gave no figures any more must not pass for one that did not change."""
+    second = _document(1000.0)
+    second["figures"][0]["durability"] = "power"
+    second["figures"].append(_document(1000.0)["figures"][0])
+    files = [_write(tmp_path / "a.json", _document(1000.0)), _write(tmp_path / "b.json", second)]
+    outcome = CliRunner().invoke(main, ["compare", *map(str, files)])
+    assert outcome.exit_code == 0, outcome.output
+    assert "a: only in the second" in outcome.output
+    assert "3 tests at 5 %: up to about 1 of them" in outcome.output
+
+
 def test_exact_figures_have_no_noise() -> None:
     """One run is enough in virtual time, and the smallest difference counts."""
     first, second = _document(1000.0, exact=True), _document(1001.0, exact=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
-from benchmarks.statistics import compare, is_spread, rank_test, spread
+from benchmarks.statistics import called_by_noise, compare, is_spread, rank_test, spread
 
 
 def test_spread_keeps_the_runs_beside_their_median_and_limits() -> None:
@@ -62,11 +64,34 @@ def test_compare_calls_a_difference_by_direction_and_only_outside_noise(
     found = compare(metric, spread([98.0, 99.0, 100.0, 101.0, 102.0]), spread(second))
     assert found is not None
     assert found.verdict == verdict
+    assert found.ratio is not None
+    assert found.ratio_min is not None
+    assert found.ratio_max is not None
     assert found.ratio_min <= found.ratio <= found.ratio_max
 
 
-def test_compare_has_no_ratio_to_nothing() -> None:
-    assert compare("failures", spread([0.0] * 5), spread([1.0] * 5)) is None
+def test_compare_has_no_ratio_to_nothing_but_sees_what_was_not_there_before() -> None:
+    """A system that begins to fail is worse, though nothing is how many times zero."""
+    found = compare("failures", spread([0.0] * 5), spread([1.0] * 5))
+    assert found is not None
+    assert (found.ratio, found.verdict) == (None, "worse")
+    once = compare("failures", spread([0.0] * 5), spread([0.0] * 4 + [1.0]))
+    assert once is not None
+    assert once.verdict == "noise"
+    assert compare("failures", spread([0.0] * 5), spread([0.0] * 5)) is None
+
+
+def test_equal_systems_differ_in_no_more_tests_than_is_said() -> None:
+    """Many tests at 5 % find something; how much of that is noise is told beside it."""
+    dice = Random(1)
+    draws = [(spread([dice.gauss(100, 5) for _ in range(5)]), spread([dice.gauss(100, 5) for _ in range(5)]))
+             for _ in range(300)]  # fmt: skip
+    found = [made for a, b in draws if (made := compare("op_s", a, b)) is not None]
+    called = sum(made.verdict in ("better", "worse") for made in found)
+    assert 0 < called <= called_by_noise(found) == 15
+    few = compare("op_s", spread([1.0]), spread([2.0]))
+    assert few is not None
+    assert called_by_noise([few]) == 0
 
 
 def test_compare_does_not_judge_by_medians_alone() -> None:
