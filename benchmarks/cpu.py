@@ -38,13 +38,14 @@ async def measure_split(case: Case, seconds: float) -> dict[str, float]:
                 assert process is not None
                 process.send_signal(signal.SIGUSR1)
             before = cluster.cpu_seconds()
-            measured = await make_load(case, clients)(warm_up=WARM_UP_SECONDS, seconds=seconds)
+            load = make_load(case, clients)
+            await load.run(warm_up=WARM_UP_SECONDS, seconds=seconds)
             used = sum(cluster.cpu_seconds()) - sum(before)
         cluster.stop()
         samples = [json.loads(path.read_text()) for path in sorted(cluster.folder.glob("*.samples.json"))]
     assert len(samples) == case.n, f"{len(samples)} of {case.n} replicas wrote their samples"
     total = sum(sum(found.values()) for found in samples)
-    per_op = used / (measured.throughput * (seconds + WARM_UP_SECONDS)) * 1e6
+    per_op = used / load.completed * 1e6
     shares = {name: sum(found.get(name, 0) for found in samples) / total for name in NAMES}
     return {"all": per_op, **{name: per_op * share for name, share in shares.items()}}
 

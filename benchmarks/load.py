@@ -219,6 +219,11 @@ class OpenLoop:
         self._answered: list[tuple[int, int]] = []
         self._failures = 0
 
+    @property
+    def completed(self) -> int:
+        """Answers so far, warm-up included."""
+        return len(self._answered)
+
     async def run(self, *, warm_up: float, seconds: float) -> Measurement:
         """Warm up, measure, wait a while for answers; what was due in the measured time counts from when it was due."""
         now = time.perf_counter_ns()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -70,24 +70,24 @@ async def measure_case(case: Case, seconds: float) -> dict[str, float]:
         async with connected_clients(cluster.config, case.callers if case.load == "clients" else 1) as clients:
             load = make_load(case, clients)
             before, client_before = sum(cluster.cpu_seconds()), time.process_time()
-            measured = await load(warm_up=WARM_UP_SECONDS, seconds=seconds)
+            measured = await load.run(warm_up=WARM_UP_SECONDS, seconds=seconds)
             used, client_used = sum(cluster.cpu_seconds()) - before, time.process_time() - client_before
             return {
                 **metrics_of(measured),
-                **_cpu_per_operation(measured, seconds, used, client_used),
+                **_cpu_per_operation(load.completed, used, client_used),
                 "largest_replica_mb": float(max(cluster.memory_mb())),
             }
 
 
-def make_load(case: Case, clients: list[Client]) -> Callable[..., Awaitable[Measurement]]:
+def make_load(case: Case, clients: list[Client]) -> ClosedLoop | OpenLoop:
     """The load that a case describes, ready to `run`."""
     ordered = operation(reply_bytes=case.reply_bytes, padding_bytes=case.request_bytes)
     if case.rate:
-        return OpenLoop(clients, ordered, case.rate).run
+        return OpenLoop(clients, ordered, case.rate)
     if case.reads_percent:
         read = operation(reply_bytes=case.reply_bytes)
-        return MixedLoop(clients, ordered, case.callers, read, case.reads_percent).run
-    return ClosedLoop(clients, ordered, case.callers).run
+        return MixedLoop(clients, ordered, case.callers, read, case.reads_percent)
+    return ClosedLoop(clients, ordered, case.callers)
 
 
 def metrics_of(measured: Measurement) -> dict[str, float]:
@@ -100,9 +100,8 @@ def metrics_of(measured: Measurement) -> dict[str, float]:
     }
 
 
-def _cpu_per_operation(measured: Measurement, seconds: float, used: float, client_used: float) -> dict[str, float]:
-    """CPU time in microseconds per operation; the warm-up's operations are taken to be as many a second."""
-    operations = measured.throughput * (seconds + WARM_UP_SECONDS)
+def _cpu_per_operation(operations: int, used: float, client_used: float) -> dict[str, float]:
+    """CPU time in microseconds per operation, of all that completed while it was used: warm-up and stragglers too."""
     if not operations:
         return {"replica_cpu_us_per_op": 0.0, "client_cpu_us_per_op": 0.0}
     return {

@@ -210,7 +210,7 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
 
 async def _measure(cluster: _OneServer, case: Case, seconds: float) -> dict[str, float]:
     async with _clients(cluster, case.callers if case.load == "clients" else 1) as clients:
-        return metrics_of(await make_load(case, clients)(warm_up=WARM_UP_SECONDS, seconds=seconds))
+        return metrics_of(await make_load(case, clients).run(warm_up=WARM_UP_SECONDS, seconds=seconds))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,15 @@ async def test_open_loop_counts_the_wait_of_what_is_never_answered() -> None:
     assert measured.stall_ms == pytest.approx(300)
 
 
+async def test_open_loop_counts_what_completes_after_its_time_for_what_it_cost() -> None:
+    """A system that falls behind works on while the loop drains: its CPU time is that of these operations as well."""
+    async with trio.open_nursery() as nursery:
+        loop = OpenLoop([Server(nursery, lambda: 0.2)], b"", 200)
+        measured = await loop.run(warm_up=0.0, seconds=0.3)
+    assert measured.unanswered == 0
+    assert loop.completed == len(measured.latencies_ns) > measured.operations
+
+
 async def test_task_loop_counts_failures_of_the_declared_kind_and_passes_on_others() -> None:
     async def refuse() -> None:
         raise OSError("no")
