@@ -159,7 +159,7 @@ def reconfigure(
 @click.option("--operations", default=1_000_000, show_default=True)
 @file_options("growth")
 def growth(operations: int, as_json: bool, output: Path, name: str) -> None:
-    """Memory of every replica while many operations pass, checkpoints on.
+    """Memory of the largest replica while many operations pass, checkpoints on.
 
     Example: python -m benchmarks growth --operations 200000
     """

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from benchmarks.__main__ import main
 from benchmarks.case import Case
 from benchmarks.cpu import measure_split
+from benchmarks.measures import measure_growth
 from benchmarks.run import measure
 from benchmarks.ycsb import measure_ycsb
 
@@ -57,6 +58,13 @@ async def test_cpu_split_adds_up() -> None:
     assert figures["crypto"] > 0
     assert figures["protocol"] > 0
     assert figures["other"] < figures["all"] / 4
+
+
+async def test_growth_is_told_at_the_same_places_every_time() -> None:
+    """Else no row of one file has its counterpart in another."""
+    rows = await measure_growth(1000)
+    assert [row["operations"] for row in rows] == list(range(0, 1001, 100))
+    assert all(row["largest_mb"]["median"] > 0 for row in rows)
 
 
 def test_run_writes_what_it_measured(tmp_path: Path) -> None:
