@@ -20,7 +20,7 @@ from benchmarks.case import Case
 from benchmarks.compare import compare_command
 from benchmarks.counts import counts
 from benchmarks.cpu import cpu
-from benchmarks.hostile import combined, counted, measure_hostile
+from benchmarks.hostile import combined, counted, idle, measure_hostile
 from benchmarks.hostile_client import KINDS
 from benchmarks.measures import measure_case, measure_growth, measure_outage, measure_rejoin
 from benchmarks.options import DURABILITIES, durability_option, file_options, repeat_option, seconds_option
@@ -279,6 +279,8 @@ def hostile(
 ) -> None:
     """Honest throughput with and without one hostile client at full speed, kind by kind in one run.
 
+    Exit code 1: a ratio is below what is required, or a hostile process sent nothing.
+
     Example: python -m benchmarks hostile --quick --require 0.7
     """
     if quick:
@@ -288,8 +290,12 @@ def hostile(
     shown = ("kind", "niceness", "before_op_s", "beside_op_s", "ratio", "stall_ms", "hostile_frames_s")
     _finish(name, rows, as_json, output, shown, counted=counted(runs))
     poor = [row["kind"] for row in rows if row["niceness"] == niceness[0] and row["ratio"]["median"] < require]
+    silent = idle(rows)
+    if silent:
+        click.echo(f"nothing was measured, the hostile process sent nothing: {', '.join(silent)}", err=True)
     if poor:
         click.echo(f"below {require:g} of the honest throughput: {', '.join(poor)}", err=True)
+    if poor or silent:
         raise SystemExit(1)
 
 

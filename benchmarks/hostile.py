@@ -113,6 +113,11 @@ def combined(runs: Sequence[list[dict[str, Any]]], **case: object) -> list[dict[
     return rows
 
 
+def idle(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Kinds whose process sent nothing in some run: what it did not do cost nothing, and says nothing."""
+    return list(dict.fromkeys(row["kind"] for row in rows if not row["hostile_frames_s"]["min"]))
+
+
 def counted(runs: Sequence[list[dict[str, Any]]]) -> dict[str, list[str]]:
     """What the replicas refused, held back or dropped beside each hostile client, run by run."""
     return {

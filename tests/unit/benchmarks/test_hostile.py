@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks.hostile import BURST_SECONDS, combined
+from benchmarks.hostile import BURST_SECONDS, combined, idle
 from benchmarks.hostile_client import KINDS, SYBIL_KEYS, Attack
 from benchmarks.virtual.world import VirtualCase, virtual_cluster
 from bft.config import ClientLimits
@@ -64,3 +64,15 @@ def test_runs_of_one_kind_become_one_row() -> None:
     assert row["ratio"]["median"] == 0.9
     assert row["sessions"] == 200
     assert "counted" not in row
+
+
+def test_process_that_sent_nothing_in_one_run_is_named() -> None:
+    """Beside it honest clients do as well as ever: a ratio of 1 would pass for a defence."""
+    runs = [
+        [
+            {"kind": kind, "niceness": 10, "ratio": 1.0, "counted": "", "hostile_frames_s": sent}
+            for kind, sent in (("flood", 900.0), ("torrent", several))
+        ]
+        for several in (800.0, 0.0)
+    ]
+    assert idle(combined(runs)) == ["torrent"]
