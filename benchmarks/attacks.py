@@ -6,7 +6,7 @@ comparable. The liar is a replica process under `bft replica run --adversary`; a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,8 @@ BASELINE_SHARE = 2
 BASELINE_SECONDS_MIN = 3.0
 BASELINE_SECONDS_MAX = 20.0
 REQUIRED = 0.7
+Sample = tuple[float, int]
+"""(time in seconds, completions until then)"""
 
 
 @dataclass(frozen=True)
@@ -179,41 +181,53 @@ async def _load(
 ) -> Run:
     loads = [ClosedLoop(client, operation(), callers) for client in clients]
     measured = []
-    samples: list[int] = []
+    samples: list[Sample] = []
 
     async def one(load: ClosedLoop) -> None:
         measured.append(await load.run(warm_up=warm_up, seconds=seconds))
 
     async def sample() -> None:
         await trio.sleep(warm_up)
-        for _ in range(int(seconds / SAMPLE_SECONDS)):
-            samples.append(sum(load.completed for load in loads))
+        end = trio.current_time() + seconds
+        while (now := trio.current_time()) < end:
+            samples.append((now, sum(load.completed for load in loads)))
             await trio.sleep(SAMPLE_SECONDS)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sample)
         for load in loads:
             nursery.start_soon(one, load)
-    third = max(len(samples) // 3, 1)
-    settled = (samples[-1] - samples[-1 - third]) / (third * SAMPLE_SECONDS) if len(samples) > third else 0.0
     views, reasons = await _accounts(cluster, liar)
     return Run(
         operations_s=sum(item.throughput for item in measured),
-        settled_s=settled,
+        settled_s=settled_rate(samples),
         failures=sum(item.failures for item in measured),
-        stall_ms=_longest_stall(samples),
+        stall_ms=longest_stall_ms(samples),
         views=views,
         reasons=reasons,
     )
 
 
-def _longest_stall(samples: list[int]) -> float:
+def settled_rate(samples: Sequence[Sample]) -> float:
+    """Operations a second in the last third; by the clock, for a busy process samples later than it meant to."""
+    third = max(len(samples) // 3, 1)
+    if len(samples) <= third:
+        return 0.0
+    (began, before), (ended, after) = samples[-1 - third], samples[-1]
+    return (after - before) / (ended - began)
+
+
+def longest_stall_ms(samples: Sequence[Sample]) -> float:
     """Longest time without any completion, to the precision of the samples."""
-    longest = current = 0
-    for before, after in pairwise(samples):
-        current = current + 1 if before == after else 0
-        longest = max(longest, current)
-    return longest * SAMPLE_SECONDS * 1000
+    longest = 0.0
+    since = None
+    for (began, before), (ended, after) in pairwise(samples):
+        if before != after:
+            since = None
+        else:
+            since = began if since is None else since
+            longest = max(longest, ended - since)
+    return longest * 1000
 
 
 async def _accounts(cluster: BenchmarkCluster, liar: int | None) -> tuple[int, list[str]]:
