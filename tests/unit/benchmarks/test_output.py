@@ -166,6 +166,22 @@ def test_readme_section_follows_the_files(tmp_path: Path) -> None:
         assert words in whole
 
 
+def test_readme_section_names_every_attack_that_was_not_held(tmp_path: Path) -> None:
+    """What is defended against is a number; what is not has its name and its price."""
+    costs = {"holds": 0.9, "recovers": 0.3, "below": 0.2}
+    rows = [
+        {"description": f"one that {word}", "verdict": word, "seconds": 10.0, "ratio": spread([cost])}
+        | {"settled_ratio": spread([cost * 2])}
+        for word, cost in costs.items()
+    ]
+    rows.append({"description": "one that broke the run", "verdict": "failed: no answer", "seconds": 10.0})
+    _write(tmp_path / "targets.json", _document(4321.0))
+    _write(tmp_path / "attacks.json", {"environment": {"commit": "abc"}, "figures": rows})
+    told = " ".join(section(tmp_path).split())
+    assert "0.7 or more under 1 of 4 attacks; under the others: one that recovers: 0.30," in told
+    assert "one that below: 0.20, in the last third 0.40; one that broke the run: failed: no answer." in told
+
+
 def test_readme_section_tells_the_commit_of_a_file_that_is_not_that_of_the_targets(tmp_path: Path) -> None:
     """Figures of different code stand side by side; who reads them is told."""
     _write(tmp_path / "targets.json", _document(4321.0))
