@@ -36,6 +36,7 @@ UNITS = {
     "p50_ms": "latency, median [ms]",
     "p99_ms": "latency, 99th percentile [ms]",
     "outage_ms": "pause [ms]",
+    "rejoin_s": "from its start until it agrees with the others [s]",
     "largest_mb": "memory of the largest replica [MiB]",
     "n": "replicas n",
     "cpu_us_per_op": "CPU of all replicas per operation [us]",
@@ -45,6 +46,10 @@ UNITS = {
     "settled_ratio": "the same, in the last third",
 }
 COLOURS = ("#31688e", "#d1495b", "#5a9367", "#8f6bb3", "#e08e45", "#666666")
+LINES = ("-", "--", ":")
+"""Curves beyond the colours have them again, drawn otherwise."""
+LEGEND_INSIDE_MAX = 4
+"""Entries of a legend that is laid over the curves; a longer one would hide some."""
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -125,10 +130,13 @@ def _draw_curves(axes: Axes, rows: Sequence[dict[str, Any]], metric: str, over: 
     several = groups(rows, over)
     for index, (label, members) in enumerate(several.items()):
         points = sorted((row for row in members if metric in row), key=lambda row: float(row[over]))
-        colour = COLOURS[index % len(COLOURS)]
+        style: dict[str, Any] = {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": LINES[index // len(COLOURS) % len(LINES)],
+        }
         middle, low, high = _spreads(points, metric)
         where = [float(row[over]) for row in points]
-        axes.errorbar(where, middle, yerr=(low, high), label=label, color=colour, marker="o", markersize=3, capsize=2)
+        axes.errorbar(where, middle, yerr=(low, high), label=label, **style, marker="o", markersize=3, capsize=2)
     axes.set_xlabel(UNITS.get(over, over))
     axes.set_ylabel(UNITS.get(metric, metric))
     if _spans_decades([row[metric]["median"] for row in rows if metric in row]):
@@ -137,7 +145,9 @@ def _draw_curves(axes: Axes, rows: Sequence[dict[str, Any]], metric: str, over: 
         axes.set_ylim(bottom=0)
     if _spans_decades([float(row[over]) for row in rows]):
         axes.set_xscale("log")
-    if len(several) > 1:
+    if len(several) > LEGEND_INSIDE_MAX:
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    elif len(several) > 1:
         axes.legend(frameon=False, fontsize=8)
 
 

@@ -116,6 +116,17 @@ def test_plots_are_pictures_of_any_kind_of_result_file(tmp_path: Path, rows: int
     assert "attack 0" in (tmp_path / "attacks.svg").read_text() or rows == 1
 
 
+def test_no_two_curves_of_a_picture_look_alike() -> None:
+    """However many there are, the legend tells them apart, and beside the curves where it would hide some."""
+    rows = [{"n": n, "what": f"kind {kind}", "op_s": spread([1.0 + kind])} for n in (4, 7, 10) for kind in range(8)]
+    (axes,) = make_figure({"environment": {}, "figures": rows}, "x").axes
+    legend = axes.get_legend()
+    assert len(legend.get_texts()) == 8
+    styles = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines() if len(line.get_xdata()) == 3}
+    assert len({style for style in styles if style[1] != "None"}) == 8
+    assert legend.get_bbox_to_anchor().transformed(axes.transAxes.inverted()).x0 >= 1.0
+
+
 def test_file_may_say_which_of_its_rows_are_drawn() -> None:
     rows = [{"what": name, "op_s": spread([1.0])} for name in ("drawn", "left out")]
     page = svg({"environment": {}, "plot": {"what": "drawn"}, "figures": rows}, "x")
