@@ -4,7 +4,7 @@ rounds.
 The parent deals out *posts* (who you are, the plan, your crime if any, the keys that you may hold), learns
 the ports, and names the time at which round 1 starts; from there on the processes are alone. Round r lasts
 from `start + (r - 1) * round_ms` to `start + r * round_ms`; a message that comes after the deadline of its
-round is absent [LSP82 2, A3].
+round is absent [LSP82 3, A3].
 
 Who sent a message (A2) is settled by a token shared by each pair of generals, dealt with the posts and shown
 once a connection. A loyal general's process holds his own key only, a traitor's the keys of all traitors.

@@ -1,4 +1,4 @@
-"""Read-only operations without ordering: the commit-wait rule [CL99 4.1; CL02 5.1.3].
+"""Read-only operations without ordering: the commit-wait rule [CL99 5.1; CL02 5.1.3].
 
 A replica answers only after executing every slot for which it had sent COMMIT when the query arrived. If any correct
 replica executed slot s before the read began, a strong quorum had sent COMMIT for s; the read's strong quorum of equal

@@ -1,4 +1,4 @@
-"""STATUS and retransmission: how everything that can get lost comes back [CL99 4.2, 5.2; thesis 5.2].
+"""STATUS and retransmission: how everything that can get lost comes back [CL99 4.2; thesis 5.2].
 
 TCP does not make this unnecessary: connections break, queues overflow and drop, replicas restart. A replica that
 stalls says where it stands; whoever has what it lacks sends it. One correct helper suffices, since what it sends is

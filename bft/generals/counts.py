@@ -1,9 +1,10 @@
 """State what each algorithm costs, by formula; `run` counts what it really sends, and the tests compare.
 
-OM(m):   sum over k = 1..m+1 of (n-1)(n-2)...(n-k)                  [LSP82 6]
-SM(m):   (n-1) + (n-1)(n-2) when all are loyal and m >= 1; (n-1) + v (n-1)(n-2) when the commander signs v
-orders King:    (n-1) + (m+1)(2n(n-1) + (n-1)) at most: the commander's round, then m+1 phases PBFT:
-(n-1) + (n-1)^2 + n(n-1) for one slot: pre-prepare, prepare, commit; for comparison
+    OM(m):  sum over k = 1..m+1 of (n-1)(n-2)...(n-k) [LSP82 7 names the last, largest term]
+    SM(m):  (n-1) + (n-1)(n-2) when all are loyal and m >= 1; (n-1) + v (n-1)(n-2) when the commander signs v
+            orders
+    King:   (n-1) + (m+1)(2n(n-1) + (n-1)) at most: the commander's round, then m+1 phases
+    PBFT:   (n-1) + (n-1)^2 + n(n-1) for one slot: pre-prepare, prepare, commit; for comparison
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A general is a state machine `step(event, now) -> effects`. It neither waits nor sends: the runner (`run` in
 memory, the socket runner of the command line between processes) says when a round starts and ends, which is
-assumption A3 of [LSP82 2], *the absence of a message can be detected*. Within a round the order of deliveries
+assumption A3 of [LSP82 3], *the absence of a message can be detected*. Within a round the order of deliveries
 is arbitrary.
 
 Assumption A2, *the receiver knows who sent a message*, is the field `Deliver.sender`, which the runner fills

@@ -7,7 +7,7 @@ send and lets it pass, alters it, drops it, or adds others. Its power is bounded
 else;
 - it signs with the traitors' signers, so it can forge a fellow traitor's name but no loyal one's [LSP82 4,
 A4];
-- the runner names the true sender of a message, so it cannot impersonate anybody [LSP82 2, A2].
+- the runner names the true sender of a message, so it cannot impersonate anybody [LSP82 3, A2].
 
 It is *rushing*: in memory the loyal generals' messages of a round reach the traitors before they must send
 theirs. Crimes with names: `crimes`. Lies written down one by one: `scripts`.

@@ -1,6 +1,6 @@
 """The Byzantine generals on the simulated network: virtual time, delays, loss, and rounds that end by the clock.
 
-The paper assumes that the absence of a message can be detected [LSP82 A3]. Here that assumption is what it is in a
+The paper assumes that the absence of a message can be detected [LSP82 3, A3]. Here that assumption is what it is in a
 real system: a deadline. A message that arrives after its round is absent, so a link that is slower than the round, or
 that loses messages, makes its loyal sender look like a traitor.
 """

@@ -1,4 +1,4 @@
-"""Hold the claims of [LSP82 6]: what the algorithms cost."""
+"""Hold the claims of [LSP82 7]: what the algorithms cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = [(3, 1), (4, 1), (5, 1), (7, 1), (7, 2), (5, 2), (6, 3), (4, 5), (2, 1),
 def test_om_sends_as_many_messages_as_the_formula(n: int, m: int) -> None:
     """OM(m) sends (n-1) + (n-1)(n-2) + ... messages in m + 1 rounds, and the recursion gives the same number.
 
-    [LSP82 6]
+    [LSP82 7]
     """
     outcome = fight(ORAL, Plan(n=n, m=m))
     assert outcome.messages == counts.oral_messages(n, m) == counts.oral_messages_by_recursion(n, m)
@@ -30,7 +30,7 @@ def test_om_sends_as_many_messages_as_the_formula(n: int, m: int) -> None:
 def test_sm_sends_as_many_messages_as_the_formula(n: int, m: int) -> None:
     """SM(m) sends (n-1)^2 messages when all are loyal and m >= 1, in m + 1 rounds.
 
-    [LSP82 6]
+    [LSP82 7]
     """
     outcome = fight(SIGNED, Plan(n=n, m=m))
     assert outcome.messages == counts.signed_messages(n, m)
@@ -40,7 +40,7 @@ def test_sm_sends_as_many_messages_as_the_formula(n: int, m: int) -> None:
 def test_commander_who_signs_two_orders_costs_at_most_twice_the_relays() -> None:
     """With two signed orders the loyal send at most 2 (n-1)(n-2) relays.
 
-    [LSP82 6]
+    [LSP82 7]
     """
     plan = Plan(n=7, m=2)
     assert fight(SIGNED, plan, {GeneralId(0): two_orders()}).messages <= counts.signed_messages(7, 2, 2) == 66
@@ -57,7 +57,7 @@ def test_commander_who_signs_two_orders_costs_at_most_twice_the_relays() -> None
 def test_om_grows_as_known(n: int, m: int, expected: int) -> None:
     """The number of messages is exponential in m.
 
-    [LSP82 6]
+    [LSP82 7]
     """
     assert counts.oral_messages(n, m) == expected
 

@@ -21,7 +21,7 @@ def test_query_is_answered_from_the_executed_state(bench):
 
 
 def test_query_waits_for_slots_it_sent_commit_for(bench):
-    """It answers after executing every slot for which it had sent COMMIT (mutant M25). [CL99 4.1]"""
+    """It answers after executing every slot for which it had sent COMMIT (mutant M25). [CL99 5.1]"""
     batch = bench.batch(bench.request(1))
     digest = batch_digest(batch)
     bench.deliver(0, bench.proposal(1, batch))

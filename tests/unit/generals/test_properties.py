@@ -121,7 +121,7 @@ def test_more_rounds_than_needed_do_no_harm_while_n_exceeds_3m(seed: int, size: 
 def test_loyal_runs_cost_what_the_formulas_say(n: int, m: int) -> None:
     """Counted messages equal the formulas for every size.
 
-    [LSP82 6]
+    [LSP82 7]
     """
     plan = Plan(n=n, m=m)
     assert fight(ORAL, plan).messages == counts.oral_messages(n, m)

@@ -26,7 +26,7 @@ G = GeneralId
 def test_processes_decide_what_memory_decides(algorithm: Algorithm, crime: str) -> None:
     """Four processes with one traitor reach the decisions of the run in memory, with as many messages.
 
-    [LSP82 2, A1 to A3]
+    [LSP82 3, A1 to A3]
     """
     plan = Plan(n=4, m=1)
     traitor = G(0) if crime == "two-orders" else G(3)
