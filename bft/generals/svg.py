@@ -86,10 +86,10 @@ def boundary_picture(title: str, cells: Sequence[Certificate], subtitle: str) ->
 
 
 def short_number(number: int) -> str:
-    """Return a number in at most seven characters: `81`, `4.1e3` beyond 99 999."""
+    """Return a number in at most seven characters: `81`, rounded to `4.1e5` beyond 99 999."""
     if number < 100_000:
         return f"{number:,}".replace(",", " ")
-    digits = str(number)
+    digits = str(round(number, 2 - len(str(number))))
     return f"{digits[0]}.{digits[1]}e{len(digits) - 1}"
 
 

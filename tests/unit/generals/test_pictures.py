@@ -183,3 +183,6 @@ def test_boundary_and_curves_are_well_formed() -> None:
     ET.fromstring(curves("t", "x", "y", []))
     assert short_number(99_999) == "99 999"
     assert short_number(123_456) == "1.2e5"
+    assert short_number(32_992_193_937_474) == "3.3e13", "rounded, as the README has it"
+    assert short_number(999_999) == "1.0e6"
+    assert short_number(10**400) == "1.0e400"
