@@ -327,6 +327,27 @@ def test_what_was_fetched_for_an_overtaken_checkpoint_counts(bench, source):
     assert after["milliseconds"] >= 1000
 
 
+def test_what_a_cap_is_owed_for_an_overtaken_checkpoint_is_still_owed(bench, source):
+    """Else whoever is overtaken again and again under load gets a page for nothing each time."""
+    rate = bench.replica._state.transfer_rate = 10  # bytes a second: a page takes seconds
+    asked = _with_manifest(bench, source)
+    peer = int(str(asked.to))
+    (page,) = source.store.read_pages(asked.packet.digests[:1])
+    owed = bench.now + len(page) * 10**9 // rate
+    bench.deliver(peer, bench.pages(peer, page))
+    for seq in range(9, 17):
+        source.order(seq, source.batch(source.request(seq)))
+    bench.deliver(2, bench.checkpoint_certificate(16, source.store.load().snapshot.digest))
+    asked = next(effect for effect in bench.wait(1000) if isinstance(effect, Send) and effect.to != bench.me)
+    assert isinstance(asked.packet, FetchManifest) and asked.packet.seq == 16
+    bench.deliver(int(str(asked.to)), source.deliver(bench.me, asked.packet)[0].packet)
+    assert bench.now < owed
+    while bench.now < owed:
+        assert not _asked_for_pages(bench.out)
+        bench.wait(20)
+    assert _asked_for_pages(bench.wait(500))
+
+
 def test_receiver_goes_on_voting_above_the_checkpoint_it_fetches(bench, source):
     """PREPARE for a slot above the target, none for one below it: votes rest on batches, not on the state."""
     _with_manifest(bench, source)
