@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import anyio
 import pytest
 import trio
 import trio.testing
 
+from bft.client.client import Client
 from bft.client.links import Links
 from bft.epochs import Configuration, follow
 from bft.errors import TransportError
 from bft.headers import Member
 from bft.messages import Query
+from bft.transport.discovery import load_links
 from bft.wire.codec import encode
 from tests.unit.test_epochs import Town
 
@@ -103,3 +106,15 @@ async def test_what_is_posted_is_sent_once_or_lost(links: Links) -> None:
     assert links.flush() == [3]
     assert links.flush() == []
     assert [links.channels[replica].frames for replica in range(3)] == [[encode(query)]] * 3  # type: ignore[attr-defined]
+
+
+async def test_what_a_client_learns_of_later_members_outlives_it(tmp_path: Path) -> None:
+    """Its next process knows them at once, though none of the first members may be left to ask."""
+    town = Town()
+    file = tmp_path / "client.epochs"
+    client = Client(town.cluster, town.pair("client"), file)
+    link = town.link(town.genesis, town.change(1, 2, 3, 4), 24)
+    client._on_links(0, (link,))
+    assert client.configuration.epoch == 1
+    assert load_links(file) == [link]
+    assert Client(town.cluster, town.pair("client"), file).configuration == client.configuration
