@@ -18,6 +18,8 @@ from benchmarks.statistics import spreads as spreads
 from bft.compiled import compiled_modules
 
 RESULTS = Path(__file__).parent / "results"
+LOAD_BEFORE = [round(value, 2) for value in os.getloadavg()]
+"""Of when this program began: what is measured loads the machine itself, and afterwards hides what else did."""
 REMARKS = ("failed_runs", "description", "liar", "complaints", "verdict")
 """Columns that say how a measurement went or explain it: neither a metric nor what makes two rows the same one."""
 
@@ -32,7 +34,7 @@ def environment() -> dict[str, object]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "stores_on": _filesystem(tempfile.gettempdir()),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": LOAD_BEFORE,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
