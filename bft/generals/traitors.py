@@ -147,11 +147,6 @@ class Traitor:
         return effects
 
 
-def value_of(message: Message) -> Order:
-    """Return the order that a message speaks of."""
-    return message.value
-
-
 def with_value(message: Message, value: Order, view: View) -> Message:
     """Return the message with another order, signed again as far as the coalition holds the keys.
 
