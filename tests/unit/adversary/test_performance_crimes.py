@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from benchmarks.attacks import ATTACKS, verdict
+from benchmarks.attacks import ATTACKS
 from bft.adversary.parse import parse
 from bft.adversary.strategy import Coalition, Context
 from bft.config import MILLISECOND
@@ -31,14 +31,6 @@ def _request(client: bytes, number: int = 1) -> Deliver:
 def test_attack_of_the_benchmark_is_a_strategy(name):
     """A misspelt one would end its replica at once, and pass for a crash."""
     assert parse(ATTACKS[name].expression)
-
-
-def test_verdicts_tell_held_recovered_tolerated_and_lost():
-    """70 % of the whole time, of its last third, or not at all."""
-    assert verdict(ATTACKS["delay"], 0.71, 0.2) == "holds"
-    assert verdict(ATTACKS["delay"], 0.4, 0.9) == "recovers"
-    assert verdict(ATTACKS["delay"], 0.4, 0.4) == "below"
-    assert verdict(ATTACKS["delay-floor"], 0.4, 0.4) == "within bounds"
 
 
 def test_starving_lets_one_client_wait_and_serves_the_other():
