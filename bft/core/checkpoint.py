@@ -65,7 +65,7 @@ def wants_checkpoint(state: State, sender: int, message: Checkpoint) -> bool:
 
 
 def on_checkpoint(state: State, signed: Signed, message: Checkpoint) -> None:
-    """Count a vote; beyond the window only the sender's highest is kept, as a sign that this replica lags."""
+    """Count a vote; beyond the window only the last of its sender is kept, as a sign that this replica lags."""
     held = state.checkpoints.get(message.seq, {}).get(signed.sender)
     if held is not None and held[0] != message.digest:
         first = Signed(signed.sender, encode(Checkpoint(message.epoch, message.seq, held[0])), held[1])

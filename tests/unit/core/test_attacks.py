@@ -182,6 +182,13 @@ def test_window_reaches_proposals_later(make_bench, me):
 # --- memory and time ----------------------------------------------------------------------------------------------
 
 
+def test_votes_for_far_checkpoints_fill_nothing(bench):
+    """One beyond the window is a sign that this replica lags; a thousand from one liar are kept as one."""
+    for interval in range(100, 1100):
+        bench.deliver(3, bench.signed(3, Checkpoint(0, 8 * interval, bytes(32))))
+    assert list(bench.replica._state.checkpoints) == [8 * 1099]
+
+
 def test_bundle_too_large_for_a_packet_is_unavailable():
     """Thousands of large results in one slot make no reply that nobody can send, and no page that nobody can fetch."""
     table = _table()
