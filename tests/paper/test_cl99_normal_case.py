@@ -218,6 +218,23 @@ def test_checkpoint_is_stable_with_two_f_plus_one_votes(bench):
     assert bench.replica.summary()["slots"] == 0
 
 
+def test_votes_admitted_before_a_checkpoint_that_covers_them_do_nothing(bench):
+    """The log below is gone, also for what came in one read with the last vote for the checkpoint. [CL99 4.3]"""
+    batch, digest = bench.batch(bench.request(8)), batch_digest(bench.batch(bench.request(8)))
+    late = [bench.proposal(8, batch), *(bench.signed(2, kind(0, 0, 8, digest)) for kind in (Prepare, Commit))]
+    admitted = [bench.admission.admit(encode(packet), sender, bench.engine.wants)
+                for packet, sender in zip(late, (0, 2, 2), strict=True)]  # fmt: skip
+    _take_eight_slots(bench)
+    for replica in (2, 3):
+        bench.deliver(replica, bench.signed(replica, Checkpoint(0, 8, bench.store.load().snapshot.digest)))
+    assert bench.stable == 8
+    for event in admitted:
+        assert isinstance(event, Deliver)
+        bench.step(event)
+        assert bench.out == []
+    assert bench.replica.summary()["slots"] == 0
+
+
 def test_checkpoints_with_other_digests_do_not_count(bench):
     """The proof is 2f + 1 messages with the same state digest. [CL99 4.3]"""
     _take_eight_slots(bench)

@@ -7,7 +7,7 @@ import pytest
 
 from bft.core.newview import select
 from bft.digests import NULL_DIGEST, batch_digest
-from bft.events import Broadcast, Persist, Send, ViewRecord
+from bft.events import Broadcast, Deliver, Persist, Send, ViewRecord
 from bft.messages import (
     BatchBody,
     Commit,
@@ -20,6 +20,7 @@ from bft.messages import (
     Suspect,
     ViewChange,
 )
+from bft.wire.codec import encode
 
 A = batch_digest(b"A")
 B = batch_digest(b"B")
@@ -82,6 +83,16 @@ def test_no_vote_in_the_old_view_after_leaving_it(bench):
     _leave(bench)
     bench.deliver(0, bench.proposal(1, bench.batch()))
     assert not bench.sent(Prepare)
+
+
+def test_no_vote_in_the_old_view_for_what_was_admitted_before_leaving_it(bench):
+    """What came in one read is admitted together, and stepped one by one: it matters what holds then. [CL99 4.4]"""
+    admitted = bench.admission.admit(encode(bench.proposal(1, bench.batch())), 0, bench.engine.wants)
+    assert isinstance(admitted, Deliver)
+    _leave(bench)
+    bench.step(admitted)
+    assert bench.out == []
+    assert bench.replica.summary()["slots"] == 0
 
 
 def test_no_vote_in_the_old_view_after_leaving_it_and_a_crash(bench):
