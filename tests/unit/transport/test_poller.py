@@ -90,6 +90,21 @@ async def test_frames_that_came_with_the_welcome_are_not_lost(host: Host) -> Non
         await rig.until(lambda: reader.frames == ["early", "later"])
 
 
+async def test_channel_closed_by_what_came_with_the_welcome_is_not_read(host: Host) -> None:
+    """Its descriptor is nobody's then, or somebody else's."""
+    reader = Reader()
+    async with rig.open_rig(host, reader.handle) as it:
+        it.group.start_soon(reader.poller.run)
+        channel = await it.dial(1, rig.KEYS[1])
+        channel._ready = [b"early"]
+        with anyio.fail_after(5):
+            await reader.poller.serve(channel, lambda frames: channel.close("has said enough"))
+        assert channel.closed == "has said enough"
+        other = await it.dial(2, rig.KEYS[2])
+        other.send([b"word"])
+        await rig.until(lambda: reader.frames == ["word"])
+
+
 async def test_channel_that_ends_ends_alone(host: Host) -> None:
     """`serve` returns when the peer goes; the descriptor's next owner is not confused with it."""
     reader = Reader()
