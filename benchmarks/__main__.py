@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import trio
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -23,7 +22,16 @@ from benchmarks.cpu import cpu
 from benchmarks.hostile import combined, counted, idle, measure_hostile
 from benchmarks.hostile_client import KINDS
 from benchmarks.measures import measure_case, measure_growth, measure_outage, measure_rejoin
-from benchmarks.options import DURABILITIES, durability_option, file_options, repeat_option, seconds_option
+from benchmarks.options import (
+    DURABILITIES,
+    SESSIONS,
+    durability_option,
+    file_options,
+    repeat_option,
+    seconds_option,
+    sessions_option,
+    table_console,
+)
 from benchmarks.plot import plot
 from benchmarks.readme import write as write_readme
 from benchmarks.reconfigure import measure_reconfigure
@@ -34,8 +42,9 @@ from benchmarks.virtual.calibrate import calibrate_command
 from benchmarks.virtual.command import virtual
 from benchmarks.ycsb import ycsb
 from bft.config import Durability, Protocol
+from bft.membership import REPLICAS_MAX
 
-console = Console()
+console = table_console()
 
 
 @click.group()
@@ -68,11 +77,11 @@ def _text(value: object) -> str:
 
 
 @main.command()
-@click.option("--sessions", "-s", type=int, multiple=True, default=(1, 10, 50, 200, 1000), show_default=True)
+@click.option("--sessions", "-s", type=SESSIONS, multiple=True, default=(1, 10, 50, 200, 1000), show_default=True)
 @click.option("--durability", "-d", type=DURABILITIES, multiple=True, default=("memory", "power"), show_default=True)
-@click.option("--request-bytes", type=int, default=0, show_default=True)
-@click.option("--reply-bytes", type=int, default=0, show_default=True)
-@click.option("--n", default=4, show_default=True)
+@click.option("--request-bytes", type=click.IntRange(0, 1 << 20), default=0, show_default=True)
+@click.option("--reply-bytes", type=click.IntRange(0, 1 << 20), default=0, show_default=True)
+@click.option("--n", type=click.IntRange(4, REPLICAS_MAX), default=4, show_default=True)
 @seconds_option(5.0)
 @repeat_option(5)
 @file_options("throughput")
@@ -106,7 +115,7 @@ def throughput(
                 runs.append(trio.run(measure_case, case, seconds))
                 progress.advance(task)
             rows.append({**case.columns(), **results.spreads(runs)})
-    _finish(name, rows, as_json, output)
+    _finish(name, rows, as_json, output, ("durability", "load", "bytes", "op_s", "p50_ms", "p99_ms", "failures"))
 
 
 @main.command()
@@ -125,7 +134,7 @@ def outage(durability: Durability, repeat: int, as_json: bool, output: Path, nam
 
 @main.command()
 @durability_option("process")
-@click.option("--sessions", "-s", default=50, show_default=True)
+@sessions_option(50)
 @seconds_option(5.0, text="Length of a steady phase.")
 @repeat_option(3)
 @file_options("reconfigure")
@@ -156,7 +165,7 @@ def reconfigure(
 
 
 @main.command()
-@click.option("--operations", default=1_000_000, show_default=True)
+@click.option("--operations", type=click.IntRange(1), default=1_000_000, show_default=True)
 @file_options("growth")
 def growth(operations: int, as_json: bool, output: Path, name: str) -> None:
     """Memory of the largest replica while many operations pass, checkpoints on.
@@ -171,7 +180,7 @@ def growth(operations: int, as_json: bool, output: Path, name: str) -> None:
 @click.option("--attack", "-a", "chosen", type=click.Choice(list(ATTACKS)), multiple=True, help="Only these.")
 @seconds_option(10.0, minimum=2.0, text="Per attack.")
 @click.option("--quick", is_flag=True, help="5 seconds per attack: shows that it runs, not what it costs.")
-@click.option("--sessions", "-s", default=48, show_default=True, help="Callers of all four clients together.")
+@sessions_option(48, text="Callers of all four clients together.")
 @durability_option("memory")
 @click.option("--without-monitor", is_flag=True, help="With slow_floor_ms = 0, for comparison.")
 @file_options("attacks")
@@ -258,7 +267,7 @@ def rejoin(
 @click.option("--kind", "-k", type=click.Choice(KINDS), multiple=True, default=KINDS, help="All by default.")
 @click.option("--nice", "niceness", type=click.IntRange(0, 19), multiple=True, default=(10, 0), show_default=True)
 @durability_option("memory")
-@click.option("--sessions", "-s", default=200, show_default=True, help="Callers of the four honest clients together.")
+@sessions_option(200, text="Callers of the four honest clients together.")
 @seconds_option(5.0, text="Length of every measured stretch.")
 @click.option("--quick", is_flag=True, help="One run of one second each, at the first niceness only.")
 @repeat_option(3)

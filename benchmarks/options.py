@@ -16,6 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 REPEAT_MAX = 100
 PLAIN_WIDTH = 140
 """Columns of a table that goes to a file or a pipe."""
+SESSIONS = click.IntRange(1, 4096)
 DURABILITIES = click.Choice(get_args(Durability))
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -32,6 +33,11 @@ def table_console(*, stderr: bool = False) -> Console:
 def durability_option(default: Durability) -> Callable[[F], F]:
     """What replicas keep on disk, for a command that measures one level at a time."""
     return click.option("--durability", "-d", type=DURABILITIES, default=default, show_default=True)
+
+
+def sessions_option(default: int, *, text: str = "Callers.") -> Callable[[F], F]:
+    """How many callers a closed loop has."""
+    return click.option("--sessions", "-s", type=SESSIONS, default=default, show_default=True, help=text)
 
 
 def seconds_option(default: float, *, minimum: float = 0.1, text: str = "Measured per run.") -> Callable[[F], F]:

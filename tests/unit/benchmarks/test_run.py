@@ -115,3 +115,14 @@ def test_files_that_are_no_results_are_refused_by_name(tmp_path: Path) -> None:
             results.read(wrong)
     with pytest.raises(results.NotResults):
         results.read(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    "words", ["throughput -s 0", "throughput --n 3", "growth --operations 0", "hostile -s 0", "attacks -s 0"]
+)
+def test_nothing_is_measured_of_what_makes_no_sense(tmp_path: Path, words: str) -> None:
+    """Nobody calls, nobody answers: zeros in a file would look like a result."""
+    outcome = CliRunner().invoke(main, [*words.split(), "--output", str(tmp_path)])
+    assert outcome.exit_code == 2, outcome.output
+    assert "is not in the range" in outcome.output
+    assert list(tmp_path.iterdir()) == []
