@@ -159,6 +159,14 @@ def test_follows_f_plus_one_others_that_are_ahead(bench):
     assert bench.replica.summary()["view"] == 3
 
 
+def test_highest_view_of_each_is_what_counts(bench):
+    """Whoever is ahead has passed through lower views, and may be heard of them first or last. [CL99 4.5.2]"""
+    for view in (3, 7, 5):
+        bench.deliver(2, _view_change(bench, 2, view=view))
+    bench.deliver(3, _view_change(bench, 3, view=7))
+    assert bench.replica.summary()["view"] == 7
+
+
 def test_one_far_view_change_moves_nobody(bench):
     """f liars cannot inflate the view. [CL99 4.5.2]"""
     for view in (7, 1000, 8, 2**40):
