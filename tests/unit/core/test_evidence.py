@@ -350,3 +350,17 @@ def test_replica_accuses_once_per_kind_and_view(bench):
     for attempt in range(3):
         bench.deliver(2, bench.signed(2, Prepare(0, 0, 1, batch_digest(bytes([attempt])))))
         assert _accusations(bench) == [(2, "two-prepares")] * (attempt == 0)
+
+
+def test_primary_that_commits_to_another_batch_than_it_proposed_is_accused(bench):
+    """It sends no PREPARE: its PRE-PREPARE is what its COMMIT crosses."""
+    batch = bench.batch()
+    bench.deliver(0, bench.proposal(1, batch))
+    bench.deliver(0, bench.signed(0, Commit(0, 0, 1, B)))
+    assert _accusations(bench) == []
+    for replica in (2, 3):
+        bench.deliver(replica, bench.signed(replica, Prepare(0, 0, 1, batch_digest(batch))))
+    for replica in (2, 3):
+        bench.deliver(replica, bench.signed(replica, Commit(0, 0, 1, batch_digest(batch))))
+    assert _accusations(bench) == [(0, "crossed-votes")]
+    assert bench.executed == 1
