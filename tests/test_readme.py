@@ -20,6 +20,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+MADE = ("cluster.toml", "my_crimes.py", "r0/replica.toml", "r3/replica.toml", "replica.toml")
+"""Files that a README has its reader make."""
+
+
 def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
@@ -56,19 +60,43 @@ def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
     assert lines[-4:] == [f"replica {replica}: stopped" for replica in range(4)]
 
 
-def test_readme_links_lead_to_files() -> None:
+def _readmes() -> list[Path]:
+    """The README of every folder that is not hidden."""
+    found = sorted(ROOT.glob("**/README.md"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
+
+
+def test_readme_links_lead_to_files_and_headings() -> None:
     """No link of the README or of the folders' own READMEs is dead."""
-    for path in (ROOT / "README.md", ROOT / "clients" / "README.md", ROOT / "keys" / "README.md"):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path}: {target}"
+    links = [
+        (path, *link)
+        for path in _readmes()
+        for link in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", path.read_text())
+    ]
+    assert len(links) > 10
+    for path, target, place in links:
+        file = path.parent / target if target else path
+        assert file.exists(), f"{path}: {target}"
+        if place:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert place in [heading.lower().replace(" ", "-") for heading in headings], f"{path}: {target}#{place}"
+
+
+def test_files_named_in_readmes_exist() -> None:
+    """Those in backquotes: in the README's own folder, in the package, or beside it; but for what a reader makes."""
+    missing = []
+    for path in _readmes():
+        for name in re.findall(r"`((?:\.\./|\w+/)*\w+\.(?:py|md|toml))`", path.read_text()):
+            places = (path.parent / name, ROOT / name, ROOT / "bft" / name)
+            if not any(place.exists() for place in places) and name not in MADE:
+                missing.append((str(path.relative_to(ROOT)), name))
+    assert missing == []
 
 
 def _shown_commands() -> list[tuple[str, str]]:
     """(file, command line) of every `bft ...` and `python -m benchmarks ...` that a README shows."""
     found: list[tuple[str, str]] = []
-    for path in sorted(ROOT.glob("**/README.md")):
-        if any(part.startswith(".") for part in path.relative_to(ROOT).parts):
-            continue
+    for path in _readmes():
         name, text = str(path.relative_to(ROOT)), path.read_text()
         lines = re.findall(r"^(?: {4})?(?:bft|python -m benchmarks) .*$", text, re.MULTILINE)
         lines += re.findall(r"`((?:bft|python -m benchmarks) [^`]*)`", text)
