@@ -60,11 +60,20 @@ class NonDeterminism(BFTError):
     """
 
     def __init__(
-        self, operation: str, arguments: str, path: str, first: str, second: str, *, number: int = 0, page: str = ""
+        self,
+        operation: str,
+        arguments: str,
+        path: str,
+        first: str,
+        second: str,
+        *,
+        number: int = 0,
+        page: str = "",
+        cause: str = "",
     ) -> None:
         super().__init__(
             f"{operation}({arguments}) is not deterministic: {path} is {first} in one run and {second} in another"
-            f"{f' ({page})' if page else ''}"
+            f"{f' ({page})' if page else ''}{f': {cause}' if cause else ''}"
         )
         self.operation = operation
         self.arguments = arguments
@@ -73,7 +82,7 @@ class NonDeterminism(BFTError):
         self.second = second
         self.number = number
         self.page = page
-        self.cause = ""
+        self.cause = cause
 
 
 class EvidenceError(BFTError):

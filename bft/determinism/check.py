@@ -101,7 +101,7 @@ class Check:
             try:
                 self._run(machine, operations, goes_on, progress)
             except NonDeterminism as error:
-                error.cause = self._cause()
+                error.cause = error.cause or self._cause()
                 raise
         return self.tally
 
@@ -173,10 +173,14 @@ class Check:
 
 
 def execute(machine: CheckedMachine, slot: int, operations: Sequence[tuple[Kind, bytes]]) -> list[tuple[bytes, int]]:
-    """Execute one slot of operations by a few clients, then its queries again without ordering.
+    """Execute one slot of operations by a few clients, its queries also without ordering, before and after it.
 
-    Everything that an operation can know is a function of the slot's number.
+    Before: what a query changes may be the same ever after. Everything that an operation can know is a function of the
+    slot's number.
     """
+    queries = [operation for kind, operation in operations if kind == "query"]
+    for operation in queries:
+        machine.query(operation)
     context = Context()
     context.seq, context.time_ns, context.lease_ns = slot, START_NS + slot * STEP_NS, slot * STEP_NS
     context.slot_seed = hashlib.blake2b(b"bft check %d" % slot, digest_size=KEY_BYTES).digest()
@@ -185,7 +189,6 @@ def execute(machine: CheckedMachine, slot: int, operations: Sequence[tuple[Kind,
         for index, (_, operation) in enumerate(operations)
     ]
     outcomes = machine.execute_slot(calls, context)
-    for kind, operation in operations:
-        if kind == "query":
-            machine.query(operation)
+    for operation in queries:
+        machine.query(operation)
     return [(call.operation, status) for call, (status, _) in zip(calls, outcomes, strict=True)]

@@ -51,13 +51,16 @@ class Restore(Frame, frozen=True, tag=4):
 
 
 class Show(Frame, frozen=True, tag=5):
-    """Tell all pages of the state after call `index` of the last slot; -1: of the present state."""
+    """Tell all pages of the state after call `index` of the last slot; -1: of the present state.
+
+    After a query that changed the state, index 0 is the state before it.
+    """
 
     index: int
 
 
 class Outcome(Frame, frozen=True):
-    """What a call did: its result, its events, and a digest of the whole state after it (empty if not observed)."""
+    """What a call did: its result, its events, and a digest of the whole state after it (of a query: if it changed)."""
 
     status: int
     value: bytes

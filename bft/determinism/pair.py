@@ -44,6 +44,7 @@ from bft.state.context import Context
 
 ANSWER_SECONDS = 60.0
 """A service that computes longer for one slot is taken for stuck."""
+QUERY_WRITES = "the query changed the state, which is then another one on replicas that have answered it"
 
 
 class ServiceStopped(BFTError):
@@ -117,7 +118,7 @@ class CheckedMachine:
         return [(outcome.status, outcome.value) for outcome in done]
 
     def query(self, operation: bytes, /) -> tuple[int, bytes]:
-        """Answer a read-only operation twice. Raises as `execute`."""
+        """Answer a read-only operation twice. Raises as `execute`, and `NonDeterminism` if it changed the state."""
         first, second = self._both(Ask(operation))
         call = OperationCall(b"", 0, 0, 0, operation)
         mine, other = (_outcomes(answer) for answer in (first, second))
@@ -125,6 +126,10 @@ class CheckedMachine:
             self._stopped(call, first, second, mine[0] if mine else None, other[0] if other else None)
         if mine[0] != other[0]:
             raise self._difference(call, -1, mine[0], other[0])
+        if mine[0].state:
+            worker = self._workers[0]
+            found = state_differences(_pages(worker.ask(Show(0))), _pages(worker.ask(Show(-1))))[0]
+            raise self._error(*words(operation), found, QUERY_WRITES)
         return mine[0].status, mine[0].value
 
     def checkpoint(self) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
@@ -202,16 +207,13 @@ class CheckedMachine:
         return self._error(name, arguments, found)
 
     def _state_difference(self, name: str, arguments: str, index: int) -> NonDeterminism:
-        shown = [worker.ask(Show(index)) for worker in self._workers]
-        states = []
-        for answer in shown:
-            assert isinstance(answer, Pages), f"asked for pages, found {type(answer).__name__}"
-            states.append([answer.pages[digest] for digest in answer.digests])
-        return self._error(name, arguments, state_differences(*states)[0])
+        ours, theirs = (_pages(worker.ask(Show(index))) for worker in self._workers)
+        return self._error(name, arguments, state_differences(ours, theirs)[0])
 
-    def _error(self, name: str, arguments: str, found: Difference) -> NonDeterminism:
+    def _error(self, name: str, arguments: str, found: Difference, cause: str = "") -> NonDeterminism:
+        number = self.executed + 1
         return NonDeterminism(
-            name, arguments, found.path, found.first, found.second, number=self.executed + 1, page=found.page
+            name, arguments, found.path, found.first, found.second, number=number, page=found.page, cause=cause
         )
 
     def _stopped(
@@ -325,6 +327,11 @@ def words(operation: bytes) -> tuple[str, str]:
 
 def _outcomes(answer: Answer) -> list[Outcome]:
     return answer.outcomes if isinstance(answer, Done | Stopped) else []
+
+
+def _pages(answer: Answer) -> list[bytes]:
+    assert isinstance(answer, Pages), f"asked for pages, found {type(answer).__name__}"
+    return [answer.pages[digest] for digest in answer.digests]
 
 
 def _result(outcome: Outcome) -> str:

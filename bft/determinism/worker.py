@@ -106,8 +106,13 @@ class Worker:
         return Outcome(status, value, context.events, page_digest(b"".join(self._digests)))
 
     def _ask(self, operation: bytes) -> Outcome:
+        before = self._look()
         status, value = self._machine.query(operation)
-        return Outcome(status, value, [], b"")
+        after = self._look()
+        if after == before:
+            return Outcome(status, value, [], b"")
+        self._history = [before]
+        return Outcome(status, value, [], page_digest(b"".join(after)))
 
     def _take(self) -> Answer:
         digests, fresh = self._machine.checkpoint()

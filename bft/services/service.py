@@ -70,7 +70,11 @@ def query(*, errors: tuple[type[Exception], ...] = ()) -> Callable[[Callable[P, 
 def query(
     method: Callable[P, R] | None = None, /, *, errors: tuple[type[Exception], ...] = ()
 ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
-    """Mark a method as read-only: it may be answered without ordering, and raises if it assigns or writes to a map."""
+    """Mark a method as read-only: it may be answered without ordering, and raises if it assigns or writes to a map.
+
+    It must not change what attributes hold either (`self.seen.add(...)`): nothing refuses that where it happens, and
+    replicas that have answered it then have another state than the others. `bft check` finds it.
+    """
     return _marker("query", errors) if method is None else _marker("query", errors)(method)
 
 

@@ -253,6 +253,21 @@ class Answers(bft.Service):
         return ",".join(self.tags)
 
 
+class QueryWrites(bft.Service):
+    """A query that remembers who asked: nobody refuses it, and replicas answer different queries."""
+
+    seen: set[str]
+
+    def __init__(self) -> None:
+        self.seen = set()
+
+    @bft.query
+    def look(self, name: str) -> int:
+        """Changes what an attribute holds, once."""
+        self.seen.add(name)
+        return len(name)
+
+
 class Innocent(bft.Service):
     """Does with agreed means what the others do wrong, and uses sets where their order does not matter."""
 

@@ -18,6 +18,7 @@ from bft.cli.check import check
 from bft.client.client import connect
 from bft.determinism.check import HIDDEN, Check
 from bft.determinism.operations import from_file, interface_at, made_up
+from bft.determinism.pair import QUERY_WRITES
 from bft.determinism.surroundings import ASPECTS, UNCONTROLLED
 from bft.errors import ConfigError, NonDeterminism
 from bft.runtime.local import local_cluster
@@ -120,6 +121,7 @@ def test_operations_of_a_file(tmp_path: Path):
         ("Dice", f"dice: {ASPECTS['dice']}"),
         ("SystemDice", UNCONTROLLED),
         ("HiddenState", HIDDEN),
+        ("QueryWrites", QUERY_WRITES),
     ],
 )
 def test_cause_is_found_by_changing_one_thing_at_a_time(name, cause):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bft.determinism.pair import CheckedMachine, ServiceStopped
+from bft.determinism.pair import QUERY_WRITES, CheckedMachine, ServiceStopped
 from bft.errors import ConfigError, NonDeterminism
 from bft.events import OperationCall
 from bft.services.interface import interface_of
@@ -66,6 +66,14 @@ def test_query_is_compared_too():
         run(machine, "Answers", ("tag", "x"))
         with pytest.raises(NonDeterminism, match=r"names\(\) is not deterministic"):
             machine.query(interface_of(culprits.Answers).methods["names"].encode((), {}))
+
+
+def test_query_that_changes_the_state_is_caught():
+    """Alike in both processes, and yet replicas would not agree: they do not answer the same queries."""
+    with CheckedMachine(f"{MODULE}:QueryWrites") as machine, pytest.raises(NonDeterminism) as caught:
+        machine.query(interface_of(culprits.QueryWrites).methods["look"].encode(("x",), {}))
+    assert (caught.value.operation, caught.value.cause) == ("look", QUERY_WRITES)
+    assert (caught.value.path, caught.value.first, caught.value.second) == ("len(attribute seen)", "0", "1")
 
 
 def test_state_outside_the_attributes_is_caught_by_a_restart():
