@@ -31,25 +31,26 @@ TIMEOUT_SECONDS = 30.0
 class BlockingProxy(Generic[T]):
     """A service's methods as ordinary functions; options as of `bft.client.proxy.ServiceProxy`."""
 
-    def __init__(self, portal: BlockingPortal, proxy: ServiceProxy[T]) -> None:
-        self._portal = portal
+    def __init__(self, client: Blocking, proxy: ServiceProxy[T]) -> None:
+        self._client = client
         self._proxy = proxy
 
     def lane(self, lane: int) -> BlockingProxy[T]:
         """The same service; its commands execute in the order in which they are called."""
-        return BlockingProxy(self._portal, self._proxy.lane(lane))
+        return BlockingProxy(self._client, self._proxy.lane(lane))
 
     def weak(self) -> BlockingProxy[T]:
         """The same service; its queries may be answered from a stale state (never older than this client has seen)."""
-        return BlockingProxy(self._portal, self._proxy.weak())
+        return BlockingProxy(self._client, self._proxy.weak())
 
     def within(self, seconds: float) -> BlockingProxy[T]:
         """The same service; every call ends within `seconds`, with `OutcomeUnknown` if need be."""
-        return BlockingProxy(self._portal, self._proxy.within(seconds))
+        return BlockingProxy(self._client, self._proxy.within(seconds))
 
     def invoke(self, name: str, /, *args: object, **kwargs: object) -> object:
         """Call the method `name`. Raises as `ServiceProxy.invoke` does."""
-        return self._portal.call(partial(self._proxy.invoke, name, *args, **kwargs))
+        portal, _ = self._client._require()
+        return portal.call(partial(self._proxy.invoke, name, *args, **kwargs))
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         getattr(self._proxy, name)  # raises AttributeError for what is no method of the service
@@ -74,6 +75,8 @@ class Blocking:
 
     def __enter__(self) -> Blocking:
         _require_no_event_loop()
+        if self._running is not None:
+            raise RuntimeError("the client is open already: make another one with bft.connect_blocking")
         cluster, key, passphrase, chain = self._arguments
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal("trio"))
@@ -85,9 +88,9 @@ class Blocking:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._running = None
-        return self._stack.__exit__(kind, error, trace)
+        self._stack.close()  # the thread inside need not know why: an interrupt would break it, and come out in a group
 
     @property
     def client(self) -> Client:
@@ -101,14 +104,14 @@ class Blocking:
     def call(self, operation: bytes, *, lane: int = 0, timeout: float | None = None) -> Result:
         """As `Client.call`; `timeout` is that of `connect_blocking` unless given."""
         portal, client = self._require()
-        return portal.call(partial(client.call, operation, lane=lane, timeout=timeout or self._timeout))
+        return portal.call(partial(client.call, operation, lane=lane, timeout=self._within(timeout)))
 
     def query(
         self, operation: bytes, *, consistency: Consistency = "linearizable", timeout: float | None = None
     ) -> Result:
         """As `Client.query`; `timeout` is that of `connect_blocking` unless given."""
         portal, client = self._require()
-        ask = partial(client.query, operation, consistency=consistency, timeout=timeout or self._timeout)
+        ask = partial(client.query, operation, consistency=consistency, timeout=self._within(timeout))
         return portal.call(ask)
 
     def receipt(self, result: Result, timeout: float = 5.0) -> Receipt:
@@ -118,14 +121,16 @@ class Blocking:
 
     def service(self, service: type[T]) -> BlockingProxy[T]:
         """A typed view of the cluster's service: its commands and queries as ordinary functions."""
-        portal, client = self._require()
-        proxy = client.service(service)
-        return BlockingProxy(portal, proxy if self._timeout is None else proxy.within(self._timeout))
+        proxy = self._require()[1].service(service)
+        return BlockingProxy(self, proxy if self._timeout is None else proxy.within(self._timeout))
 
     def wait_connected(self, timeout: float) -> None:
         """As `Client.wait_connected`."""
         portal, client = self._require()
         portal.call(client.wait_connected, timeout)
+
+    def _within(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout is None else timeout
 
     def _require(self) -> tuple[BlockingPortal, Client]:
         if self._running is None:

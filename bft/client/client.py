@@ -469,14 +469,14 @@ async def connect(
     """
     config = cluster if isinstance(cluster, Cluster) else load_cluster(Path(cluster))
     keys = key if isinstance(key, KeyPair) else load_key(Path(key), passphrase)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with anyio.create_task_group() as tasks:
         client = Client(config, keys, chain)
         tasks.start_soon(client.run)
         try:
             yield client
-        except Exception as error:  # raised below, where the task group does not wrap it into an exception group
-            failure = error
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            failure = error  # raised below, where the task group does not wrap it into an exception group
         finally:
             client.close()
             tasks.cancel_scope.cancel()

@@ -275,8 +275,14 @@ async def test_client_runs_under_asyncio_and_in_threads() -> None:
             get = interface_of(KeyValue).methods["get"].encode(("b",), {})
             found += [client.call(PUT(("c", "x"), {})).value, client.query(get).value]
             assert len(client.client.connected) >= 3
+            with pytest.raises((OutcomeUnknown, Overloaded)):
+                client.call(b"x", timeout=0)
+            with pytest.raises(RuntimeError, match="open already"):
+                client.__enter__()
         with pytest.raises(ClientClosed):
             client.call(b"x")
+        with pytest.raises(ClientClosed):
+            kv.get("b")
         return found
 
     async with local_cluster() as cluster:
@@ -310,6 +316,29 @@ async def test_errors_of_the_block_come_out_as_they_are() -> None:
         with pytest.raises(ServiceError):
             async with connect(cluster.cluster, key=cluster.client) as client:
                 await client.service(KeyValue).within(20).put("", "")
+
+
+@pytest.mark.parametrize("error", [SystemExit(4), KeyboardInterrupt()])
+async def test_exits_and_interrupts_come_out_as_they_are(error: BaseException) -> None:
+    """Of all three ways to connect: a script ends with its exit code, not with a group's traceback."""
+    cluster = await nobody_there()
+    keys = KeyPair.generate()
+
+    async def leave() -> None:
+        async with connect(cluster, key=keys):
+            raise error
+
+    def leave_blocking() -> None:
+        with bft.connect_blocking(cluster, key=keys):
+            raise error
+
+    def run() -> None:
+        for body in (partial(anyio.run, leave, backend="asyncio"), partial(trio.run, leave), leave_blocking):
+            with pytest.raises(type(error)) as caught:
+                body()
+            assert caught.value is error
+
+    await trio.to_thread.run_sync(run)
 
 
 async def test_probe_returns_a_replicas_own_account() -> None:
