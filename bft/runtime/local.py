@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +73,7 @@ class LocalCluster:
 
     async def stop(self, replica: int) -> None:
         """Stop a replica; returns when its files are closed."""
+        assert replica in self._ended, f"replica {replica} does not run"
         ended = self._ended[replica]
         self.servers[replica].stop()
         await ended.wait()
@@ -127,7 +128,10 @@ async def local_cluster(
     check_determinism: bool = False,
     signed_replies: bool = False,
 ) -> AsyncIterator[LocalCluster]:
-    """Run a cluster on ephemeral ports of 127.0.0.1 while the block runs; its files are temporary.
+    """Run a cluster on ephemeral ports of 127.0.0.1 while the block runs, under trio; its files are temporary.
+
+    What the block raises comes out as it is. When a replica fails, the block is cancelled, and what the replica raised
+    comes out in an exception group of trio's.
 
     Args:
         service: import path, or a class at the top level of a module.
@@ -141,11 +145,19 @@ async def local_cluster(
         signed_replies: as in the cluster file.
 
     Raises:
-        ConfigError: `check_determinism` needs a service that other processes can import, not `make_service`.
-        BFTError: a replica failed; AssertionErrors of replicas come out as they are, in trio's exception groups.
+        ConfigError: the service cannot be loaded; `check_determinism` needs one that other processes can import, not
+            `make_service`.
+        ValueError: there are too few or too many replicas.
+        RuntimeError: no trio program runs here.
     """
-    with tempfile.TemporaryDirectory(prefix="bft-") as name:
-        cluster = _prepare(Path(name), service, replicas, protocol or Protocol(), durability, signed_replies)
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError("local_cluster runs under trio; a client under asyncio can be in another thread or process")
+    failure: BaseException | None = None
+    with tempfile.TemporaryDirectory(prefix="bft-") as name, ExitStack() as stack:
+        sockets = {replica: listen(HOST, 0) for replica in range(replicas)}
+        for sock in (each for several in sockets.values() for each in several):
+            stack.callback(sock.close)  # one that a replica used is closed already
+        cluster = _prepare(Path(name), service, sockets, protocol or Protocol(), durability, signed_replies)
         cluster._make_service = make_service
         cluster._limits = limits
         cluster._checks_determinism = check_determinism
@@ -154,17 +166,23 @@ async def local_cluster(
         try:
             async with trio.open_nursery() as nursery:
                 cluster._nursery = nursery
-                for replica in range(replicas):
-                    await cluster.start(replica)
                 try:
+                    for replica in range(replicas):
+                        await cluster.start(replica)
                     yield cluster
+                except (Exception, KeyboardInterrupt, SystemExit) as error:
+                    failure = error
+                    raise
                 finally:
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             found = group.subgroup(NonDeterminism)
-            if found is None:
+            if found is not None:
+                raise _first(found) from None  # every replica that got so far says the same
+            if group.exceptions != (failure,):
                 raise
-            raise _first(found) from None  # every replica that got so far says the same
+        if failure is not None:
+            raise failure
 
 
 def _first(group: BaseExceptionGroup[NonDeterminism]) -> NonDeterminism:
@@ -173,12 +191,16 @@ def _first(group: BaseExceptionGroup[NonDeterminism]) -> NonDeterminism:
 
 
 def _prepare(
-    folder: Path, service: str | type, n: int, protocol: Protocol, durability: Durability, signed_replies: bool
+    folder: Path,
+    service: str | type,
+    sockets: dict[int, list[socket.socket]],
+    protocol: Protocol,
+    durability: Durability,
+    signed_replies: bool,
 ) -> LocalCluster:
-    """Keys, ports and configuration of a new cluster."""
-    sockets = {replica: listen(HOST, 0) for replica in range(n)}
+    """Keys and configuration of a new cluster."""
     entries = []
-    for replica in range(n):
+    for replica in sockets:
         keys = KeyPair.generate()
         save_key(folder / f"r{replica}.pem", keys)
         port = sockets[replica][0].getsockname()[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import random
 import socket
@@ -15,7 +17,7 @@ import trio
 
 from bft.config import Durability, Protocol
 from bft.crypto.keys import KeyPair
-from bft.errors import KeyFileError, StorageError, TransportError
+from bft.errors import ConfigError, KeyFileError, StorageError, TransportError
 from bft.events import Broadcast, Effect, Input, Send, Tick
 from bft.ids import Peer
 from bft.messages import Message, Packet
@@ -298,3 +300,46 @@ async def test_scrub_repairs_a_flipped_byte_from_the_other_replicas() -> None:
         await local.stop(2)
         await local.start(2)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(4)])
+async def test_errors_of_the_block_come_out_as_they_are(error: BaseException) -> None:
+    """Not wrapped into an exception group, as with `bft.connect`."""
+    with pytest.raises(type(error)) as caught:
+        async with local_cluster(make_service=Counter, durability="memory"):
+            raise error
+    assert caught.value is error
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("service", "replicas", "error"), [("nope:Nope", 4, ConfigError), ("bft.services.kv:KeyValue", 3, ValueError)]
+)
+async def test_cluster_that_cannot_start_says_why_and_leaves_no_socket(
+    service: str, replicas: int, error: type[Exception]
+) -> None:
+    """The error itself, and every listening socket closed."""
+    with pytest.raises(error, match=r"nope|3 entries"):
+        async with local_cluster(service, replicas):
+            pass
+    gc.collect()
+
+
+def test_cluster_needs_trio() -> None:
+    """Under asyncio the error says so."""
+
+    async def use() -> None:
+        async with local_cluster():
+            pass
+
+    with pytest.raises(RuntimeError, match="under trio"):
+        asyncio.run(use())
+
+
+async def test_replica_that_does_not_run_cannot_be_stopped() -> None:
+    """Neither twice, nor one that there is not."""
+    async with local_cluster(make_service=Counter, durability="memory") as local:
+        await local.stop(3)
+        for replica in (3, 9):
+            with pytest.raises(AssertionError, match=f"replica {replica} does not run"):
+                await local.stop(replica)
