@@ -42,6 +42,18 @@ def test_readme_example_runs_and_prints_what_its_comments_say(tmp_path: Path) ->
     assert done.stdout.split("\n")[:-1] == promised
 
 
+def test_readme_example_is_a_module_with_types(tmp_path: Path) -> None:
+    """Whoever copies it may import its service elsewhere (`bft check example:Bank`), and check it strictly."""
+    (example,) = _blocks("python")
+    (tmp_path / "example.py").write_text(example)
+    for command in (["-c", "import example"], ["-m", "mypy", "--strict", "example.py"]):
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert command[0] == "-m" or not done.stdout
+
+
 def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
     """Only the ports are changed, since other tests run on this machine too."""
     (commands,) = _blocks("sh")

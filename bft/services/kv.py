@@ -70,7 +70,7 @@ class KeyValue(Service):
     @command
     def increment(self, key: str, by: int = 1) -> int:
         """Add `by` to the decimal integer under `key`, an absent one counting as 0; returns the sum."""
-        text = self.entries.get(key, "0") or ""
+        text = self.entries.get(key, "0")
         digits = text.removeprefix("-")
         if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(INTEGER_LIMIT)):
             raise NotAnInteger(f"{key} holds {text[:40]!r}")

@@ -12,7 +12,7 @@ encoded. Reading such a value gives a fresh copy; to change it, store it again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar, cast, get_args
+from typing import Generic, TypeVar, cast, get_args, overload
 
 import msgspec
 from msgspec import Raw
@@ -113,6 +113,10 @@ class Map(Generic[K, V]):
         value = self._data[key]
         return cast("V", self._decoder.decode(value) if type(value) is Raw else value)
 
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
     def get(self, key: K, default: D | None = None) -> V | D | None:
         """The value under `key`, or `default`."""
         value = self._data.get(key, _MISSING)
@@ -201,6 +205,10 @@ class Map(Generic[K, V]):
         self._changes += 1
         self._layout.remove(key, size)
 
+    @overload
+    def pop(self, key: K) -> V | None: ...
+    @overload
+    def pop(self, key: K, default: D) -> V | D: ...
     def pop(self, key: K, default: D | None = None) -> V | D | None:
         """Remove `key` and return its value, or `default` if there is none."""
         if key not in self._data:
