@@ -25,6 +25,8 @@ Kind = Literal["command", "query"]
 Invoke = Callable[[Any, Any], object]  # a service and a decoded operation: types that exist at run time only
 Fields = list[tuple[str, Any] | tuple[str, Any, Any]]  # name, annotation, default: as msgspec.defstruct takes them
 MARK = "__bft_method__"
+PROXY_METHODS = frozenset({"invoke", "lane", "weak", "within"})
+"""What typed clients have beside a service's own methods, which they would hide."""
 _interfaces: dict[type, object] = {}
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError)
@@ -101,8 +103,12 @@ class Interface(Generic[S]):
         self.methods: dict[str, Method] = {}
         self.by_type: dict[type, Method] = {}
         for name in sorted(dir(service)):
-            mark = getattr(inspect.getattr_static(service, name), MARK, None)
+            found = inspect.getattr_static(service, name)
+            is_bound = isinstance(found, staticmethod | classmethod)
+            mark = getattr(found, MARK, None) or (getattr(found.__func__, MARK, None) if is_bound else None)
             if isinstance(mark, Mark):
+                if is_bound:
+                    raise TypeError(f"{service.__name__}.{name} has no self: commands and queries are plain methods")
                 self._add(name, mark)
         if not self.by_type:
             raise TypeError(f"{service.__name__} has no method marked @bft.command or @bft.query")
@@ -112,6 +118,8 @@ class Interface(Generic[S]):
     def _add(self, name: str, mark: Mark) -> None:
         function = getattr(self.service, name)
         where = f"{self.service.__name__}.{name}"
+        if name in PROXY_METHODS:
+            raise TypeError(f"{where}: typed clients have a method of this name: choose another one")
         hints = _hints(function, where)
         parameters = list(inspect.signature(function).parameters.values())[1:]
         fields: Fields = []
@@ -122,9 +130,9 @@ class Interface(Generic[S]):
         operation = _operation_type(name, fields)
         if "return" not in hints:
             raise TypeError(f"{where} does not say what it returns")
-        result: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(hints["return"])
-        signature = inspect.Signature(parameters)
-        method = Method(name, mark.kind, _invoker(function, len(parameters)), mark.errors, signature, result)
+        result = _result_decoder(hints["return"], where)
+        signature = inspect.Signature([each.replace(annotation=hints[each.name]) for each in parameters])
+        method = Method(name, mark.kind, _invoker(function, parameters), mark.errors, signature, result)
         self.methods[name] = method
         self.by_type[operation] = method
 
@@ -194,6 +202,17 @@ def _argument_type(parameter: inspect.Parameter, hints: dict[str, object], where
     return kind
 
 
+def _result_decoder(kind: object, where: str) -> msgspec.msgpack.Decoder[object]:
+    try:
+        found = shape.type_info(kind)
+        decoder: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(kind)
+    except TypeError as error:
+        raise TypeError(f"what {where} returns: {error}") from error
+    if isinstance(found, shape.CustomType) and found.cls is not object:
+        raise TypeError(f"what {where} returns: {kind} has no MessagePack encoding (of many things return a list)")
+    return decoder
+
+
 def _require_bounded(kind: shape.Type, above: tuple[type, ...] = ()) -> None:
     """Refuse types whose decoding may follow hostile bytes to any depth, and types that nobody has thought about."""
     match kind:
@@ -229,13 +248,23 @@ def _operation_type(name: str, fields: Fields) -> type[msgspec.Struct]:
     return msgspec.defstruct(name, fields, array_like=True, tag=name, frozen=True, forbid_unknown_fields=True, gc=False)
 
 
-def _invoker(function: Callable[..., object], arguments: int) -> Invoke:
+def _invoker(function: Callable[..., object], parameters: Sequence[inspect.Parameter]) -> Invoke:
     """Call `function` with the fields of an operation, without a loop where that is common."""
+    unpack = msgspec.structs.astuple
+    arguments = len(parameters)
+    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    if names:
+        first = arguments - len(names)
+
+        def invoke(service: Any, operation: Any) -> object:
+            values = unpack(operation)
+            return function(service, *values[:first], **dict(zip(names, values[first:], strict=True)))
+
+        return invoke
     if arguments == 0:
         return lambda service, operation: function(service)
     if arguments == 1:
         return lambda service, operation: function(service, operation.a0)
     if arguments == 2:
         return lambda service, operation: function(service, operation.a0, operation.a1)
-    unpack = msgspec.structs.astuple
     return lambda service, operation: function(service, *unpack(operation))

@@ -41,6 +41,8 @@ class ServiceMachine:
         """
         self.service = service
         kind = type(service)
+        if any(each.__dict__.get("__slots__") for each in kind.__mro__):
+            raise TypeError(f"{kind.__name__} has __slots__, which no checkpoint sees: use ordinary attributes")
         interface = interface_of(kind)
         self._decode = interface.decode
         self._methods = interface.by_type

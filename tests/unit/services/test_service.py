@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bft
+from bft.client.blocking import BlockingProxy
+from bft.client.proxy import ServiceProxy
 from bft.errors import ServiceError
 from bft.messages import STATUS_ERROR, STATUS_FAILED, STATUS_OK
-from bft.services.interface import interface_of, method_name
+from bft.services.interface import PROXY_METHODS, interface_of, method_name
 from bft.services.machine import RESULT_BYTES_MAX, ServiceMachine
 from bft.services.outcome import require_ok, result_of
 from bft.state.context import Context
@@ -319,6 +322,8 @@ def variable(self: object, *value: int) -> None: ...
 def no_result(self: object, value: int): ...  # type: ignore[no-untyped-def]
 def unknown(self: object, value: Nowhere) -> None: ...  # type: ignore[name-defined] # noqa: F821
 async def waiting(self: object, value: int) -> None: ...
+def pages(self: object) -> Iterator[int]: ...
+def either(self: object) -> list[int] | set[int]: ...
 
 
 @pytest.mark.parametrize(
@@ -332,12 +337,52 @@ async def waiting(self: object, value: int) -> None: ...
         (no_result, "what it returns"),
         (unknown, "resolved"),
         (waiting, "async"),
+        (pages, "Made.method returns.*Iterator.* no MessagePack encoding"),
+        (either, "Made.method returns.*unions"),
     ],
 )
 def test_methods_that_cannot_be_replicated_are_refused(method: Any, why: str) -> None:
     """At start, with a text that says where and why."""
     with pytest.raises(TypeError, match=why):
         interface_of(make({"method": bft.command(method)}))
+
+
+@pytest.mark.parametrize("wrapper", [staticmethod, classmethod])
+def test_methods_without_self_are_refused(wrapper: Any) -> None:
+    """Their first argument would be taken for `self`."""
+    for method in (wrapper(bft.command(quiet)), bft.command(wrapper(quiet))):
+        with pytest.raises(TypeError, match="no self"):
+            interface_of(make({"method": method}))
+
+
+def test_names_that_typed_clients_have_are_refused() -> None:
+    """`proxy.lane(5)` would never reach the service, and would not say so."""
+    for proxy in (ServiceProxy, BlockingProxy):
+        assert {name for name in vars(proxy) if not name.startswith("_")} == PROXY_METHODS
+    for name in PROXY_METHODS:
+        with pytest.raises(TypeError, match="choose another"):
+            interface_of(make({name: bft.command(quiet)}))
+
+
+def quiet(self: object) -> None: ...
+
+
+def test_slots_are_refused() -> None:
+    """State in them would be in no checkpoint."""
+    with pytest.raises(TypeError, match="__slots__"):
+        ServiceMachine(make({"__slots__": ("x",), "quiet": bft.command(quiet)})())
+
+
+def sum_of(self: object, first: int, /, second: int, *, third: int, fourth: int = 4) -> list[int]:
+    return [first, second, third, fourth]
+
+
+def test_keyword_arguments_reach_the_method_by_name() -> None:
+    """However they are given."""
+    machine = ServiceMachine(make({"sum_of": bft.command(sum_of)})())
+    method = interface_of(type(machine.service)).methods["sum_of"]
+    for args, kwargs in (((1, 2), {"third": 3}), ((1,), {"fourth": 4, "third": 3, "second": 2}), ((1, 2, 3, 4), {})):
+        assert machine.execute(method.encode(args, kwargs), Context()) == (STATUS_OK, bytes([0x94, 1, 2, 3, 4]))
 
 
 def test_service_without_methods_is_refused() -> None:
