@@ -90,5 +90,5 @@ def _operation(target: Target, name: str, arguments: tuple[str, ...]) -> tuple[M
         raise ConfigError(f"{service} has no method {name!r}; it has {', '.join(sorted(methods))}")
     try:
         return method, method.encode([parse_argument(text) for text in arguments], {})
-    except (TypeError, OverflowError) as error:
+    except TypeError as error:
         raise ConfigError(f"{name}{method.signature}: {error}") from error

@@ -11,7 +11,7 @@ from bft.cli.kv_load import load
 from bft.cli.terminal import Exit, example, fail, json_option, print_json
 from bft.client.client import Client
 from bft.client.proxy import ServiceProxy
-from bft.services.kv import SCAN_MAX, KeyValue
+from bft.services.kv import INTEGER_MAX, INTEGER_MIN, SCAN_MAX, KeyValue
 
 
 @click.group("kv", epilog=example("kv put greeting hello", "kv get greeting", "kv scan gre"))
@@ -70,7 +70,7 @@ def delete(target: Target, key: str, as_json: bool) -> None:
 
 @kv.command("increment", epilog=example("kv increment visits", "kv increment stock --by -3"))
 @click.argument("key")
-@click.option("--by", type=int, default=1, show_default=True, help="What to add.")
+@click.option("--by", type=click.IntRange(INTEGER_MIN, INTEGER_MAX), default=1, show_default=True, help="What to add.")
 @json_option
 @with_target
 def increment(target: Target, key: str, by: int, as_json: bool) -> None:

@@ -67,7 +67,8 @@ class ServiceProxy(Generic[T]):
         Raises:
             AttributeError: the service has no such method.
             TypeError: the arguments do not fit it, or cannot be encoded.
-            ServiceError, OutcomeUnknown, Overloaded, ClientClosed, ValueError: as `Client.call`.
+            ServiceError, OutcomeUnknown, Overloaded, ClientClosed, ValueError: as `Client.call`; `ValueError` also for
+                text that is no UTF-8.
         """
         method = self._interface.methods.get(name)
         if method is None:

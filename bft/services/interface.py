@@ -81,12 +81,16 @@ class Method:
 
         Raises:
             TypeError: the arguments do not fit the signature, or cannot be encoded.
+            UnicodeEncodeError: a text holds lone surrogates.
         """
         if kwargs or len(args) != len(self.signature.parameters):
             bound = self.signature.bind(*args, **kwargs)
             bound.apply_defaults()
             args = bound.args + tuple(bound.kwargs.values())
-        return encode((self.name, *args))
+        try:
+            return encode((self.name, *args))
+        except OverflowError as error:
+            raise TypeError(f"an argument of {self.name}: {error}") from error
 
 
 class Interface(Generic[S]):

@@ -15,7 +15,8 @@ VALUE_BYTES_MAX = 512 * 1024
 SCAN_MAX = 1000
 SCAN_BYTES_MAX = 768 * 1024
 """Bytes of keys and values in one answer of `scan`, beside the last entry: it is cut off beyond them."""
-INTEGER_LIMIT = 10**40
+INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1
+"""What a result can carry."""
 
 
 class KeyTooLong(ValueError):
@@ -27,7 +28,7 @@ class ValueTooLong(ValueError):
 
 
 class NotAnInteger(ValueError):
-    """`increment` met a value that is no decimal integer, or its result would have more than 40 digits."""
+    """`increment` met a value that is no decimal integer, or its result would be none of 64 bits."""
 
 
 class KeyValue(Service):
@@ -72,11 +73,11 @@ class KeyValue(Service):
         """Add `by` to the decimal integer under `key`, an absent one counting as 0; returns the sum."""
         text = self.entries.get(key, "0")
         digits = text.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(INTEGER_LIMIT)):
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(INTEGER_MAX)):
             raise NotAnInteger(f"{key} holds {text[:40]!r}")
         total = int(text) + by
-        if abs(total) >= INTEGER_LIMIT:
-            raise NotAnInteger(f"{key} would exceed {len(str(INTEGER_LIMIT)) - 1} digits")
+        if not INTEGER_MIN <= total <= INTEGER_MAX:
+            raise NotAnInteger(f"{key} would exceed 64 bits")
         _require_key(key)
         self.entries[key] = str(total)
         return total

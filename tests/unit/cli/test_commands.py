@@ -176,3 +176,9 @@ def test_deeply_nested_arguments_and_operations_are_told_apart(tmp_path: Path) -
     assert parse_argument(deep) == deep
     with pytest.raises(ConfigError, match="is not JSON"):
         list(parse_records([deep], "jsonl", "file"))
+
+
+def test_increment_by_more_than_64_bits_is_wrong_usage() -> None:
+    """Said by the option: an operation cannot carry it."""
+    ran = CliRunner().invoke(cli, ["kv", "increment", "visits", "--by", str(2**64)])
+    assert ran.exit_code == Exit.USAGE and "--by" in ran.output

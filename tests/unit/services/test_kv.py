@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bft.errors import ServiceError
 from bft.services.interface import interface_of
-from bft.services.kv import INTEGER_LIMIT, KEY_BYTES_MAX, SCAN_BYTES_MAX, SCAN_MAX, VALUE_BYTES_MAX, KeyValue
+from bft.services.kv import INTEGER_MAX, INTEGER_MIN, KEY_BYTES_MAX, SCAN_BYTES_MAX, SCAN_MAX, VALUE_BYTES_MAX, KeyValue
 from bft.services.kv_client import KeyValueClient
 from bft.services.machine import ServiceMachine
 from bft.services.outcome import result_of
@@ -74,9 +74,12 @@ def test_increment_counts() -> None:
         with pytest.raises(ServiceError, match="NotAnInteger"):
             kv.run("increment", "b")
         assert kv.run("get", "b") == text
-    kv.run("put", "c", str(INTEGER_LIMIT - 1))
-    with pytest.raises(ServiceError, match="NotAnInteger"):
-        kv.run("increment", "c")
+    for edge, by in ((INTEGER_MAX, 1), (INTEGER_MIN, -1)):
+        kv.run("put", "c", str(edge - by))
+        assert kv.run("increment", "c", by) == edge
+        with pytest.raises(ServiceError, match="NotAnInteger"):
+            kv.run("increment", "c", by)
+        assert kv.run("get", "c") == str(edge)
     with pytest.raises(ServiceError, match="KeyTooLong"):
         kv.run("increment", "")
 

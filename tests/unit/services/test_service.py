@@ -402,6 +402,8 @@ def test_method_encodes_calls() -> None:
         deposit.encode((), {})
     with pytest.raises(TypeError):
         deposit.encode(("a", object()), {})
+    with pytest.raises(TypeError, match="an argument of deposit"):
+        deposit.encode(("a", 2**64), {})
 
 
 def test_outcomes_become_results_or_errors() -> None:
