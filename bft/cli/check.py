@@ -14,7 +14,17 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from bft.cli.terminal import Exit, console, example, fail, find_services_here, friendly, json_option, print_json
+from bft.cli.terminal import (
+    Exit,
+    Seconds,
+    console,
+    example,
+    fail,
+    find_services_here,
+    friendly,
+    json_option,
+    print_json,
+)
 from bft.determinism.check import Check, Tally
 from bft.determinism.operations import from_file, interface_at, made_up
 from bft.determinism.pair import ServiceStopped
@@ -40,7 +50,7 @@ PROGRESS_SECONDS = 0.2
     help='Operations to run, per line a JSON array: ["deposit", "alice", 5].  [default: made up from the annotations]',
 )
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="How long to make up operations."
+    "--seconds", type=Seconds(min=0.1), default=10.0, show_default=True, help="How long to make up operations."
 )
 @click.option("--count", type=click.IntRange(min=1), help="How many operations to make up, instead of --seconds.")
 @click.option("--seed", type=click.IntRange(0, 2**30), default=1, show_default=True, help="Repeats a run.")

@@ -20,6 +20,7 @@ from bft.cli.standing import discover, local_member
 from bft.cli.status import alarms, render, render_service, summary
 from bft.cli.terminal import (
     Exit,
+    Seconds,
     cluster_option,
     console,
     default_key,
@@ -156,7 +157,7 @@ def init(
 
 @cluster.command("up", epilog=example("cluster up", "cluster up --dir seven --wait 30"))
 @directory_option
-@click.option("--wait", "wait_s", type=float, default=15.0, show_default=True, help="Seconds to wait for answers.")
+@click.option("--wait", "wait_s", type=Seconds(0), default=15.0, show_default=True, help="Seconds to wait for answers.")
 @json_option
 @friendly
 def up(folder: Path, wait_s: float, as_json: bool) -> None:
@@ -193,7 +194,7 @@ def up(folder: Path, wait_s: float, as_json: bool) -> None:
 @cluster.command("status", epilog=example("cluster status", "cluster status --watch 1", "cluster status --json"))
 @cluster_option
 @key_option
-@click.option("--watch", "watch_s", type=click.FloatRange(min=0.1), help="Ask again every so many seconds.")
+@click.option("--watch", "watch_s", type=Seconds(min=0.1), help="Ask again every so many seconds.")
 @json_option
 @friendly
 def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_json: bool) -> None:
@@ -241,7 +242,9 @@ def _others_here(cluster_file: Path, shared: Cluster, present: Configuration) ->
 
 @cluster.command("down", epilog=example("cluster down", "cluster down --dir seven --grace 1"))
 @directory_option
-@click.option("--grace", "grace_s", type=float, default=5.0, show_default=True, help="Seconds from SIGTERM to SIGKILL.")
+@click.option(
+    "--grace", "grace_s", type=Seconds(0), default=5.0, show_default=True, help="Seconds from SIGTERM to SIGKILL."
+)
 @json_option
 @friendly
 def down(folder: Path, grace_s: float, as_json: bool) -> None:

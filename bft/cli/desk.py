@@ -29,6 +29,7 @@ from bft.cli.probe import Account, probe_all, probe_identity
 from bft.cli.processes import ReplicaProcess
 from bft.cli.standing import discover, standing
 from bft.cli.terminal import (
+    Seconds,
     default_key,
     directory_option,
     friendly,
@@ -231,7 +232,7 @@ def with_desk(function: Callable[Concatenate[Desk, P], R]) -> Callable[..., R]:
     @click.option(
         "--timeout",
         "timeout_s",
-        type=click.FloatRange(min=0.1),
+        type=Seconds(min=0.1),
         default=60.0,
         show_default=True,
         help="Seconds for newcomers to be ready, and again for the change to take effect.",

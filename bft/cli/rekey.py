@@ -21,7 +21,7 @@ from bft.cli.probe import probe_all
 from bft.cli.processes import ReplicaProcess
 from bft.cli.returning import config_argument, make_key, prepare_return, return_of
 from bft.cli.standing import standing
-from bft.cli.terminal import example, passphrase_from_environment, print_json
+from bft.cli.terminal import Seconds, example, passphrase_from_environment, print_json
 from bft.config import load_local
 from bft.crypto.keys import KeyPair, load_key
 from bft.errors import BFTError, ConfigError
@@ -93,7 +93,9 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str | No
 )
 @click.option("--every", "every_s", callback=_seconds, metavar="TIME", help="Again and again: 30m, 24h, 7d.")
 @click.option("--only", "only", multiple=True, type=int, metavar="ID", help="These replicas only.")
-@click.option("--settle", "settle_s", type=float, default=0.0, show_default=True, help="Seconds between two replicas.")
+@click.option(
+    "--settle", "settle_s", type=Seconds(0), default=0.0, show_default=True, help="Seconds between two replicas."
+)
 @with_desk
 def recover(desk: Desk, every_s: int | None, only: tuple[int, ...], settle_s: float) -> None:
     """Proactive recovery: restart every replica of this folder in turn, with a check of its store and a new key.

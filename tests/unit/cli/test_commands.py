@@ -182,3 +182,21 @@ def test_increment_by_more_than_64_bits_is_wrong_usage() -> None:
     """Said by the option: an operation cannot carry it."""
     ran = CliRunner().invoke(cli, ["kv", "increment", "visits", "--by", str(2**64)])
     assert ran.exit_code == Exit.USAGE and "--by" in ran.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["kv", "get", "x", "--timeout", "nan"],
+        ["check", "bft.services.kv:KeyValue", "--seconds", "nan"],
+        ["cluster", "up", "--wait", "nan"],
+        ["cluster", "down", "--grace", "-1"],
+        ["cluster", "status", "--watch", "nan"],
+        ["cluster", "remove", "3", "--timeout", "nan"],
+        ["cluster", "recover", "--settle", "-1"],
+    ],
+)
+def test_seconds_are_numbers_that_can_be_waited(words: list[str]) -> None:
+    """Not `nan`, which every bound lets through, and not less than none."""
+    ran = CliRunner().invoke(cli, words)
+    assert ran.exit_code == Exit.USAGE and words[-2] in ran.output, ran.output
