@@ -108,6 +108,19 @@ class Desk:
         """The way to the present epoch, asked for now and kept beside the client's key."""
         return discover(self.cluster, default_key(self.cluster_file, self.key_file))
 
+    def require_reachable(self) -> None:
+        """Before newcomers are made and started: there is somebody who can order the change.
+
+        Raises:
+            Unreachable: too few members can be reached.
+        """
+
+        async def nothing(client: Client) -> None:
+            return
+
+        if self.sign_only is None:
+            Target(self.cluster_file, self.key_file, self.timeout_s).run(nothing)
+
     @staticmethod
     def require_member(configuration: Configuration, replica: int) -> Member:
         """The member of this id.

@@ -249,6 +249,7 @@ def _make_newcomers(
     durability: Durability,
 ) -> list[Member]:
     """Make the files of replicas that join on this machine, and start them."""
+    desk.require_reachable()
     before = chain.configuration
     host, base_port = address
     ports = [member.port for member in before.members] + [load_local(c).port for c in replica_configs(desk.folder)]

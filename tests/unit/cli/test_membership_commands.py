@@ -225,6 +225,15 @@ def test_members_are_shown_though_nobody_answers(folder: Path) -> None:
     assert [member["id"] for member in tree["members"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("command", [("add",), ("replace", "3")])
+def test_no_newcomer_is_started_for_members_that_cannot_be_reached(folder: Path, command: tuple[str, ...]) -> None:
+    """Nobody would order the change: nothing is left behind."""
+    admins = [word for number in (1, 2) for word in ("--admin", folder / "keys" / f"admin{number}.pem")]
+    code, said = run("cluster", *command, "--dir", folder, "--timeout", "0.3", *admins)
+    assert (code, "0 of 4 replicas reachable" in said) == (Exit.UNKNOWN, True), said
+    assert not (folder / "r4").exists()
+
+
 # --- files of replicas ----------------------------------------------------------------------------------------------
 
 
