@@ -17,7 +17,7 @@ from bft.cli.layout import CLUSTER_FILE, DEFAULT_SERVICE, Plan, replica_configs,
 from bft.cli.probe import Account, probe_all, probe_identity
 from bft.cli.processes import ReplicaProcess, stop_all
 from bft.cli.standing import discover, local_member
-from bft.cli.status import alarms, render, render_service, summary
+from bft.cli.status import alarms, fitted, render, render_service, summary
 from bft.cli.terminal import (
     Exit,
     Seconds,
@@ -215,7 +215,9 @@ def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_
         if as_json:
             print_json(summary(shared, accounts, present))
         else:
-            console().print(render(shared, accounts, configuration=present), render_service(accounts))
+            shown = console()
+            for table in (render(shared, accounts, configuration=present), render_service(accounts)):
+                shown.print(fitted(table, shown))
             for line in alarms(accounts):
                 console().print(line, soft_wrap=True, emoji=False)
         if watch_s is None:

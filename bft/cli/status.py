@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,6 +16,7 @@ COLUMNS = (
     "replica", "role", "state", "epoch", "view", "primary", "executed", "stable", "lag", "connections", "rejected",
     "held back",
 )  # fmt: skip
+UNBOUNDED_WIDTH = 1000
 TEXTS = ("replica", "role", "state", "connections", "rejected", "held back")
 
 
@@ -124,6 +126,20 @@ def render_service(accounts: Sequence[Account]) -> Table:
         shown = ["-" if cell is None else escape(str(cell)) for cell in cells]
         table.add_row(f"r{account.replica}", *shown, escape(str(figures.get("reason") or "-")))
     return table
+
+
+def fitted(table: Table, console: Console) -> RenderableType:
+    """The table; where the terminal is too narrow for it, its rows as text, of which nothing is cut off."""
+    unbounded = console.options.update(max_width=UNBOUNDED_WIDTH)
+    if console.measure(table, options=unbounded).minimum <= console.width:
+        return table
+    first, *others = table.columns
+    rows = zip(first.cells, *(column.cells for column in others), strict=True)
+    lines = [
+        f"[bold]{name}[/]: {', '.join(f'{column.header} {cell}' for column, cell in zip(others, cells, strict=True))}"
+        for name, *cells in rows
+    ]
+    return Group(f"[italic]{table.title}[/]", *lines)
 
 
 def _counts(account: Account, *tables: str) -> str:

@@ -21,7 +21,7 @@ from bft.cli.demo_verdict import compare, equal_digests, judge
 from bft.cli.kv_load import parse_records
 from bft.cli.layout import Plan, replica_configs, write_cluster
 from bft.cli.probe import Account, front
-from bft.cli.status import render, render_service, summary
+from bft.cli.status import fitted, render, render_service, summary
 from bft.cli.terminal import Exit, exit_code, friendly
 from bft.config import Cluster, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
@@ -178,6 +178,19 @@ def test_status_shows_who_answers_and_why_not(tmp_path: Path) -> None:
     assert [row["lag"] for row in replicas] == [0, 10, None, 0]
     assert replicas[2]["failure"] == "no answer"
     assert render(cluster, accounts).row_count == 4
+
+
+def test_status_is_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    """Rows as text instead of a table whose columns show three letters each."""
+    cluster = _cluster(tmp_path)
+    accounts = _accounts(1234567, 90, None, 100)
+    for width, is_table in ((160, True), (80, False), (40, False)):
+        console = Console(width=width, record=True)
+        console.print(fitted(render(cluster, accounts), console))
+        text = " ".join(console.export_text().split())
+        assert ("┃" in text) is is_table and "…" not in text
+        for part in (accounts[0].address, "1234567", "executed", "connections", "no answer"):
+            assert part in text
 
 
 # --- arguments and files ------------------------------------------------------------------------------------------
