@@ -72,6 +72,12 @@ def witness_dice(key: bytes, count: int) -> int:
     return int.from_bytes(hashed.digest(), "big")
 
 
+def first_nonce(session: int) -> int:
+    """What a session numbers its queries from: 62 bits, far from those of any other session."""
+    hashed = blake2b(session.to_bytes(8, "big"), digest_size=8, person=b"bft nonce")
+    return int.from_bytes(hashed.digest(), "big") >> 2
+
+
 def config_digest(config: bytes) -> bytes:
     """32-byte fingerprint of a cluster's genesis configuration: the cluster id."""
     return blake2b(config, digest_size=32, person=b"bft config").digest()

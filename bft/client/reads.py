@@ -5,6 +5,10 @@ rule; a weak one `weak` equal answers. An answer's slot is no part of the match:
 the same value. What cannot be answered so is ordered by the session instead.
 
 Reads that wait when the link is free leave together, as operations do; each is answered and counted by itself.
+
+What replicas answer goes to all processes that use the client's key, also to those that did not ask, and to those that
+began after the one that asked has ended. So every session numbers its queries from another nonce: with equal ones, an
+answer to somebody else's question would pass for an answer to one's own, from as many correct replicas as there are.
 """
 
 from __future__ import annotations
@@ -80,9 +84,11 @@ class Reads:
 
     __slots__ = ("_agreed", "_by_ticket", "_nonce", "_quorums", "_sent", "_waiting", "floor", "ordered")
 
-    def __init__(self, quorums: Quorums) -> None:
+    def __init__(self, quorums: Quorums, nonce: int) -> None:
+        """Number queries from `nonce`, which is far from that of any other session of the client's key."""
         self._quorums = quorums
-        self._nonce = self._agreed = 0
+        self._nonce = nonce
+        self._agreed = 0
         self.floor = 0
         self.ordered: dict[int, int] = {}
         self._by_ticket: dict[int, Read] = {}
@@ -113,10 +119,10 @@ class Reads:
         return queries
 
     def _send(self, reads: list[Read], deadline: Nanos, *, wait: bool) -> Query:
-        self._nonce += 1
         floor = max(read.floor for read in reads)
         query = Query(self._nonce, floor, wait, tuple(read.operation for read in reads))
         sent = self._sent[self._nonce] = Sent(query, deadline, list(reads), len(reads))
+        self._nonce += 1
         for place, read in enumerate(reads):
             read.sent, read.place = sent, place
         return query

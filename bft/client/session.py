@@ -39,6 +39,7 @@ from bft.client.tally import Tally
 from bft.client.window import Envelope, Window
 from bft.client.witness import Witness
 from bft.config import MILLISECOND, Protocol
+from bft.digests import first_nonce
 from bft.epochs import Chain, Configuration
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import Nanos, Peer, ReplicaId
@@ -119,7 +120,7 @@ class Session:
         self._everybody = [ReplicaId(replica) for replica in quorums.members]
         self._views = dict.fromkeys(quorums.members, 0)
         self._tally = Tally(quorums, protocol.session_window)
-        self._reads = Reads(quorums)
+        self._reads = Reads(quorums, first_nonce(incarnation))
         self._bodiless: dict[int, Nanos] = {}
         self._inbox = Inbox(4 * self._retry_ns)
         self._event_votes = EventVotes(quorums)

@@ -71,9 +71,9 @@ def describe_packet(packet: Packet) -> str:
         case Refusal():
             return f"REFUSAL {packet.number} {packet.reason}"
         case Query():
-            return f"QUERY {packet.nonce}{'' if packet.wait else ' weak'}"
+            return f"QUERY {packet.nonce & 0xFFFF:04x}{'' if packet.wait else ' weak'}"
         case QueryReply():
-            return f"QUERY-REPLY {packet.nonce} at slot {packet.seq}"
+            return f"QUERY-REPLY {packet.nonce & 0xFFFF:04x} at slot {packet.seq}"
         case Status():
             mode = "active" if packet.active else "changing"
             return f"STATUS view {packet.view} {mode} stable {packet.stable} executed {packet.executed}"

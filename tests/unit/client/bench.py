@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bft.client.seam import Ask, Completed, EventArrived, EventsMissed, Flush, Lost, SessionInput, Submit
 from bft.client.session import Session
 from bft.config import MILLISECOND, Protocol
-from bft.digests import bundle_digest
+from bft.digests import bundle_digest, first_nonce
 from bft.events import Deliver, Send, SetTimer, Tick
 from bft.ids import ReplicaId
 from bft.membership import Quorums
@@ -47,6 +47,7 @@ class Bench:
     """One session, the time, and everything that it has said so far."""
 
     n: int = 4
+    incarnation: int = INCARNATION
     protocol: dict[str, int] = field(default_factory=dict)
     now: int = 1_000_000_000
     sent: list[Send] = field(default_factory=list)
@@ -59,7 +60,7 @@ class Bench:
         self.signer = CountingSigner()
         self.quorums = Quorums.of(self.n)
         protocol = Protocol(**{"witness_interval_ms": 0, **self.protocol})
-        self.session = Session(protocol, self.quorums, CLIENT, self.signer, INCARNATION, retry_ns=RETRY)
+        self.session = Session(protocol, self.quorums, CLIENT, self.signer, self.incarnation, retry_ns=RETRY)
 
     def do(self, event: SessionInput) -> None:
         for effect in self.session.step(event, self.now):
@@ -139,11 +140,18 @@ class Bench:
         sent = b"" if bare else content if body is None else body
         self.deliver(replica, Reply(session, seq, epoch, view, bundle_digest(content), sent))
 
-    def answer(self, replica: int, nonce: int, value: bytes, *, seq: int = 5, epoch: int = 0, status: int = 0) -> None:
-        self.deliver(replica, QueryReply(nonce, seq, epoch, 0, (ReadAnswer(status, value),)))
+    def answer(self, replica: int, query: int, value: bytes, *, seq: int = 5, epoch: int = 0, status: int = 0) -> None:
+        """One replica's answer to the session's `query`-th query."""
+        self.deliver(replica, QueryReply(nonce(query), seq, epoch, 0, (ReadAnswer(status, value),)))
 
     def refuse(self, replica: int, number: int, reason: str, *, session: int = INCARNATION) -> None:
-        self.deliver(replica, Refusal(session, number, reason))
+        """One replica's refusal of the envelope from `number` on; of the `number`-th query if `session` is 0."""
+        self.deliver(replica, Refusal(session, number if session else nonce(number), reason))
+
+
+def nonce(query: int) -> int:
+    """What the session named its `query`-th query."""
+    return first_nonce(INCARNATION) + query - 1
 
 
 def bundle(*numbers: int, value: bytes = b"ok", events: tuple[tuple[int, bytes], ...] = ()) -> bytes:

@@ -15,6 +15,7 @@ import trio
 
 import bft
 from bft.client.client import Client, connect
+from bft.client.proxy import ServiceProxy
 from bft.client.seam import Completed, EventArrived, Lost
 from bft.config import Cluster, Protocol
 from bft.crypto.keys import KeyPair
@@ -218,6 +219,28 @@ async def test_two_clients_use_one_key_through_sessions_of_their_own() -> None:
         assert await old.service(KeyValue).within(20).put("a", "1") is None
         assert await new.service(KeyValue).within(20).put("a", "2") == "1"
         assert await old.service(KeyValue).within(20).put("a", "3") == "2"
+
+
+async def test_two_processes_of_one_key_read_what_each_of_them_asked_for() -> None:
+    """Replicas answer over every connection of a key, so either client hears what the other one asked."""
+    async with (
+        local_cluster() as cluster,
+        connect(cluster.cluster, key=cluster.client) as one,
+        connect(cluster.cluster, key=cluster.client) as two,
+    ):
+        first, second = one.service(KeyValue).within(20), two.service(KeyValue).within(20)
+        await first.put("a", "of a")
+        await second.put("b", "of b")
+        read: dict[str, set[str | None]] = {"a": set(), "b": set()}
+
+        async def ask(kv: ServiceProxy[KeyValue], key: str) -> None:
+            for _ in range(50):
+                read[key].add(await kv.get(key))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, first, "a")
+            nursery.start_soon(ask, second, "b")
+        assert read == {"a": {"of a"}, "b": {"of b"}}
 
 
 async def test_one_session_too_many_ends_the_oldest() -> None:

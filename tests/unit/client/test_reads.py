@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bft.client.seam import Ask, Cancel, Completed, Flush, Lost
 from bft.ids import ReplicaId
-from bft.messages import QUERY_OPERATIONS_MAX, QueryReply, ReadAnswer
-from tests.unit.client.bench import RETRY, Bench, bundle
+from bft.messages import QUERY_OPERATIONS_MAX, QueryReply, ReadAnswer, Refusal
+from tests.unit.client.bench import INCARNATION, RETRY, Bench, bundle, nonce
 
 
 def ordered(bench: Bench, ticket: int, number: int = 1, seq: int = 50) -> Completed:
@@ -170,10 +170,27 @@ def test_cancelled_read_is_forgotten() -> None:
 def test_answers_to_unknown_nonces_are_ignored() -> None:
     """A flood of made-up answers keeps nothing."""
     bench = Bench()
-    for nonce in range(1000):
-        bench.answer(3, nonce, b"v")
-        bench.refuse(3, nonce, "busy", session=0)
+    for query in range(1000):
+        bench.answer(3, query, b"v")
+        bench.refuse(3, query, "busy", session=0)
     assert bench.session.outstanding == 0 and bench.finished() == []
+
+
+def test_answers_to_another_process_of_the_same_key_are_not_ones_own() -> None:
+    """Replicas answer to the key: every process hears what the others asked, and what those before it asked."""
+    mine, theirs = Bench(), Bench(incarnation=INCARNATION + 1)
+    ticket = mine.ask(b"mine")
+    theirs.ask(b"theirs")
+    (_, asked), *_ = theirs.take_queries()
+    for replica in range(4):
+        reply = QueryReply(asked.nonce, 5, 0, 0, (ReadAnswer(0, b"for them"),))
+        mine.deliver(ReplicaId(replica), reply)
+        mine.deliver(ReplicaId(replica), Refusal(0, asked.nonce, "busy"))
+        theirs.deliver(ReplicaId(replica), reply)
+    assert mine.finished() == [] and len(theirs.finished()) == 1
+    for replica in range(3):
+        mine.answer(replica, 1, b"for me")
+    assert mine.finished() == [Completed(ticket, 0, b"for me", 5, -1)]
 
 
 def test_floor_stays_while_answers_come_meanwhile() -> None:
@@ -210,7 +227,7 @@ def together(bench: Bench, *operations: bytes, wait: bool = True) -> list[int]:
 def answers(bench: Bench, replica: int, *values: bytes, first: int = 0, seq: int = 5) -> None:
     """One replica's answers to the first query."""
     given = tuple(ReadAnswer(0, value) for value in values)
-    bench.deliver(ReplicaId(replica), QueryReply(1, seq, 0, first, given))
+    bench.deliver(ReplicaId(replica), QueryReply(nonce(1), seq, 0, first, given))
 
 
 def test_reads_that_wait_leave_together_and_are_answered_one_by_one() -> None:
@@ -259,7 +276,7 @@ def test_cancelled_read_among_others_takes_none_of_them_along() -> None:
     third, fourth = together(bench, b"3", b"4")
     bench.do(Cancel(third))
     for replica in (0, 1, 2):
-        bench.deliver(ReplicaId(replica), QueryReply(2, 5, 0, 0, (ReadAnswer(0, b"x"), ReadAnswer(0, b"y"))))
+        bench.deliver(ReplicaId(replica), QueryReply(nonce(2), 5, 0, 0, (ReadAnswer(0, b"x"), ReadAnswer(0, b"y"))))
     assert bench.finished() == [Completed(fourth, 0, b"y", 5, -1)]
     assert bench.session.outstanding == 1
 
