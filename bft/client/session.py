@@ -51,7 +51,6 @@ from bft.messages import (
     EventBodies,
     FetchEpochs,
     FetchEvents,
-    Message,
     Packet,
     QueryReply,
     Refusal,
@@ -146,13 +145,6 @@ class Session:
     def holds_back(self, ticket: int) -> bool:
         """True if no byte of this operation has been sent: it is certain not to execute, unless it is sent later."""
         return self._window.is_waiting(ticket)
-
-    def wants(self, peer: Peer, packet: Packet, message: Message | None = None, /) -> bool:
-        """True for the packets that a session listens to, from replicas."""
-        if isinstance(packet, EpochProof):
-            return self._chain is not None
-        is_replica = isinstance(peer, int) and peer in self._quorums.ids
-        return is_replica and isinstance(packet, Reply | QueryReply | Refusal | EventBodies)
 
     def step(self, event: SessionInput, now: Nanos) -> list[SessionEffect]:
         """Take one input at time `now` (never decreasing) and return the effects, in order."""
