@@ -181,7 +181,7 @@ class Client:
             raise ValueError(f"an operation has at most {OPERATION_BYTES_MAX} bytes, found {len(operation)}")
         if not self._ticket:
             self._session = self._new_session(above=0)  # dated when it is first used, lest it be overtaken unused
-        elif self._session.expired and not self._done:
+        elif self._session.expired:
             self._session = self._new_session(above=self._session.incarnation)
         self._ticket += 1
         self._done[self._ticket] = on_done
@@ -310,12 +310,12 @@ class Client:
         return await self._probes.ask(replica, channel, timeout)
 
     def _new_session(self, *, above: int) -> Session:
-        """A session that follows the one with incarnation `above`; what this client has seen stays seen."""
-        seen = self._session.seq if above else 0
+        """A session that follows the one with incarnation `above`, and takes over its unfinished reads."""
         incarnation = self._incarnation(above)
         quorums = self.configuration.quorums
         session = Session(self.cluster.protocol, quorums, self.id, self._signer, incarnation, chain=self._chain)
-        session.seq = seen
+        if above:
+            session.succeed(self._session)
         return session
 
     def _incarnation(self, above: int) -> int:

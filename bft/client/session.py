@@ -146,6 +146,13 @@ class Session:
         """True if no byte of this operation has been sent: it is certain not to execute, unless it is sent later."""
         return self._window.is_waiting(ticket)
 
+    def succeed(self, before: Session) -> None:
+        """Go on for an expired one of the same epoch: reads belong to no session, and what was seen stays seen."""
+        self.seq, self._reads = before.seq, before._reads
+        self._tally.disagreements = before.disagreements
+        if self._reads.deadline is not None:
+            self._wake_at(self._reads.deadline)
+
     def step(self, event: SessionInput, now: Nanos) -> list[SessionEffect]:
         """Take one input at time `now` (never decreasing) and return the effects, in order."""
         self._now = now

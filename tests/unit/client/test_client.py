@@ -255,6 +255,30 @@ async def test_one_session_too_many_ends_the_oldest() -> None:
             assert await new.service(KeyValue).within(20).get("a") == "2"
 
 
+async def test_expired_session_has_a_successor_however_much_is_outstanding() -> None:
+    """A client that is never without an outstanding call would else stay without a session for ever."""
+    protocol = Protocol(sessions_per_client=1)
+    async with local_cluster(protocol=protocol) as cluster, connect(cluster.cluster, key=cluster.client) as old:
+        await old.service(KeyValue).within(20).put("a", "1")
+        async with connect(cluster.cluster, key=cluster.client) as new:
+            await new.service(KeyValue).within(20).put("a", "2")
+        lost: list[Completed | Lost] = []
+        again: list[Completed | Lost] = []
+
+        def on_first(outcome: Completed | Lost) -> None:
+            lost.append(outcome)
+            old.submit(PUT(("a", "4"), {}), again.append)  # the other one is still to be told
+
+        old.submit(PUT(("a", "3"), {}), on_first)
+        old.submit(PUT(("a", "3"), {}), lost.append)
+        with trio.fail_after(20):
+            while not again:
+                await trio.sleep(0.01)
+        assert [outcome.reason for outcome in lost if isinstance(outcome, Lost)] == ["session-expired"] * 2
+        assert isinstance(again[0], Completed)
+        assert await old.service(KeyValue).within(20).get("a") == "4"
+
+
 async def test_closed_client_refuses_and_ends_calls() -> None:
     """What waited ends with OutcomeUnknown, what comes later with ClientClosed."""
     cluster = await nobody_there()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bft.client.seam import Ask, Cancel, Completed, Flush, Lost
+from bft.digests import bundle_digest
 from bft.ids import ReplicaId
-from bft.messages import QUERY_OPERATIONS_MAX, QueryReply, ReadAnswer, Refusal
+from bft.messages import QUERY_OPERATIONS_MAX, QueryReply, ReadAnswer, Refusal, Reply
 from tests.unit.client.bench import INCARNATION, RETRY, Bench, bundle, nonce
 
 
@@ -289,3 +290,45 @@ def test_queries_are_bounded_in_number_and_bytes() -> None:
     together(bench, b"w", wait=False)
     sizes = [len(query.operations) for to, query in bench.take_queries() if to == 0]
     assert sizes == [QUERY_OPERATIONS_MAX, 1, 1, 2, 1]
+
+
+def successor(bench: Bench) -> Bench:
+    """The same client, whose session has expired, with its next one."""
+    bench.submit(b"x")
+    for replica in (0, 1):
+        bench.refuse(replica, 1, "session-expired")
+    assert bench.session.expired and isinstance(bench.finished()[-1], Lost)
+    after = Bench(incarnation=INCARNATION + 1, ticket=bench.ticket, now=bench.now)
+    after.session.succeed(bench.session)
+    return after
+
+
+def test_reads_of_an_expired_session_end_in_the_next_one() -> None:
+    """Answered there, or ordered there when they are overdue."""
+    bench = Bench()
+    answered = bench.ask(b"p")
+    overdue = bench.ask(b"q")
+    bench.take()
+    after = successor(bench)
+    after.do(Flush())
+    for replica in range(3):
+        after.answer(replica, 1, b"v")
+    assert after.finished() == [Completed(answered, 0, b"v", 5, -1)]
+    after.take()
+    after.wait(RETRY)
+    assert [request.operations for to, request in after.take_requests() if to == 0] == [(b"q",)]
+    for replica in (0, 1):
+        after.deliver(ReplicaId(replica), Reply(INCARNATION + 1, 50, 0, 0, bundle_digest(bundle(1)), bundle(1)))
+    assert after.finished() == [Completed(overdue, 0, b"ok1", 50, 0)]
+
+
+def test_weak_reads_do_not_go_back_when_the_session_changes() -> None:
+    """The floor is the client's: the latest state that it may have seen, not the earliest of those that agreed."""
+    bench = Bench()
+    bench.ask(wait=False)
+    bench.answer(0, 1, b"v", seq=5)
+    bench.answer(1, 1, b"v", seq=9)
+    bench.take()
+    after = successor(bench)
+    after.ask(wait=False)
+    assert {query.floor for _, query in after.take_queries()} == {9}
