@@ -79,31 +79,41 @@ class Inbox:
 
 
 class EventVotes:
-    """What replicas say of the events that were asked for; a weak quorum of equal statements is believed."""
+    """What replicas say of the events that were asked for; a weak quorum of equal statements is believed.
 
-    __slots__ = ("_quorums", "_votes")
+    An answer costs what it is long, as does the one that it replaces, whatever the others have sent: a liar that sends
+    short ones for ever would else have the client count long ones for ever.
+    """
+
+    __slots__ = ("_counts", "_firsts", "_names", "_quorums")
 
     def __init__(self, quorums: Quorums) -> None:
         self._quorums = quorums
-        self._votes: dict[int, EventBodies] = {}
+        self.clear()
 
     def clear(self) -> None:
         """Begin a new question."""
-        self._votes = {}
+        self._firsts: dict[int, int] = {}
+        self._names: dict[int, dict[tuple[int, bytes], None]] = {}
+        self._counts: dict[tuple[int, bytes], int] = {}
 
     def add(self, replica: int, bodies: EventBodies) -> tuple[int, tuple[Event, ...]]:
         """Take one replica's answer (its latest stands).
 
         Returns:
-            The first event that a correct replica still keeps (0 while unknown), and the events that are certain.
+            The first event that a correct replica still keeps (0 while unknown), and those of this answer's events
+            that are certain.
         """
-        self._votes[replica] = bodies
-        if len(self._votes) < self._quorums.weak:
+        counts, weak = self._counts, self._quorums.weak
+        for name in self._names.get(replica, ()):
+            counts[name] -= 1
+            if not counts[name]:
+                del counts[name]
+        names = self._names[replica] = dict.fromkeys((event.number, event.payload) for event in bodies.events)
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1
+        self._firsts[replica] = bodies.first
+        if len(self._firsts) < weak:
             return 0, ()
-        firsts = sorted((vote.first for vote in self._votes.values()), reverse=True)
-        counts: dict[tuple[int, bytes], int] = {}
-        for vote in self._votes.values():
-            for name in dict.fromkeys((event.number, event.payload) for event in vote.events):
-                counts[name] = counts.get(name, 0) + 1
-        certain = tuple(Event(*name) for name, count in sorted(counts.items()) if count >= self._quorums.weak)
-        return firsts[self._quorums.weak - 1], certain
+        firsts = sorted(self._firsts.values(), reverse=True)
+        return firsts[weak - 1], tuple(Event(*name) for name in sorted(names) if counts[name] >= weak)

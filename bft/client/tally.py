@@ -6,6 +6,8 @@ number and bytes, and only its own are evicted for it, so that a flood harms nob
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from bft.digests import bundle_digest
 from bft.membership import Quorums
 from bft.messages import Reply
@@ -65,7 +67,7 @@ class Tally:
         votes[replica] = reply
         self._bytes[replica] += len(reply.bundle)
         if len(votes) >= self._weak:
-            equal = [vote for vote in votes.values() if vote.digest == reply.digest and vote.epoch == reply.epoch]
+            equal = [r for r, vote in votes.items() if vote.digest == reply.digest and vote.epoch == reply.epoch]
             if len(equal) >= self._weak:
                 bundle = self._bundle(seq, equal)
                 self._evict(replica)
@@ -73,12 +75,21 @@ class Tally:
         self._evict(replica)
         return None
 
-    def _bundle(self, seq: int, equal: list[Reply]) -> bytes:
-        """The bytes of an agreed digest. Hashed only here: once per slot, however many replicas sent them."""
-        for vote in equal:
-            if vote.bundle and bundle_digest(vote.bundle) == vote.digest:
+    def _bundle(self, seq: int, equal: list[int]) -> bytes:
+        """The bytes of an agreed digest. Hashed only here: once per slot, however many replicas sent them.
+
+        Wrong ones are forgotten, lest liars have them hashed again and again with short replies.
+        """
+        votes = self._slots[seq]
+        for replica in equal:
+            vote = votes[replica]
+            if not vote.bundle:
+                continue
+            if bundle_digest(vote.bundle) == vote.digest:
                 self._finish(seq, vote.digest)
                 return vote.bundle
+            self._bytes[replica] -= len(vote.bundle)
+            votes[replica] = replace(vote, bundle=b"")
         return b""
 
     def _finish(self, seq: int, agreed: bytes) -> None:

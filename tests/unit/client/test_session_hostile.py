@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from bft.client.inbox import EventVotes
 from bft.client.seam import EventArrived, EventsMissed, Lost
+from bft.digests import bundle_digest
+from bft.membership import Quorums
+from bft.messages import Event, EventBodies
 from tests.unit.client.bench import INCARNATION, RETRY, Bench, bundle, done
 
 # --- refusals -----------------------------------------------------------------------------------------------------
@@ -142,3 +148,50 @@ def test_early_events_are_bounded() -> None:
     for replica in (0, 1):
         bench.reply(replica, 9, bundle(events=payloads))
     assert bench.events[0] == EventsMissed(1, 1) and len(bench.events) == 1099
+
+
+class Counted(bytes):
+    """Counts how often it is hashed."""
+
+    hashed = 0
+
+    def __hash__(self) -> int:
+        Counted.hashed += 1
+        return super().__hash__()
+
+
+def test_short_answers_of_a_liar_do_not_have_the_others_counted_again() -> None:
+    """An answer about events costs what it is long."""
+    votes = EventVotes(Quorums.of(7))
+    long = tuple(Event(number, Counted(b"x")) for number in range(1, 101))
+    assert votes.add(0, EventBodies(INCARNATION, 1, long)) == (0, ())
+    assert votes.add(1, EventBodies(INCARNATION, 1, long)) == (0, ())
+    Counted.hashed = 0
+    for first in range(50):
+        assert votes.add(2, EventBodies(INCARNATION, first, ())) == (min(first, 1), ())
+    assert Counted.hashed == 0
+    assert votes.add(2, EventBodies(INCARNATION, 1, long[:2])) == (1, long[:2])
+    assert votes.add(2, EventBodies(INCARNATION, 1, long[1:3])) == (1, long[1:3])
+    assert votes.add(1, EventBodies(INCARNATION, 1, long[2:])) == (1, long[2:3]), "what is taken back counts no more"
+
+
+@pytest.mark.interpreted("it replaces what a module calls")
+def test_wrong_bytes_of_a_right_digest_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often another liar says and takes back that the digest is right."""
+    hashed: list[int] = []
+
+    def digest(content: bytes) -> bytes:
+        hashed.append(len(content))
+        return bundle_digest(content)
+
+    monkeypatch.setattr("bft.client.tally.bundle_digest", digest)
+    bench = Bench(n=7)
+    (ticket,) = bench.submit(b"a")
+    bench.reply(6, 5, bundle(1), body=b"junk")
+    bench.reply(0, 5, bundle(1), bare=True)
+    for _ in range(20):
+        bench.reply(5, 5, bundle(1), bare=True)
+        bench.reply(5, 5, b"other", bare=True)
+    assert hashed == [4]
+    bench.reply(1, 5, bundle(1))
+    assert bench.finished() == done((ticket, b"ok1", 5, 0))
