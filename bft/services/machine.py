@@ -15,7 +15,7 @@ from bft.digests import page_digest
 from bft.messages import OPERATION_BYTES_MAX, STATUS_ERROR, STATUS_FAILED, STATUS_OK
 from bft.ports import ExecutionContext
 from bft.services.anatomy import Head, head_decoder, state_differences
-from bft.services.interface import DECODE_ERRORS, Method, interface_of
+from bft.services.interface import Method, interface_of
 from bft.services.service import Service, current
 from bft.state.encoding import encode
 from bft.state.map import Guard, Map, ReadOnlyError
@@ -66,8 +66,8 @@ class ServiceMachine:
         """Apply one ordered operation, command or query; see `Service` for what exceptions become."""
         try:
             call = self._decode(operation)
-        except DECODE_ERRORS:
-            return STATUS_ERROR, encode(self._refuse(operation))
+        except Exception as error:  # of hostile bytes, alike everywhere; `_undecoded` tells what is none
+            return self._undecoded(operation, error)
         method = self._methods[type(call)]
         if method.kind == "query":
             return self._read(method, call)
@@ -82,8 +82,8 @@ class ServiceMachine:
         """Answer a read-only operation; a command is refused."""
         try:
             call = self._decode(operation)
-        except DECODE_ERRORS:
-            return STATUS_ERROR, encode(self._refuse(operation))
+        except Exception as error:  # of hostile bytes, alike everywhere; `_undecoded` tells what is none
+            return self._undecoded(operation, error)
         method = self._methods[type(call)]
         if method.kind != "query":
             return STATUS_ERROR, encode(("NotAQuery", method.name))
@@ -99,6 +99,18 @@ class ServiceMachine:
         finally:
             self._guard.closed = False
         return (STATUS_OK, value) if len(value) <= RESULT_BYTES_MAX else _too_large(value)
+
+    def _undecoded(self, operation: bytes, error: Exception) -> tuple[int, bytes]:
+        """Refuse an operation: a function of its bytes and the class, whatever of them the decoder met first.
+
+        Also when that was too deep for it. How deep it can follow depends on the process, and it passes over values of
+        any depth to find a Struct's tag behind them; but no valid one is deeper than its type, so with more room the
+        operation would be refused all the same. A RecursionError of the service's own code has no such excuse.
+        """
+        is_decoders = error.__traceback__ is not None and error.__traceback__.tb_next is None
+        if isinstance(error, ENVIRONMENT_ERRORS) and not (isinstance(error, RecursionError) and is_decoders):
+            raise error
+        return STATUS_ERROR, encode(self._refuse(operation))
 
     def _failure(self, method: Method, error: Exception) -> tuple[int, bytes]:
         if isinstance(error, ENVIRONMENT_ERRORS):

@@ -187,6 +187,54 @@ def test_hostile_operations_get_a_declared_error(hostile: bytes, code: str | Non
     assert machine.service.deposits == 0  # type: ignore[attr-defined]
 
 
+class Card(msgspec.Struct, forbid_unknown_fields=True, tag=True):
+    number: str
+
+
+class Transfer(msgspec.Struct, forbid_unknown_fields=True, tag=True):
+    iban: str
+    parts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.parts == 7:
+            self.parts = self._deep()
+        _ = 100 // self.parts
+
+    def _deep(self) -> int:
+        return self._deep()
+
+
+class Shop(bft.Service):
+    @bft.command
+    def pay(self, by: Card | Transfer) -> None: ...
+
+    @bft.command
+    def tag(self, names: set[list[int]]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"\x92\xa3pay\x82\xa6number" + b"\x91" * 5000 + b"\xc0\xa4type\xa4Card",  # its tag comes behind
+        b"\x92\xa3pay\x81\xa1q" + b"\x81\xa1q" * 5000 + b"\xc0",
+        operation("pay", {"type": "Transfer", "iban": "a", "parts": 0}),
+        operation("tag", [[1]]),
+    ],
+)
+def test_whatever_the_decoder_meets_is_a_refusal(hostile: bytes) -> None:
+    """Not the end of all replicas: values too deep to pass over, checks of a Struct's own, what cannot be hashed."""
+    machine = ServiceMachine(Shop())
+    status, value = machine.execute(hostile, Context())
+    assert status == STATUS_ERROR and msgspec.msgpack.decode(value)[0] == "BadArguments"
+    assert machine.query(hostile) == (status, value)
+
+
+def test_recursion_of_the_services_own_code_stops_the_replica() -> None:
+    """How far it gets depends on the process; what it would have returned is not known here."""
+    with pytest.raises(RecursionError):
+        ServiceMachine(Shop()).execute(operation("pay", {"type": "Transfer", "iban": "a", "parts": 7}), Context())
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_answered(hostile: bytes) -> None:
