@@ -46,7 +46,7 @@ class Context:
                 found later, it would stop the replica.
             ValueError: the payload has more than 1 MiB.
         """
-        if not (isinstance(client, bytes) and isinstance(session, int) and isinstance(payload, bytes)):
+        if (type(client), type(session), type(payload)) != (bytes, int, bytes):  # nor derived from them
             raise TypeError("an event has a client (bytes), a session (int) and a payload (bytes)")
         if len(payload) > OPERATION_BYTES_MAX:
             raise ValueError(f"an event has at most {OPERATION_BYTES_MAX} bytes, found {len(payload)}")

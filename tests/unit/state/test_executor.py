@@ -116,7 +116,13 @@ def test_context_bounds_events() -> None:
     executor._context.emit(b"c" * 32, 1, bytes(2**20))
 
 
-@pytest.mark.parametrize("wrong", [("c" * 32, 1, b""), (b"c" * 32, "1", b""), (b"c" * 32, 1, "text")])
+class Derived(bytes):
+    """No type that can be encoded."""
+
+
+@pytest.mark.parametrize(
+    "wrong", [("c" * 32, 1, b""), (b"c" * 32, "1", b""), (b"c" * 32, 1, "text"), (b"c" * 32, 1, Derived(b"x"))]
+)
 def test_event_of_another_type_fails_where_it_is_emitted(wrong: tuple[bytes, int, bytes]) -> None:
     """It would be encoded in a checkpoint, and no replica could decode that."""
     executor = Executor(Recorder())
