@@ -7,6 +7,7 @@ of each `Map` in order of attribute name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MemberDescriptorType
 from typing import cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -41,13 +42,12 @@ class ServiceMachine:
         """
         self.service = service
         kind = type(service)
-        if any(each.__dict__.get("__slots__") for each in kind.__mro__):
-            raise TypeError(f"{kind.__name__} has __slots__, which no checkpoint sees: use ordinary attributes")
         interface = interface_of(kind)
         self._decode = interface.decode
         self._methods = interface.by_type
         self._refuse = interface.refuse
         self._errors = {name: (*kind.errors, *method.errors) for name, method in interface.methods.items()}
+        _require_replicable(kind, {error for errors in self._errors.values() for error in errors})
         self._guard = Guard()
         self._view = _read_only_view(service)
         self._annotations = get_type_hints(kind)
@@ -194,6 +194,18 @@ class ServiceMachine:
         arguments = get_args(annotation)
         if get_origin(annotation) is Map and len(arguments) == 2:
             content.declare(*arguments)
+
+
+def _require_replicable(kind: type[Service], errors: set[type[Exception]]) -> None:
+    """Refuse what looks like a part of the state or an error of the service, and would be neither."""
+    for error in errors:
+        if issubclass(error, ENVIRONMENT_ERRORS):
+            raise TypeError(f"{kind.__name__} declares {error.__name__}, which stops a replica: it is no result")
+    for name, value in ((name, value) for owner in kind.__mro__[:-1] for name, value in vars(owner).items()):
+        if isinstance(value, Map):
+            raise TypeError(f"{kind.__name__}.{name} is a Map of the class: maps are created in __init__")
+        if isinstance(value, MemberDescriptorType):
+            raise TypeError(f"{kind.__name__}.{name} is a slot: state is what instances have in their __dict__")
 
 
 def _decoder(kind: object) -> msgspec.msgpack.Decoder[object]:

@@ -43,7 +43,8 @@ class Service:
     A command that raises keeps the changes and events that it made before: alike on every replica, but not undone.
     Check first, change after. Exceptions in `errors`, or given to the decorator, reach the caller as
     `ServiceError(type name, text)`; any other becomes a failure that tells the type only. `MemoryError`, `OSError`,
-    `RecursionError`, `ImportError` and `SystemError` depend on the machine: they stop the replica.
+    `RecursionError`, `ImportError` and `SystemError`, and what derives from them, as `PermissionError` does, depend on
+    the machine: they stop the replica, and cannot be declared.
 
     Attributes:
         errors: exception types that every method may raise as results.

@@ -415,12 +415,6 @@ def test_names_that_typed_clients_have_are_refused() -> None:
 def quiet(self: object) -> None: ...
 
 
-def test_slots_are_refused() -> None:
-    """State in them would be in no checkpoint."""
-    with pytest.raises(TypeError, match="__slots__"):
-        ServiceMachine(make({"__slots__": ("x",), "quiet": bft.command(quiet)})())
-
-
 def sum_of(self: object, first: int, /, second: int, *, third: int, fourth: int = 4) -> list[int]:
     return [first, second, third, fourth]
 
@@ -431,6 +425,25 @@ def test_keyword_arguments_reach_the_method_by_name() -> None:
     method = interface_of(type(machine.service)).methods["sum_of"]
     for args, kwargs in (((1, 2), {"third": 3}), ((1,), {"fourth": 4, "third": 3, "second": 2}), ((1, 2, 3, 4), {})):
         assert machine.execute(method.encode(args, kwargs), Context()) == (STATUS_OK, bytes([0x94, 1, 2, 3, 4]))
+
+
+def nothing(self: object) -> None: ...
+def forbid(self: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ({"nothing": bft.command(nothing), "entries": bft.Map()}, "created in __init__"),
+        ({"nothing": bft.command(nothing), "__slots__": ("total",)}, "a slot"),
+        ({"nothing": bft.command(nothing), "errors": (KeyError, PermissionError)}, "stops a replica"),
+        ({"forbid": bft.query(errors=(TimeoutError,))(forbid)}, "stops a replica"),
+    ],
+)
+def test_state_and_errors_that_would_be_none_are_refused(source: dict[str, object], why: str) -> None:
+    """What no checkpoint has, and what no caller can get, shows at start and not when replicas go different ways."""
+    with pytest.raises(TypeError, match=why):
+        ServiceMachine(make(source)())
 
 
 def test_service_without_methods_is_refused() -> None:
