@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar, cast, get_type_hints
 import msgspec
 import msgspec.inspect as shape
 
-from bft.state.encoding import encode
+from bft.state.encoding import encode, require_sortable
 
 S = TypeVar("S")
 Kind = Literal["command", "query"]
@@ -208,6 +208,7 @@ def _argument_type(parameter: inspect.Parameter, hints: dict[str, object], where
 
 def _result_decoder(kind: object, where: str) -> msgspec.msgpack.Decoder[object]:
     try:
+        require_sortable(kind)
         found = shape.type_info(kind)
         decoder: msgspec.msgpack.Decoder[object] = msgspec.msgpack.Decoder(kind)
     except TypeError as error:

@@ -18,7 +18,7 @@ from bft.ports import ExecutionContext
 from bft.services.anatomy import Head, head_decoder, state_differences
 from bft.services.interface import Method, interface_of
 from bft.services.service import Service, current
-from bft.state.encoding import encode
+from bft.state.encoding import encode, require_sortable
 from bft.state.map import Guard, Map, ReadOnlyError
 
 RESULT_BYTES_MAX = OPERATION_BYTES_MAX
@@ -211,6 +211,7 @@ def _require_replicable(kind: type[Service], errors: set[type[Exception]]) -> No
 def _decoder(kind: object) -> msgspec.msgpack.Decoder[object]:
     if kind is object:
         return msgspec.msgpack.Decoder()
+    require_sortable(kind)
     return cast("msgspec.msgpack.Decoder[object]", msgspec.msgpack.Decoder(kind))
 
 

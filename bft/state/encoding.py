@@ -2,7 +2,8 @@
 
 Sets and dicts with text keys are written in sorted order. Dicts with other keys keep their order of insertion, which
 is a function of the operations executed and survives decoding; a value that mixes those with sets has no such order
-and is refused.
+and is refused. Nor has a set of sets, since "less" means "part of" among them: declared types that have one are refused
+(`require_sortable`), while undeclared values are not searched for them. A set with a NaN is nobody's to declare.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
+import msgspec.inspect as shape
 
 _sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 _as_inserted = msgspec.msgpack.Encoder().encode
@@ -67,3 +69,43 @@ def _attrs_fields(value: object) -> Sequence[_Field]:
     """Fields of an instance of an `attrs` class, which msgspec encodes as well; none of anything else."""
     found: Sequence[_Field] = getattr(type(value), "__attrs_attrs__", ())
     return found
+
+
+def require_sortable(kind: object) -> None:
+    """Refuse a declared type that holds a set of sets: their order would be that of hashing.
+
+    Raises:
+        TypeError: it does, or it is no type that can be decoded.
+    """
+    _require_sortable(shape.type_info(kind), False, set())
+
+
+def _require_sortable(kind: shape.Type, in_set: bool, seen: set[tuple[type, bool]]) -> None:
+    is_set = isinstance(kind, shape.SetType | shape.FrozenSetType)
+    if is_set and in_set:
+        raise TypeError("a set inside of a set has no order to be encoded in: use tuples of sorted items")
+    cls = getattr(kind, "cls", None)
+    if isinstance(cls, type):
+        if (cls, in_set) in seen:
+            return  # it holds itself
+        seen.add((cls, in_set))
+    for inner in _inner_types(kind):
+        _require_sortable(inner, in_set or is_set, seen)
+
+
+def _inner_types(kind: shape.Type) -> list[shape.Type]:
+    match kind:
+        case shape.Metadata():
+            return [kind.type]
+        case shape.UnionType():
+            return list(kind.types)
+        case shape.TupleType():
+            return list(kind.item_types)
+        case shape.CollectionType():
+            return [kind.item_type]
+        case shape.DictType():
+            return [kind.key_type, kind.value_type]
+        case shape.StructType() | shape.NamedTupleType() | shape.DataclassType() | shape.TypedDictType():
+            return [field.type for field in kind.fields]
+        case _:
+            return []

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw
 
 from bft.digests import page_digest
-from bft.state.encoding import encode
+from bft.state.encoding import encode, require_sortable
 from bft.state.pages import Layout
 
 K = TypeVar("K", str, bytes, int)
@@ -95,10 +95,12 @@ class Map(Generic[K, V]):
         """Fix the types of keys and values; the service machine calls this for maps annotated on the class.
 
         Raises:
-            TypeError: `key` is none of str, bytes, int; or entries stored before do not fit.
+            TypeError: `key` is none of str, bytes, int; values would have sets of sets; or entries stored before do
+                not fit.
         """
         if key not in KEY_TYPES:
             raise TypeError(f"a map's keys are str, bytes or int, found {key!r}")
+        require_sortable(value)
         entries = list(self.items())
         self._key = key
         self._typed = True

@@ -427,6 +427,7 @@ def test_keyword_arguments_reach_the_method_by_name() -> None:
         assert machine.execute(method.encode(args, kwargs), Context()) == (STATUS_OK, bytes([0x94, 1, 2, 3, 4]))
 
 
+def sets_of_sets(self: object) -> set[frozenset[str]]: ...  # type: ignore[empty-body]
 def nothing(self: object) -> None: ...
 def forbid(self: object) -> None: ...
 
@@ -434,6 +435,7 @@ def forbid(self: object) -> None: ...
 @pytest.mark.parametrize(
     ("source", "why"),
     [
+        ({"sets_of_sets": bft.query(sets_of_sets)}, "inside of a set"),
         ({"nothing": bft.command(nothing), "entries": bft.Map()}, "created in __init__"),
         ({"nothing": bft.command(nothing), "__slots__": ("total",)}, "a slot"),
         ({"nothing": bft.command(nothing), "errors": (KeyError, PermissionError)}, "stops a replica"),

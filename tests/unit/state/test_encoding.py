@@ -11,7 +11,8 @@ import attrs
 import msgspec
 import pytest
 
-from bft.state.encoding import encode
+from bft.state.encoding import encode, require_sortable
+from bft.state.map import Map
 
 
 @dataclass
@@ -58,3 +59,29 @@ def test_sets_beside_unsortable_dicts_are_refused(wrap) -> None:
     inner = {"x", "y"} if wrap is not list else [{"x"}]
     with pytest.raises(TypeError):
         encode([{1: 2}, wrap(inner)])
+
+
+class Tree(msgspec.Struct):
+    names: set[str]
+    children: list[Tree]
+
+
+class Nested(msgspec.Struct):
+    inner: dict[str, tuple[frozenset[str], int] | None]
+
+
+def test_declared_sets_of_sets_are_refused() -> None:
+    """Sets are sorted, but among sets "less" is "part of": the order would be that of hashing."""
+    script = "from bft.state.encoding import encode; print(encode({frozenset(c) for c in 'abcd'}).hex())"
+    outputs = set()
+    for seed in ("1", "2", "3", "4", "5"):
+        environment = {"PYTHONHASHSEED": seed, "PATH": ""}
+        outputs.add(subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True).stdout)
+    assert len(outputs) > 1
+    for kind in (set[frozenset[str]], list[set[tuple[int, frozenset[int]]]], frozenset[Nested]):
+        with pytest.raises(TypeError, match="inside of a set"):
+            require_sortable(kind)
+        with pytest.raises(TypeError, match="inside of a set"):
+            Map().declare(str, kind)
+    for kind in (set[str], Tree, Nested, dict[str, set[tuple[int, str]]], object, str | None):
+        require_sortable(kind)
