@@ -145,10 +145,17 @@ def refuse(state: State, client: bytes, session: int, number: int, reason: str =
 
 
 def send_events(state: State, client: bytes, message: FetchEvents) -> None:
-    """Send a client the events that it missed."""
+    """Send a client the events that it missed.
+
+    Those that it has are not charged: it asks whenever a connection begins anew, and a replica that ends its own again
+    and again would else use up what the client may have of all the others.
+    """
     session = state.sessions.get(client, message.session)
-    if session is not None and state.serves and budget.may_answer(state, client, session.event_bytes):
-        state.send(client, session.events_after(message.after))
+    if session is None or not state.serves:
+        return
+    bodies = session.events_after(message.after)
+    if budget.may_answer(state, client, sum(len(event.payload) for event in bodies.events)):
+        state.send(client, bodies)
 
 
 def resend(state: State, client: bytes, session_number: int, first: int, count: int) -> None:

@@ -15,7 +15,9 @@ from bft.events import Effect, Tick
 from bft.messages import (
     BatchBody,
     Commit,
+    EventBodies,
     FetchBatch,
+    FetchEvents,
     FetchPages,
     Prepare,
     Proposal,
@@ -118,6 +120,20 @@ def test_fetches_are_answered_within_a_budget(bench):
     bench.deliver(2, FetchPages((bytes(32),)))
     assert bench.rejections() == ["asks-too-much"]
     assert bench.sent(BatchBody, bench.deliver(3, fetch))
+
+
+def test_events_that_a_client_has_are_not_charged(bench):
+    """It asks for later ones whenever a connection begins anew, as often as a lying replica wants it to."""
+    bench.order(1, bench.batch(bench.request(1)))
+    session = bench.replica._state.sessions.get(CLIENT, EPOCH_NS)
+    for _ in range(4):
+        session.emit(bytes(2**20), 4 * 2**20)
+    for _ in range(20):
+        assert bench.sent(EventBodies, bench.deliver(CLIENT, FetchEvents(EPOCH_NS, 4)))
+    assert bench.rejections() == []
+    for _ in range(3):
+        bench.deliver(CLIENT, FetchEvents(EPOCH_NS, 0))
+    assert bench.rejections() == ["asks-too-much"]
 
 
 def test_queries_of_many_hostile_keys_leave_an_honest_client_its_share(bench):
