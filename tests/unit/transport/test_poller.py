@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import trio
 from bft.ids import Peer
 from bft.transport.channel import Channel
 from bft.transport.handshake import Host, welcome
-from bft.transport.poller import ROUNDS_PER_TURN, Poller
+from bft.transport.poller import ROUNDS_PER_TURN, SLICE_NS, Poller
 from tests.unit.transport import rig
 
 
@@ -41,6 +43,21 @@ class Reader:
     @property
     def frames(self) -> list[str]:
         return [what for what in self.heard if what != "round"]
+
+
+class SlowReader(Reader):
+    """Takes so many seconds for every frame."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.at_first: Callable[[], None] = lambda: None
+
+    def take(self, channel: Channel, frames: list[bytes]) -> None:
+        if not self.frames:
+            self.at_first()
+        time.sleep(self.seconds * len(frames))
+        super().take(channel, frames)
 
 
 @pytest.fixture
@@ -145,6 +162,29 @@ async def test_broken_framing_ends_the_channel(host: Host) -> None:
         assert "frame of 1048577 bytes" in reader.ended[0]
         second.send([b"still here"])
         await rig.until(lambda: "still here" in reader.frames)
+
+
+async def test_flood_does_not_starve_the_other_channels(host: Host) -> None:
+    """Hundreds of frames that take long to look at come in one read: others are heard between two slices of them."""
+    reader = SlowReader(SLICE_NS / 4e9)
+    async with rig.open_rig(host, reader.handle) as it:
+        flooder, other, _ = await _dial_all(it, reader)
+        reader.at_first = lambda: other.send([b"a vote"])
+        flooder.send([b"junk"] * 200)
+        it.group.start_soon(reader.poller.run)
+        await rig.until(lambda: len(reader.frames) == 201)
+    assert reader.frames.index("a vote") < 50
+
+
+async def test_what_waits_for_its_slice_goes_with_its_channel(host: Host) -> None:
+    """Of a channel that was closed nothing is handed over any more."""
+    reader = SlowReader(SLICE_NS / 1e9)
+    async with rig.open_rig(host, reader.handle) as it:
+        first, _, _ = await _dial_all(it, reader)
+        first.send([b"one", b"close all", b"three"])
+        it.group.start_soon(reader.poller.run)
+        await rig.until(lambda: len(reader.ended) == 3)
+    assert reader.frames == ["one", "close all"]
 
 
 async def test_other_tasks_get_turns_under_a_flood(host: Host) -> None:
