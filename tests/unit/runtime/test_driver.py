@@ -30,7 +30,7 @@ from bft.events import (
 )
 from bft.ids import ClientId, Peer, ReplicaId
 from bft.messages import Message, Packet, Probe, ProbeReply
-from bft.runtime.driver import QUEUE_EFFECTS_MAX, Driver
+from bft.runtime.driver import ACCOUNT_NS, QUEUE_EFFECTS_MAX, Driver
 from bft.runtime.links import LinkLimits, Links
 from bft.runtime.stats import Reporter, Stats
 from bft.wire.codec import decode_packet, encode
@@ -275,6 +275,27 @@ async def test_probe_is_answered_by_the_driver(nursery: trio.Nursery) -> None:
     bench.driver.flush()
     assert bench.links.calls == [(ALICE, [9])]
     assert bench.script.seen == [Start()]
+
+
+async def test_account_is_made_once_for_many_probes(nursery: trio.Nursery) -> None:
+    """Asking costs a few bytes, an account most of a millisecond: all who ask at about the same time get the same."""
+    bench = Bench("memory")
+    made: list[int] = []
+
+    def describe() -> bytes:
+        made.append(0)
+        return b"{}"
+
+    bench.driver._describe = describe
+    nursery.start_soon(bench.driver.run)
+    await settle()
+    bench.driver.receive(ReplicaId(1), [encode(Probe(nonce)) for nonce in range(100)])
+    assert len(made) == 1
+    await trio.sleep(ACCOUNT_NS / 1e9)
+    bench.driver.receive(ALICE, [encode(Probe(100))])
+    bench.driver.flush()
+    assert len(made) == 2
+    assert bench.links.calls[-1] == (ALICE, [100])
 
 
 async def test_frames_are_dropped_while_the_queue_is_full(nursery: trio.Nursery) -> None:
