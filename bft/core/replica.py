@@ -267,7 +267,7 @@ class Replica:
                 ordering.on_commit_certificate(state, packet, peer)
             case CheckpointCertificate():
                 checkpoint.adopt(state, packet)
-            case Query():
+            case Query() if isinstance(peer, bytes):
                 queries.on_query(state, peer, packet)
             case FetchEvents() if isinstance(peer, bytes):
                 execution.send_events(state, peer, packet)

@@ -54,6 +54,13 @@ def test_weak_query_does_not_wait_but_honours_its_floor(bench):
     assert not bench.sent(QueryReply)
 
 
+def test_query_of_a_replica_is_not_answered(bench):
+    """Replicas have no quota of reads, and no use for them: 64 scans in a small frame would be a cheap weapon."""
+    bench.deliver(2, Query(1, 0, False, (GET,)))
+    assert not bench.sent(QueryReply)
+    assert bench.rejections() == ["unexpected"]
+
+
 def test_query_for_the_far_future_is_refused(bench):
     """A floor beyond reach would wait for ever: the client is told at once."""
     bench.deliver(CLIENT, Query(1, 10**9, False, (GET,)))
