@@ -23,7 +23,8 @@ from bft.determinism.pair import CheckedMachine
 from bft.errors import ConfigError, NonDeterminism
 from bft.ports import StateMachine
 from bft.runtime.assembly import NodeWrapper
-from bft.runtime.server import ReplicaServer, ServerLimits
+from bft.runtime.limits import ServerLimits
+from bft.runtime.server import ReplicaServer
 from bft.transport.listener import listen
 
 HOST = "127.0.0.1"

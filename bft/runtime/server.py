@@ -41,7 +41,7 @@ from bft.runtime.dialer import Dialer
 from bft.runtime.driver import Admitter, Driver, Machine
 from bft.runtime.evidence import EvidenceKeeper
 from bft.runtime.joining import ready_hex, ready_words, voucher_for
-from bft.runtime.limits import ServerLimits as ServerLimits
+from bft.runtime.limits import ServerLimits, fitted
 from bft.runtime.links import Links
 from bft.runtime.roster import Roster
 from bft.runtime.scrub import scrub_forever
@@ -88,7 +88,7 @@ class ReplicaServer:
             passphrase: of the key file.
             service: the state machine; by default the one that the cluster file names.
             sockets: listening sockets to use instead of the address in the files.
-            limits: bounds on peers.
+            limits: bounds on peers; by default those that fit into the number of files that may be open.
             on_report: gets every report of the node, in the event loop's thread.
 
         Raises:
@@ -102,7 +102,7 @@ class ReplicaServer:
         self._passphrase = passphrase
         self._given_service = service
         self._sockets = sockets
-        self._limits = limits or ServerLimits()
+        self._limits = limits or fitted(ServerLimits(), len(cluster.replica))
         self._on_report = on_report
         self._id = ReplicaId(local.id)
         self._log = logging.getLogger(f"bft.{peer_name(self._id)}")

@@ -15,8 +15,9 @@ from bft.config import load_local
 from bft.crypto.keys import load_key
 from bft.errors import ConfigError, KeyFileError
 from bft.runtime.joining import load_voucher, ready_from, save_voucher
+from bft.runtime.limits import ServerLimits
 from bft.runtime.own_keys import VOUCHER, beside
-from bft.runtime.server import ReplicaServer, ServerLimits
+from bft.runtime.server import ReplicaServer
 from bft.transport.handshake import vouch
 
 

@@ -22,9 +22,10 @@ from bft.events import Broadcast, Effect, Input, Send, Tick
 from bft.ids import Peer
 from bft.messages import Message, Packet
 from bft.ports import Node, Signer
+from bft.runtime.limits import ServerLimits
 from bft.runtime.links import LinkLimits
 from bft.runtime.local import LocalCluster, local_cluster
-from bft.runtime.server import ReplicaServer, ServerLimits
+from bft.runtime.server import ReplicaServer
 from tests.unit.runtime.counter import Caller, Counter
 
 FAST = Protocol(
