@@ -35,9 +35,10 @@ from bft.wire.codec import decode_manifest
 PAGES_PACKET_BYTES = 4 * 1024 * 1024
 PAGES_ANSWER_BYTES = 4 * PAGES_PACKET_BYTES
 """One request brings about this much; who asked asks again for the rest. Else 256 large pages would fill the memory."""
-PAGES_WINDOW_NS = 100_000_000
-PAGES_WINDOW_BYTES = 8 * PAGES_ANSWER_BYTES
-"""One peer gets no more of pages per tenth of a second, whatever it asks for."""
+PAGES_WINDOW_NS = 500_000_000
+PAGES_WINDOW_BYTES = 2 * PAGES_ANSWER_BYTES
+"""One peer gets about so much of the state per half a second, whatever it asks for: several times what a receiver
+takes, and a fraction of what a processor can read, hash, sign and encrypt."""
 
 
 PAGES_NAMED_MAX = 16
@@ -86,8 +87,10 @@ class Engine:
                         else:
                             out.append(Rejected(effect.to, "asks-too-much"))
                     case SendManifest():
-                        manifest = self._store.read_manifest(effect.digest)
-                        if manifest is not None:
+                        if not self._may_ask(effect.to, now):
+                            out.append(Rejected(effect.to, "asks-too-much"))
+                        elif (manifest := self._store.read_manifest(effect.digest)) is not None:
+                            self._charge(effect.to, len(manifest))
                             out.append(Send(effect.to, ManifestBody(manifest)))
                     case _:
                         out.append(effect)
@@ -117,6 +120,10 @@ class Engine:
         self._paged[peer] = (since, sent)
         return sent < PAGES_WINDOW_BYTES
 
+    def _charge(self, peer: Peer, size: int) -> None:
+        since, sent = self._paged[peer]
+        self._paged[peer] = (since, sent + size)
+
     def _page_groups(self, effect: SendPages) -> list[PagesRead]:
         """Group the stored pages by packets of bounded size, up to a bounded number of bytes.
 
@@ -139,8 +146,7 @@ class Engine:
             size += len(page)
         if group:
             groups.append(PagesRead(effect.to, tuple(group), tuple(group.values())))
-        since, sent = self._paged[effect.to]
-        self._paged[effect.to] = (since, sent + total)
+        self._charge(effect.to, total)
         return groups
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from bft.config import MILLISECOND
 from bft.core.evidence import file_of
 from bft.core.sources import Sources
 from bft.core.verdict import verdict
 from bft.digests import batch_digest, page_digest
-from bft.engine import Engine
+from bft.engine import PAGES_WINDOW_BYTES, Engine
 from bft.events import Deliver, Persist, Progress, Rejected, Send
 from bft.headers import Manifest
 from bft.messages import (
@@ -405,3 +406,32 @@ def test_page_that_rotted_on_the_disk_is_not_served(source):
     engine = Engine(source.replica, Registers(), _Rotten(pages))
     (sent,) = source.sent(PageBodies, engine.step(Deliver(1, FetchPages(tuple(pages))), source.now))
     assert b"rot" not in sent.pages and len(sent.pages) == len(pages) - 1
+
+
+class _Large:
+    """A disk full of large pages and manifests."""
+
+    page = bytes(1 << 20)
+
+    def read_pages(self, digests: tuple[bytes, ...]) -> list[bytes]:
+        """The page, whatever is asked for."""
+        return [self.page for _ in digests]
+
+    def read_manifest(self, digest: bytes) -> bytes:
+        """As large as a page."""
+        return self.page
+
+
+@pytest.mark.parametrize("asked", [FetchPages((page_digest(_Large.page),)), FetchManifest(8, bytes(32))])
+def test_what_one_peer_gets_of_the_state_is_bounded_in_time(source, asked):
+    """A request of 40 bytes brings a megabyte: who asks without end gets what a receiver could use, and no more."""
+    engine = Engine(source.replica, Registers(), _Large())
+
+    def answers(milliseconds: int) -> int:
+        now = source.now + milliseconds * MILLISECOND
+        effects = [effect for _ in range(100) for effect in engine.step(Deliver(1, asked), now)]
+        return len([effect for effect in effects if isinstance(effect, Send)])
+
+    assert answers(0) == PAGES_WINDOW_BYTES // len(_Large.page)
+    assert answers(400) == 0
+    assert answers(500) == PAGES_WINDOW_BYTES // len(_Large.page)
