@@ -43,7 +43,8 @@ class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         sessions_per_client: live sessions of one client key, hence processes that can use it at once; a further one
             ends the one with the lowest incarnation.
         session_reply_bytes_max: reply bytes kept per session for retransmission; older ones shrink to their digest. A
-            session must fit into one page, which caps this at about 4 MiB for the default session_window.
+            session must fit into one page, which caps this at about 4 MiB for the default session_window; all
+            sessions together have a bound of their own (`bft.core.clients`).
         request_timeout_ms: a request older than this in an active view makes a backup suspect the primary.
         view_change_timeout_ms: patience with a new primary, doubled per failed view change and halved per checkpoint.
         backoff_exponent_max: cap of that doubling.

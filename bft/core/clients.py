@@ -30,6 +30,11 @@ Incarnations are clock readings; without a bound one dated at the end of time wo
 """
 AHEAD_SHARE = 4
 """Sessions dated ahead of the agreed time may fill this part of the table, a quarter: they cannot be evicted."""
+TABLE_BYTES_MAX = 256 * 1024 * 1024
+"""Reply bytes kept of all sessions together, and as much again of operations that lanes hold back: what one session may
+have, times all sessions of keys that anybody can make, would fill the memory of every replica."""
+SHED_SHARE = 8
+"""When that is exceeded an eighth becomes free, so that whoever holds most is not looked for in every slot."""
 
 
 def envelope_flaw(request: Request, payload_bytes: int, window: int) -> str | None:
@@ -58,10 +63,17 @@ class SessionTable:
     Nor does it weaken the tombstone: an evicted session lies at or below the floor that its eviction leaves, whichever
     was chosen, so none of its operations executes again. Who is ahead follows from the incarnations and the agreed
     time, both replicated.
+
+    Bytes are bounded, too: when all kept replies together are too many, those sessions that keep most lose theirs but
+    for the digests, and what lanes would hold back beyond the bound is skipped (`_shed`, `_select_lanes`).
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, bytes_max: int = TABLE_BYTES_MAX) -> None:
+        """An empty table; of kept replies it holds at most `bytes_max` bytes beside those of the last slot."""
         self._protocol = protocol
+        self._table_bytes_max = bytes_max
+        self._kept_bytes = 0
+        self._held_bytes = 0
         self._bytes_max = part_bytes_max(protocol)
         self._sessions: dict[Name, Session] = {}
         self._incarnations: dict[bytes, list[int]] = {}
@@ -109,12 +121,16 @@ class SessionTable:
                 continue
             session.used = seq
             self._pages.pop((client, request.session), None)
+            self._kept_bytes -= session.kept_bytes
+            self._held_bytes -= session.held_bytes
             freed = session.acknowledge(request.acknowledged, self._protocol.session_window)
             self._release(session, freed, seq, calls)
             if request.after:
                 self._select_lanes(session, request, seq, calls)
             else:
                 self._select_plain(session, request, seq, calls)
+            self._kept_bytes += session.kept_bytes
+            self._held_bytes += session.held_bytes
         return calls
 
     def _select_plain(self, session: Session, request: Request, seq: int, calls: list[OperationCall]) -> None:
@@ -133,15 +149,16 @@ class SessionTable:
     def _select_lanes(self, session: Session, request: Request, seq: int, calls: list[OperationCall]) -> None:
         """Hold an operation back until its predecessor has executed.
 
-        Bounded by the session window in number and by the reply cap in bytes; beyond the cap an operation is skipped
-        as if it had not been ordered, and the client's retransmission brings it again.
+        Bounded by the session window in number, and in bytes by the reply cap and by what all sessions may have; beyond
+        that an operation is skipped as if it had not been ordered, and the client's retransmission brings it again.
         """
+        room = min(self._bytes_max, self._table_bytes_max - self._held_bytes)
         for place, (operation, after) in enumerate(zip(request.operations, request.after, strict=True)):
             number = request.number + place
             if session.finished(number):
                 continue
             if after > session.low and after not in session.done:
-                if session.held_bytes + len(operation) <= self._bytes_max:
+                if session.held_bytes + len(operation) <= room:
                     session.hold(number, after, operation)
                 continue
             session.done[number] = seq
@@ -193,7 +210,9 @@ class SessionTable:
 
     def _end(self, name: Name) -> None:
         client, incarnation = name
-        del self._sessions[name]
+        session = self._sessions.pop(name)
+        self._kept_bytes -= session.kept_bytes
+        self._held_bytes -= session.held_bytes
         self._ahead.pop(name, None)
         self._pages.pop(name, None)
         self._incarnations[client].remove(incarnation)
@@ -254,7 +273,26 @@ class SessionTable:
             entry[1].append(session.emit(payload, self._bytes_max))
             self._pages.pop((client, incarnation), None)
         live = ((self.get(*name), entry) for name, entry in gathered.items())
-        return [self._bundle(seq, session, *entry) for session, entry in live if session is not None]
+        bundles = [self._bundle(seq, session, *entry) for session, entry in live if session is not None]
+        if self._kept_bytes > self._table_bytes_max:
+            self._shed(seq)
+        return bundles
+
+    def _shed(self, seq: int) -> None:
+        """Let those who keep most forget the bytes of their replies, but for those of this slot.
+
+        Safe: a digest is kept of every bundle, so nothing executes twice, and a result is unavailable, never another.
+        Who is chosen follows from the pages of a checkpoint and `seq` alone: the same ones on every correct replica.
+        """
+        room = self._table_bytes_max - self._table_bytes_max // SHED_SHARE
+        largest = sorted(self._sessions.items(), key=lambda item: (-item[1].kept_bytes, item[0]))
+        for name, session in largest:
+            if self._kept_bytes <= room:
+                return
+            before = session.kept_bytes
+            session.forget_bundles(seq)
+            self._kept_bytes += session.kept_bytes - before
+            self._pages.pop(name, None)
 
     def _bundle(
         self, seq: int, session: Session, results: list[Result], events: list[Event]
@@ -265,7 +303,9 @@ class SessionTable:
             bundle = b""
         last = max((result.number for result in results), default=session.low)
         if results:
+            self._kept_bytes -= session.kept_bytes
             session.keep(Kept(seq, last, digest, bundle), self._bytes_max)
+            self._kept_bytes += session.kept_bytes
         return session, digest, bundle
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
@@ -302,4 +342,6 @@ class SessionTable:
             self._ahead[name] = None  # until `_mature` knows the time
             self._future.append((session.incarnation, session.client))
             self._pages[name] = page_digest(page)
+        self._kept_bytes = sum(session.kept_bytes for session in self._sessions.values())
+        self._held_bytes = sum(session.held_bytes for session in self._sessions.values())
         heapify(self._future)

@@ -103,6 +103,13 @@ class Session:
             self.kept_bytes -= len(old.bundle)
             old.bundle = b""
 
+    def forget_bundles(self, seq: int) -> None:
+        """Shrink every kept bundle to its digest, but for the one of slot `seq`."""
+        for kept in self.kept.values():
+            if kept.seq != seq:
+                self.kept_bytes -= len(kept.bundle)
+                kept.bundle = b""
+
     def emit(self, payload: bytes, bytes_max: int) -> Event:
         """Number an event and keep it; beyond the bounds the oldest go, which the client will see as a gap."""
         event = Event(self.next_event, payload)

@@ -122,6 +122,54 @@ def test_kept_replies_shrink_oldest_first_but_stay_known():
     assert _run(table, 9, (A, _request(1, bytes(150)))) == []
 
 
+def _kept(table: SessionTable, client: bytes) -> dict[int, int]:
+    """Slot -> bytes of the bundle that the client's session keeps of it."""
+    session = table.get(client, NOW)
+    assert session is not None
+    return {seq: len(kept.bundle) for seq, kept in session.kept.items()}
+
+
+def test_kept_replies_of_all_sessions_together_are_bounded():
+    """Keys cost nothing: whoever keeps most is left with digests, and a client that keeps little with its replies."""
+    table = SessionTable(Protocol(), 10_000)
+    _run(table, 1, (A, _request(1, b"honest")))
+    for number in range(20):
+        _run(table, 2 + number, (_key(number), _request(1, bytes(2000))))
+    sizes = [sum(_kept(table, _key(number)).values()) for number in range(20)]
+    assert sum(sizes) <= 10_000
+    assert sizes[-1] > 2000, "what the last slot kept stays"
+    assert sizes.count(0) >= 15
+    assert sum(_kept(table, A).values()) > 0
+    assert all(2 + number in _kept(table, _key(number)) for number in range(20)), "a digest is kept of every bundle"
+
+
+def test_restored_table_sheds_as_the_original_does():
+    """What is over the bound, and who loses most, follows from the pages: who caught up agrees with the others."""
+    table = SessionTable(Protocol(), 10_000)
+    for number in range(4):
+        _run(table, 1 + number, (_key(number), _request(1, bytes(2000))))
+    _, fresh = table.checkpoint()
+    restored = SessionTable(Protocol(), 10_000)
+    restored.restore(list(fresh.values()))
+    for other in (table, restored):
+        _run(other, 5, (_key(5), _request(1, bytes(3000))))
+        _run(other, 6, (_key(0), _request(2, b"small", acknowledged=2)), (_key(6), _request(1, bytes(4000))))
+    assert table.checkpoint()[0] == restored.checkpoint()[0]
+    assert sum(_kept(table, _key(1)).values()) == 0
+
+
+def test_what_lanes_hold_back_is_bounded_over_all_sessions():
+    """Beyond the bound an operation is skipped as if it had not been ordered; room comes back when lanes move on."""
+    table = SessionTable(Protocol(), 10_000)
+    for number in range(8):
+        _run(table, 1 + number, (_key(number), _request(2, bytes(2000), after=(1,))))
+    held = [table.get(_key(number), NOW).held for number in range(8)]
+    assert [len(one) for one in held] == [1] * 5 + [0] * 3
+    assert _run(table, 9, (_key(0), _request(1, b"first")))[0] == (1, b"first")
+    _run(table, 10, (_key(7), _request(2, bytes(2000), after=(1,))))
+    assert len(table.get(_key(7), NOW).held) == 1
+
+
 def test_events_are_numbered_in_replicated_state():
     """Events of a slot ride in the owner's bundle, numbered 1, 2, 3 over all slots."""
     table = _table()
