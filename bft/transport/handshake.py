@@ -211,7 +211,7 @@ async def introduce(
     channel.send([encode(_hello_of(identity, signature))])
     answer = _decoded(_answer, await channel.receive_one(), where)
     if isinstance(answer, Refused):
-        raise WrongIdentity(f"{where} refuses {peer_name(identity.me)}: {answer.reason}")
+        raise WrongIdentity(f"{where} refuses {peer_name(identity.me)}: {_printable(answer.reason)}")
 
 
 def _hello_of(identity: Identity, signature: bytes) -> ReplicaHello | ClientHello | LearnerHello:
@@ -300,6 +300,11 @@ def refuse(channel: Channel, reason: str) -> None:
     """Tell the dialer why, and close."""
     channel.send([encode(Refused(reason))])
     channel.close(f"refused: {reason}")
+
+
+def _printable(text: str) -> str:
+    """Another's words for our log or terminal: they end no line there, and command nothing."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[T], frame: bytes, where: str) -> T:

@@ -89,6 +89,14 @@ async def test_answer_that_does_not_decode_ends_the_attempt(
         await attempt(port)  # type: ignore[misc]
 
 
+async def test_reason_of_a_refusal_forges_no_line_of_the_log(tmp_path: Path) -> None:
+    """The failure is logged and shown on terminals: what the other side says must neither end a line nor command."""
+    refusal = encode(Refused("no\n2026-01-01 ERROR all is lost \x1b[2J\u202e"))
+    with answering(tmp_path, CHALLENGE, refusal) as port, pytest.raises(TransportError) as failure:
+        await dial_it(port)
+    assert str(failure.value).endswith("refuses r1: no?2026-01-01 ERROR all is lost ?[2J?")
+
+
 @pytest.mark.parametrize("attempt", [dial_it, ask_it])
 async def test_certificate_of_an_unknown_version_ends_the_attempt(
     tmp_path: Path, attempt: Callable[[int], object]
