@@ -167,6 +167,8 @@ class Channel:
             return
         if self._is_stalled:
             frames = self._within_bound(frames)
+        if not frames:  # a peer that reads nothing for hours must not fill the queue with nothing
+            return
         self._queue.append(data := pack(frames))
         self._queued_bytes += len(data)
         if not self._is_stalled and not self._flush():

@@ -15,9 +15,10 @@ import trio
 
 from bft.crypto.tls import dialer_context
 from bft.errors import TransportError
+from bft.ids import Peer
 from bft.transport.channel import Channel, ChannelClosed
 from bft.transport.frames import ReceiveBudget
-from bft.transport.handshake import Host
+from bft.transport.handshake import Host, welcome
 from bft.transport.listener import listen
 from tests.unit.transport import rig
 
@@ -163,3 +164,21 @@ def test_listening_on_a_port_in_use_fails() -> None:
     with pytest.raises(TransportError, match=f"127.0.0.1:{port}: cannot listen: the port is in use"):
         listen("127.0.0.1", port)
     sockets[0].close()
+
+
+async def test_what_is_dropped_leaves_nothing_behind(host: Host) -> None:
+    """A replica that reads nothing is never disconnected: what does not fit into its buffer may cost no memory."""
+
+    async def never_reads(channel: Channel, peer: Peer) -> None:
+        welcome(channel, 1 << 20)
+        await anyio.sleep_forever()
+
+    async with rig.open_rig(host, never_reads) as it:
+        channel = await it.dial_alice(buffer_bytes_max=1 << 20)
+        while not channel.dropped:
+            channel.send([bytes(1 << 16)])
+        kept, waiting = len(channel._queue), channel.buffered_bytes
+        for _ in range(1000):
+            channel.send([bytes(1 << 16)])
+        assert channel.dropped > 1000
+        assert (len(channel._queue), channel.buffered_bytes) == (kept, waiting)
