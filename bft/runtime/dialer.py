@@ -120,10 +120,14 @@ class Dialer:
                     if isinstance(error, WrongIdentity):
                         await self._on_stranger(member)
                 else:
-                    pause, failure = self._pauses[0], ""
+                    failure = ""
                     self._links.attach(peer, channel)
                     dialing.end_before()
+                    since = trio.current_time()
                     await self._use(channel, peer)
+                    # One that hangs up at once, again and again, must not cost a handshake and two lines each time.
+                    if trio.current_time() - since >= self._pauses[1]:
+                        pause = self._pauses[0]
                 if not dialing.is_member:
                     break
                 await trio.sleep(pause * random.uniform(0.5, 1.5))

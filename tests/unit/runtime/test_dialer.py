@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,6 +19,7 @@ from bft.runtime.stats import Stats
 from bft.transport.handshake import Identity
 from tests.unit.test_epochs import Town
 
+PAUSES = (0.01, 1.28)
 pytestmark = pytest.mark.interpreted("its channels are the test's own")
 
 
@@ -38,13 +40,15 @@ class Bench:
         self.links = Links(Stats(), LinkLimits())
         identity = Identity(town.cluster.id, ReplicaId(0), town.pairs[0])
 
+        self.lasts: float = math.inf
+
         async def read(channel: object, peer: ReplicaId) -> None:
-            await trio.sleep_forever()
+            await trio.sleep(self.lasts)
 
         async def ask(member: Member) -> None:
             raise AssertionError("nobody is a stranger here")
 
-        self.dialer = Dialer(ReplicaId(0), self.links, nursery, read, lambda: identity, ask, (0.01, 0.01))
+        self.dialer = Dialer(ReplicaId(0), self.links, nursery, read, lambda: identity, ask, PAUSES)
 
     async def dial(self, host: str, port: int, *, server: int, **others: object) -> Line:
         self.lines.append((server, Line()))
@@ -78,3 +82,17 @@ async def test_connection_to_a_removed_replica_ends_with_the_next_epoch(bench: B
         await trio.testing.wait_all_tasks_blocked()
         assert bench.open() == expected
         assert bench.links.dialed == expected
+
+
+async def test_replica_that_hangs_up_at_once_is_dialed_ever_more_rarely(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Each time costs a handshake and two lines of the log; who stayed for a while is dialed again at once."""
+    bench.lasts = 0.001
+    bench.dialer.follow(Roster(Town(5).cluster, []).configuration)
+    await trio.sleep(100)
+    often = len(bench.lines) / 4
+    assert often < 100 / (PAUSES[1] / 2) + 16
+    bench.lasts = 2 * PAUSES[1]
+    await trio.sleep(100)
+    assert len(bench.lines) / 4 - often > 100 / (2.5 * PAUSES[1])
