@@ -129,7 +129,30 @@ async def _ask(member: Member, identity: Identity) -> dict[str, object]:
                 break
     finally:
         channel.close()
-    report = json.loads(packet.report)
+    return report_in(packet.report)
+
+
+def report_in(answer: bytes) -> dict[str, object]:
+    """What a replica says of itself.
+
+    Raises:
+        TransportError: it is no JSON object.
+        ValueError, RecursionError: it is no JSON.
+    """
+    report = _printable(json.loads(answer))
     if not isinstance(report, dict):
         raise TransportError("its answer is no JSON object")
     return report
+
+
+def _printable(value: object) -> object:
+    """The same with nothing in its texts that ends a line or commands a terminal."""
+    match value:
+        case str():
+            return "".join(char if char.isprintable() else "?" for char in value)
+        case list():
+            return [_printable(item) for item in value]
+        case dict():
+            return {_printable(key): _printable(item) for key, item in value.items()}
+        case _:
+            return value

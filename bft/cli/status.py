@@ -144,7 +144,8 @@ def fitted(table: Table, console: Console) -> RenderableType:
 
 def _counts(account: Account, *tables: str) -> str:
     """Counters by reason, of one or more of the account's tables."""
-    return ", ".join(f"{why} {count}" for name in tables for why, count in sorted(account.counts(name).items())) or "-"
+    counted = ", ".join(f"{why} {count}" for name in tables for why, count in sorted(account.counts(name).items()))
+    return escape(counted) or "-"
 
 
 def _state(account: Account) -> str:
@@ -186,9 +187,11 @@ def _connections(account: Account) -> str:
     connections = account.report.get("connections")
     if not isinstance(connections, dict):
         return "-"
-    incoming, dialed = connections.get("incoming"), connections.get("dialed")
-    replicas = set(incoming if isinstance(incoming, list) else ()) & set(dialed if isinstance(dialed, list) else ())
-    return f"{len(replicas)} replicas, {connections.get('clients', 0)} clients"
+    incoming, dialed = (
+        {replica for replica in found if isinstance(replica, int)} if isinstance(found, list) else set()
+        for found in (connections.get("incoming"), connections.get("dialed"))
+    )
+    return escape(f"{len(incoming & dialed)} replicas, {connections.get('clients', 0)} clients")
 
 
 def _short(text: str) -> str:

@@ -20,8 +20,8 @@ from bft.cli.demo_load import Load, read_records, unicode_records, write_records
 from bft.cli.demo_verdict import compare, equal_digests, judge
 from bft.cli.kv_load import parse_records
 from bft.cli.layout import Plan, replica_configs, write_cluster
-from bft.cli.probe import Account, front
-from bft.cli.status import fitted, render, render_service, summary
+from bft.cli.probe import Account, front, report_in
+from bft.cli.status import alarms, fitted, render, render_service, summary
 from bft.cli.terminal import Exit, exit_code, friendly
 from bft.config import Cluster, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
@@ -165,6 +165,27 @@ def test_status_shows_how_each_replica_finds_the_primary() -> None:
     for cell in ("12.5", "240.0", "1234", "3", "slow-primary"):
         assert cell in rows["r0"]
     assert rows["r1"].count(" - ") == rows["r2"].count(" - ") == 6
+
+
+def test_status_shows_whatever_a_liar_says(tmp_path: Path) -> None:
+    """Markup, control characters, half characters, lists where numbers should be: the others' rows are shown."""
+    odd = ["[/]", "[/x]", "\\ud800", "\\u001b[2J", "two\\nlines"]
+    connections = '{"incoming": [[], {}, 1], "dialed": [1, "x"], "clients": "[/x]"}'
+    answers = [
+        f'{{"executed": 1, "{name}": {value}, "role": "{text}", "rejected": {{"{text}": 1}}}}'
+        for text in odd
+        for name in ("connections", "differs", "fetch", "monitor", "dropped")
+        for value in (connections, f'["{text}"]', f'{{"{text}": 7, "reason": "{text}", "pages": 1}}', f'"{text}"')
+    ]
+    cluster, honest = _cluster(tmp_path), _accounts(100, 90, 80)
+    for answer in answers:
+        accounts = [*honest, Account(3, "host:3", report_in(answer.encode()))]
+        console = Console(width=200, record=True)
+        console.print(render(cluster, accounts), render_service(accounts), *alarms(accounts))
+        shown = console.export_text()
+        assert "r2 host:2" in shown
+        shown.encode()
+        assert "\x1b[2J" not in shown
 
 
 def test_status_shows_who_answers_and_why_not(tmp_path: Path) -> None:
