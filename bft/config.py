@@ -327,7 +327,7 @@ def _load(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         tree = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: thousands of digits, or of brackets
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     try:
         return msgspec.convert(tree, kind)
@@ -344,7 +344,8 @@ def _found(tree: object, message: str) -> str:
             value = value[step]
         elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
             value = value[int(step)]
-    return f", found {value!r}" if not isinstance(value, dict | list) else ""
+    is_long = isinstance(value, int) and value.bit_length() > 64  # Python refuses to print thousands of digits
+    return f", found {value!r}" if not isinstance(value, dict | list) and not is_long else ""
 
 
 assert KEY_BYTES == 32, "the hex pattern above says 64 digits"

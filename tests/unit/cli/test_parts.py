@@ -218,6 +218,26 @@ def test_status_is_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"\0",
+        b"id = " + b"[" * 20_000,
+        b"id = " + b"9" * 5000,
+        b"id = 0x" + b"f" * 5000,
+        b"a." * 5000 + b"b = 1",
+    ],
+)
+def test_configuration_of_nonsense_is_told_in_one_line(tmp_path: Path, content: bytes) -> None:
+    """Whatever a file holds: the parser's own limits are no concern of whoever reads the message."""
+    file = tmp_path / "replica.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=str(file)):
+        load_local(file)
+
+
+@pytest.mark.parametrize(
     ("text", "value"), [("5", 5), ('"5"', "5"), ("hello", "hello"), ("[1, null]", [1, None]), ("", ""), ("{", "{")]
 )
 def test_argument_is_json_or_text(text: str, value: object) -> None:
