@@ -282,17 +282,22 @@ class Pool:
 
     # --- in and out -----------------------------------------------------------------------------------------------
 
-    def add(self, pending: Pending) -> bool:
-        """Add an envelope not yet there; False if its client is over its limit, or everybody is and it has most."""
+    def add(self, pending: Pending, via: int = -1) -> bool:
+        """Add an envelope not yet there; False if its client is over its limit, or everybody is and it has most.
+
+        One that replica `via` waits for is added all the same, as far as `promote` lets it go first. Else a client
+        could keep its queue here full, show backups what has no room, and have a correct primary deposed.
+        """
         client = pending.signed.client
         queue = self._queues.get(client)
-        held = queue.size if queue is not None else 0
-        if held + pending.size > CLIENT_BYTES_MAX:
+        held = (queue.size if queue is not None else 0) + pending.size
+        if via >= 0 and self._may_promote(queue, via):
+            held = pending.size
+        elif held > CLIENT_BYTES_MAX or (queue is not None and len(queue.all) >= CLIENT_ENVELOPES_MAX):
             return False
-        if queue is not None and len(queue.all) >= CLIENT_ENVELOPES_MAX:
+        if self._bytes + pending.size > self._bytes_max and not self._make_room(held, pending.size):
             return False
-        if self._bytes + pending.size > self._bytes_max and not self._make_room(held + pending.size, pending.size):
-            return False
+        queue = self._queues.get(client)  # room was made of another one, or of this
         if queue is None:
             queue = self._queues[client] = Queue()
         if not self.open_work:
@@ -373,9 +378,13 @@ class Pool:
         pending = queue.open.get(key) if queue is not None else None
         if queue is None or pending is None or key in queue.urgent:
             return
-        if sum(other.via == via for other in queue.urgent.values()) < URGENT_MAX:
+        if self._may_promote(queue, via):
             pending.via = via
             queue.urgent[key] = pending
+
+    def _may_promote(self, queue: Queue | None, via: int) -> bool:
+        """True if fewer envelopes of the client go first for replica `via` than may."""
+        return queue is None or sum(other.via == via for other in queue.urgent.values()) < URGENT_MAX
 
     # --- batches --------------------------------------------------------------------------------------------------
 

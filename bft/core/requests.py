@@ -44,7 +44,7 @@ def on_request(state: State, peer: Peer, packet: SignedRequest, request: Request
             execution.resend(state, packet.client, request.session, request.number, count)
         return
     pending = Pending(packet, request, state.now)
-    if not state.pool.add(pending):
+    if not state.pool.add(pending, peer if isinstance(peer, int) and state.is_primary else -1):
         state.reject(peer, "pool-full")
         if peer == packet.client:
             execution.refuse(state, packet.client, request.session, request.number, execution.BUSY)

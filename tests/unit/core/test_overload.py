@@ -7,7 +7,7 @@ import msgspec
 from bft.core import budget
 from bft.core.execution import BUSY, EARLY
 from bft.core.ordering import GATHER_NS, GATHER_SLOT_NS, GATHER_WORK
-from bft.core.pool import CLIENT_ENVELOPES_MAX
+from bft.core.pool import CLIENT_ENVELOPES_MAX, URGENT_MAX
 from bft.core.queries import CLIENT_SHARE, WAITING_MAX
 from bft.core.shares import SLOT_WORK
 from bft.digests import batch_digest
@@ -95,6 +95,30 @@ def test_primary_takes_first_what_a_backup_waits_for(make_bench):
     bench.deliver(2, bench.request(39, acknowledged=1))
     proposed = bench.replica._state.pool.take(9, 0, 2, 1 << 20)
     assert 39 in [pending.request.number for pending in proposed]
+
+
+def test_full_queue_of_a_client_keeps_nothing_out_that_a_backup_waits_for(make_bench):
+    """Else one client could show backups what the primary has no room for, and have one primary after another deposed.
+
+    Bounded per replica, so that one that lies cannot fill the memory on a client's behalf.
+    """
+    bench = make_bench(me=0, protocol={"batch_operations_max": 4, "pipeline": 1})
+    _fill(bench)
+    session = EPOCH_NS + 1
+    for number in range(1, 1 + URGENT_MAX):
+        bench.deliver(2, bench.request(number, session=session, acknowledged=number))
+        assert bench.rejections() == []
+    bench.deliver(2, bench.request(9, session=session, acknowledged=9))
+    assert bench.rejections() == ["pool-full"]
+    proposed = bench.replica._state.pool.take(9, 0, 4, 1 << 20)
+    assert session in [pending.request.session for pending in proposed]
+
+
+def test_backup_takes_no_more_of_a_client_than_it_may_whoever_sends_it(bench):
+    """Only a primary is blamed for what waits elsewhere."""
+    _fill(bench)
+    bench.deliver(2, bench.request(9999, acknowledged=9999))
+    assert bench.rejections() == ["pool-full"]
 
 
 def test_retransmissions_are_answered_within_a_budget(bench):

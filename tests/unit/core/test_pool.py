@@ -377,6 +377,16 @@ def test_eviction_stops_where_all_hold_alike() -> None:
     assert not pool.evicted
 
 
+def test_what_a_replica_waits_for_evicts_also_where_all_hold_alike() -> None:
+    """Also of its own client: many keys that fill the memory together leave room for what backups show the primary."""
+    pool = Pool(bytes_max=100 * 1024)
+    _fill(pool, 9, 1, payload=98 * 1024)
+    assert not pool.add(_pending(9, 2, payload=2000))
+    assert pool.add(_pending(9, 2, payload=2000), 1)
+    assert [pending.request.number for pending in pool.evicted] == [1]
+    assert [pending.request.number for pending in pool] == [2]
+
+
 def test_what_a_slot_holds_is_not_evicted() -> None:
     """It must be there if the view fails, to be proposed again."""
     pool = Pool(bytes_max=100 * 1024)
