@@ -40,15 +40,15 @@ def take(state: State, service_pages: tuple[bytes, ...], fresh: dict[bytes, byte
     if state.pending is not None and state.pending.activation == state.executed:
         state.boundary = header
     before = state.own_checkpoints.get(state.executed)
-    has_voted_otherwise = before is not None and before[0] != digest
     message = Checkpoint(state.epoch, state.executed, digest)
     vote = before[1] if before is not None else state.sign(message) if state.is_member else None
     state.persist(Snapshot(state.executed, digest, manifest, {**fresh, **fresh_sessions}, vote))
     state.own_checkpoints[state.executed] = (digest, vote)
-    if has_voted_otherwise:
+    if vote is not None and vote.payload != encode(message):
         # Executed again after a repair. The state is kept, since later ones build on it, but the vote given stands: a
         # second one would be evidence against us, and strong many others vote without this replica
-        # (`test_repaired_replica_goes_on_without_voting_twice`).
+        # (`test_repaired_replica_goes_on_without_voting_twice`). What counts is what was voted, not the state that came
+        # after it: that may have been this one already (`test_vote_for_another_state_is_never_counted_for_this_one`).
         state.progress("diverged", state.executed, "executing again gave another state")
     elif vote is not None:
         state.broadcast(vote)

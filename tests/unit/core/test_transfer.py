@@ -182,6 +182,28 @@ def test_repaired_replica_goes_on_without_voting_twice(bench, source):
     assert bench.stable == 16
 
 
+def test_vote_for_another_state_is_never_counted_for_this_one(bench):
+    """Executed for the third time with the outcome of the second: what was voted for is the first one's.
+
+    Counted for this state it would be a signature that does not hold, in a certificate of this replica's making.
+    """
+    for seq in range(1, 9):
+        bench.order(seq, bench.batch(bench.request(seq)))
+    right, _ = bench.replica._state.own_checkpoints[8]
+    wrong = bench.signed(1, Checkpoint(0, 8, bytes(32)))
+    bench.store._snapshots.clear()
+    bench.restart()
+    bench.replica._state.own_checkpoints[8] = (right, wrong)
+    for seq in range(1, 9):
+        bench.order(seq, bench.batch(bench.request(seq)))
+    assert not bench.sent(Checkpoint)
+    for replica in (0, 2):
+        bench.deliver(replica, bench.signed(replica, Checkpoint(0, 8, right)))
+    assert bench.stable == 0, "two have voted for this state"
+    bench.deliver(3, bench.signed(3, Checkpoint(0, 8, right)))
+    assert bench.stable == 8
+
+
 # --- sources, cap, progress ------------------------------------------------------------------------------------------
 
 
