@@ -94,7 +94,7 @@ class Fetching:
         manifest: its manifest, once here and verified.
         missing: page digests not here yet, in order of need (a dict keeps order and finds fast).
         pages: verified pages, by digest.
-        earlier: what an earlier target of this transfer had to do with: an answer about it is late, not a lie.
+        earlier: what earlier targets of this transfer had to do with: an answer about them is late, not a lie.
         sources: whom to ask.
         fetched, size: pages that came from others, and their bytes, for earlier targets too.
         paid_until: with a bandwidth cap, when more may be asked for.

@@ -41,6 +41,8 @@ from bft.wire.codec import Malformed, Opened, open_manifest
 REQUESTS_IN_FLIGHT = 4
 PAGE_BYTES_GUESS = 16 * 1024
 LOOKS_PER_SECOND = 20
+EARLIER_MAX = 1 << 20
+"""Digests that are remembered of earlier targets: 32 bytes each, for as long as the transfer takes."""
 SECOND = 1000 * MILLISECOND
 
 
@@ -72,7 +74,8 @@ def begin(state: State, certificate: CheckpointCertificate) -> None:
         state.fetching.began = before.began
         state.fetching.fetched, state.fetching.size = before.fetched, before.size
         state.fetching.paid_until = before.paid_until
-        state.fetching.earlier = dict.fromkeys((*before.missing, *before.pages, before.certificate.digest))
+        known = (*before.earlier, *before.missing, *before.pages, before.certificate.digest)
+        state.fetching.earlier = dict.fromkeys(known[-EARLIER_MAX:])
     signers = [item.replica for item in certificate.checkpoints if item.replica != state.me]
     if certificate.epoch != state.epoch:
         # Certified by the members of an epoch that is over: some may be gone, and those of this one have it as well.
@@ -192,10 +195,15 @@ def wants_manifest(state: State, message: ManifestBody) -> bool:
     fetching = state.fetching
     if fetching is None or fetching.manifest is not None:
         return False
+    return _described(message) == fetching.certificate.digest
+
+
+def _described(message: ManifestBody) -> bytes | None:
+    """The digest of the state that a manifest describes; None if it describes none."""
     try:
-        return state_digest(open_manifest(message.manifest).header_bytes) == fetching.certificate.digest
+        return state_digest(open_manifest(message.manifest).header_bytes)
     except Malformed:
-        return False
+        return None
 
 
 def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
@@ -205,7 +213,7 @@ def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
         fetching = state.fetching
         if fetching is None or fetching.manifest is not None or not isinstance(peer, int):
             return
-        if state_digest(message.manifest) not in fetching.earlier:
+        if _described(message) not in fetching.earlier:
             _leave(state, fetching, peer, "stale or lying: sent the manifest of another state")
         return
     fetching = state.fetching

@@ -215,6 +215,20 @@ def _asked_for_pages(effects) -> list[Send]:
     return [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.packet, FetchPages)]
 
 
+def _later(make_bench, last: int) -> dict[int, tuple[bytes, bytes]]:
+    """Slot -> (digest, manifest) of the checkpoints that others take up to `last`, all of one content."""
+    bench = make_bench(me=2)
+    found = {}
+    for seq in range(1, last + 1):
+        bench.order(seq, bench.batch(bench.request(seq, ["put", "later", f"{seq}"])))
+        if seq % 8 == 0:
+            snapshot = bench.store.load().snapshot
+            found[seq] = (snapshot.digest, snapshot.manifest)
+            for replica in (0, 3):
+                bench.deliver(replica, bench.signed(replica, Checkpoint(0, seq, snapshot.digest)))
+    return found
+
+
 def _with_manifest(bench, source) -> Send:
     """Begin a transfer, give the manifest; returns the first request for pages."""
     _begin(bench, source)
@@ -369,6 +383,27 @@ def test_what_a_cap_is_owed_for_an_overtaken_checkpoint_is_still_owed(bench, sou
         assert not _asked_for_pages(bench.out)
         bench.wait(20)
     assert _asked_for_pages(bench.wait(500))
+
+
+@pytest.mark.parametrize("targets", [(16,), (16, 24)])
+def test_late_answer_about_an_overtaken_checkpoint_is_no_lie(bench, source, make_bench, targets):
+    """A source that is slow, and sends what an earlier target had to do with, is neither named nor left."""
+    _begin(bench, source)
+    asked = next(
+        effect for effect in bench.out if isinstance(effect, Send) and isinstance(effect.packet, FetchManifest)
+    )
+    manifest = next(effect.packet for effect in source.deliver(1, asked.packet) if isinstance(effect, Send))
+    pages = dict(source.store.load().snapshot.pages)
+    bench.deliver(asked.to, manifest)
+    later = _later(make_bench, targets[-1])
+    for seq in targets:
+        bench.deliver(2, bench.checkpoint_certificate(seq, later[seq][0]))
+        bench.wait(1000)
+        assert bench.replica.summary()["fetching"] == seq
+    peer = int(str(asked.to))
+    assert _left(bench.deliver(peer, manifest)) == []
+    bench.deliver(3, ManifestBody(later[targets[-1]][1]))
+    assert _left(bench.deliver(peer, bench.pages(peer, *pages.values()))) == []
 
 
 def test_receiver_goes_on_voting_above_the_checkpoint_it_fetches(bench, source):
