@@ -266,12 +266,12 @@ class Driver:
                 continue
             self._send(queue[:first])
             records = [effect.record for effect in queue[first:] if isinstance(effect, Persist)]
+            self._writing = queue[first:]
             if self._is_slow(records):
-                self._writing = queue[first:]
                 self._writer.unpark()
                 return
             self._write(records)
-            self._send(queue[first:])
+            self._send_written()
 
     def flush_soon(self) -> None:
         """Flush when all tasks that are ready have run: once for all clients that are read in one pass of the loop."""
@@ -286,9 +286,17 @@ class Driver:
             if self._writing:
                 records = [effect.record for effect in self._writing if isinstance(effect, Persist)]
                 await trio.to_thread.run_sync(self._write, records)
-                written, self._writing = self._writing, []
-                self._send(written)
+                self._send_written()
             self.flush()
+
+    def _send_written(self) -> None:
+        """The records of what is being written are durable.
+
+        Never reached if they are not: then `_writing` stays, and holds back whatever tasks still step before the loop
+        has ended them, since that may rest on a record that is lost.
+        """
+        written, self._writing = self._writing, []
+        self._send(written)
 
     def _write(self, records: list[Record]) -> None:
         started = time.perf_counter_ns()

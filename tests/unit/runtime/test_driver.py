@@ -228,6 +228,23 @@ async def test_nothing_leaves_after_a_failed_write_on_a_quick_disk() -> None:
     assert bench.links.calls[-1] == (ALICE, [59])
 
 
+async def test_tasks_that_still_run_after_a_failed_write_on_a_quick_disk_send_nothing() -> None:
+    """The loop ends no task in the middle of a pass: what others step meanwhile may rest on the lost record."""
+    bench = Bench()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.driver.run)
+            await _written_quickly(bench)
+            bench.store.error = StorageError("disk full")
+            with pytest.raises(StorageError, match="disk full"):
+                bench.give(60, record(b"a"), Send(ALICE, note(60)))
+            bench.give(61, Send(ALICE, note(61)))
+            bench.driver.flush_soon()
+            await settle()
+    assert caught.group_contains(StorageError, match="disk full"), "the writer does not go on without it"
+    assert bench.links.calls[-1] == (ALICE, [59])
+
+
 async def test_outputs_of_several_readers_leave_together(nursery: trio.Nursery) -> None:
     """What the reads of one round bring goes out in one send per peer, in order."""
     bench = Bench("memory")
