@@ -174,7 +174,7 @@ def enter(state: State, configuration: Configuration, links: list[EpochLink], *,
     fresh.fetching = state.fetching
     fresh.transfer_rate, fresh.last_transfer = state.transfer_rate, state.last_transfer
     fresh.transferred = state.transferred
-    fresh.rotten, fresh.rot_asked, fresh.repaired = state.rotten, state.rot_asked, state.repaired
+    fresh.rotten, fresh.asked, fresh.repaired = state.rotten, state.asked, state.repaired
     fresh.forgotten = state.forgotten
     fresh.divergence, fresh.divergences, fresh.doubted = state.divergence, state.divergences, state.doubted
     fresh.split = state.split

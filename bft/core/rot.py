@@ -17,7 +17,6 @@ from bft.events import Pages, PagesRotten
 from bft.messages import FetchPages, PageBodies
 
 ROTTEN_MAX = 4096
-ASKED_MAX = 2 * ROTTEN_MAX
 PAGES_PER_REQUEST = 32
 
 
@@ -46,10 +45,7 @@ def ask(state: State) -> None:
     for digest in wanted:
         _, times = state.rotten.pop(digest)
         state.rotten[digest] = (state.now, times + 1)
-        state.rot_asked.pop(digest, None)
-        state.rot_asked[digest] = None
-    while len(state.rot_asked) > ASKED_MAX:
-        del state.rot_asked[next(iter(state.rot_asked))]
+    state.note_asked(wanted)
     state.send(target, FetchPages(wanted))
 
 

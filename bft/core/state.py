@@ -7,7 +7,7 @@ The parts are modules of functions on this state: `ordering`, `execution`, `chec
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bft.config import MILLISECOND, Protocol
@@ -42,6 +42,8 @@ from bft.messages import CheckpointCertificate, EpochLink, Packet, ReplicaMessag
 from bft.ports import BatchSigner, KeyVerifier, Signer
 from bft.wire.codec import Opened, encode
 
+ASKED_MAX = 8192
+"""Pages and manifests; many times what is asked for at once."""
 Signers = Signer | Mapping[bytes, Signer]
 """What a replica signs with: one key, or several by public key, of which each epoch's members name one."""
 
@@ -94,7 +96,6 @@ class Fetching:
         manifest: its manifest, once here and verified.
         missing: page digests not here yet, in order of need (a dict keeps order and finds fast).
         pages: verified pages, by digest.
-        earlier: what earlier targets of this transfer had to do with: an answer about them is late, not a lie.
         sources: whom to ask.
         fetched, size: pages that came from others, and their bytes, for earlier targets too.
         paid_until: with a bandwidth cap, when more may be asked for.
@@ -107,7 +108,6 @@ class Fetching:
     manifest_bytes: bytes = b""
     missing: dict[bytes, None] = field(default_factory=dict)
     pages: dict[bytes, bytes] = field(default_factory=dict)
-    earlier: dict[bytes, None] = field(default_factory=dict)
     sources: Sources = field(default_factory=Sources)
     manifest_asked: Nanos = 0
     fetched: int = 0
@@ -117,8 +117,8 @@ class Fetching:
     progressed: Nanos = 0
 
     def is_of_interest(self, digest: bytes) -> bool:
-        """True if the page belongs to this target or an earlier one."""
-        return digest in self.missing or digest in self.pages or digest in self.earlier
+        """True if the page belongs to the target."""
+        return digest in self.missing or digest in self.pages
 
 
 @dataclass(slots=True)
@@ -185,7 +185,8 @@ class State:
         transfer_rate: bytes a second that a state transfer may bring; 0 for no cap.
         rotten: pages that the own store has lost to bit rot -> when they were last asked for, and how often; in the
             order in which they are asked for.
-        rot_asked: pages that were asked for because of it, lately: answers about them are late, no lies.
+        asked: pages and manifests that others were asked for lately, for this transfer or an earlier one, or because of
+            rot: answers about them are late, no lies.
         repaired: how many came back.
         last_transfer: what the last state transfer came to, for people.
         transferred: what all of them came to: "count", "fetched" pages, "bytes", "milliseconds".
@@ -248,7 +249,7 @@ class State:
     served: dict[Peer, tuple[int, int]] = field(default_factory=dict)
     transfer_rate: int = 0
     rotten: dict[bytes, tuple[Nanos, int]] = field(default_factory=dict)
-    rot_asked: dict[bytes, None] = field(default_factory=dict)
+    asked: dict[bytes, None] = field(default_factory=dict)
     repaired: int = 0
     last_transfer: dict[str, object] | None = None
     transferred: Counter[str] = field(default_factory=Counter)
@@ -312,6 +313,16 @@ class State:
         self.chain = header.chain
         self.time_ns = header.time_ns
         self.lease_ns = header.lease_ns
+
+    # --- asking others --------------------------------------------------------------------------------------------
+
+    def note_asked(self, digests: Iterable[bytes]) -> None:
+        """Remember what others are asked for, up to a bound."""
+        for digest in digests:
+            self.asked.pop(digest, None)
+            self.asked[digest] = None
+        while len(self.asked) > ASKED_MAX:
+            del self.asked[next(iter(self.asked))]
 
     # --- effects --------------------------------------------------------------------------------------------------
 

@@ -41,8 +41,6 @@ from bft.wire.codec import Malformed, Opened, open_manifest
 REQUESTS_IN_FLIGHT = 4
 PAGE_BYTES_GUESS = 16 * 1024
 LOOKS_PER_SECOND = 20
-EARLIER_MAX = 1 << 20
-"""Digests that are remembered of earlier targets: 32 bytes each, for as long as the transfer takes."""
 SECOND = 1000 * MILLISECOND
 
 
@@ -74,8 +72,6 @@ def begin(state: State, certificate: CheckpointCertificate) -> None:
         state.fetching.began = before.began
         state.fetching.fetched, state.fetching.size = before.fetched, before.size
         state.fetching.paid_until = before.paid_until
-        known = (*before.earlier, *before.missing, *before.pages, before.certificate.digest)
-        state.fetching.earlier = dict.fromkeys(known[-EARLIER_MAX:])
     signers = [item.replica for item in certificate.checkpoints if item.replica != state.me]
     if certificate.epoch != state.epoch:
         # Certified by the members of an epoch that is over: some may be gone, and those of this one have it as well.
@@ -151,6 +147,7 @@ def ask(state: State) -> None:
         if state.now - fetching.manifest_asked >= state.status_interval_ns or not fetching.manifest_asked:
             fetching.manifest_asked = state.now
             certificate = fetching.certificate
+            state.note_asked((certificate.digest,))
             state.send(sources.next(), FetchManifest(certificate.seq, certificate.digest))
         return
     for replica in sources.overdue(state.now, sources.patience(2 * state.status_interval_ns)):
@@ -167,6 +164,7 @@ def ask(state: State) -> None:
         source = sources.by_replica[ready]
         group, wanted = tuple(wanted[: source.batch]), wanted[source.batch :]
         source.open.update(dict.fromkeys(group, state.now))
+        state.note_asked(group)
         state.send(ready, FetchPages(group))
 
 
@@ -213,7 +211,7 @@ def on_manifest(state: State, peer: Peer, message: ManifestBody) -> None:
         fetching = state.fetching
         if fetching is None or fetching.manifest is not None or not isinstance(peer, int):
             return
-        if _described(message) not in fetching.earlier:
+        if _described(message) not in state.asked:
             _leave(state, fetching, peer, "stale or lying: sent the manifest of another state")
         return
     fetching = state.fetching
@@ -260,7 +258,7 @@ def on_pages(state: State, peer: Peer, message: PageBodies) -> None:
         if digest in fetching.missing:
             found[digest] = page
             fetching.sources.took_page(peer, digest, len(page), state.now)
-        elif digest not in state.rot_asked:
+        elif digest not in state.asked:
             state.reject(peer, "unknown-page")
             # Not a late or repeated answer: nobody was ever asked for it.
             is_lie = is_lie or (fetching.manifest is not None and not fetching.is_of_interest(digest))

@@ -406,6 +406,23 @@ def test_late_answer_about_an_overtaken_checkpoint_is_no_lie(bench, source, make
     assert _left(bench.deliver(peer, bench.pages(peer, *pages.values()))) == []
 
 
+def test_late_answer_about_a_transfer_that_is_over_is_no_lie(bench, source, make_bench):
+    """A replica that falls behind again soon hears from a slow source what it asked for the last time."""
+    asked = _with_manifest(bench, source)
+    pages = source.store.read_pages(asked.packet.digests)
+    _answer(bench, source, [asked, *_asked_for_pages(bench.out)])
+    bench.wait(1000)
+    _answer(bench, source, _asked_for_pages(bench.out))
+    assert bench.executed == 8
+    digest, manifest = _later(make_bench, 16)[16]
+    bench.deliver(2, bench.checkpoint_certificate(16, digest))
+    bench.wait(1000)
+    bench.deliver(2, ManifestBody(manifest))
+    assert bench.replica.summary()["fetching"] == 16
+    peer = int(str(asked.to))
+    assert _left(bench.deliver(peer, bench.pages(peer, *pages))) == []
+
+
 def test_receiver_goes_on_voting_above_the_checkpoint_it_fetches(bench, source):
     """PREPARE for a slot above the target, none for one below it: votes rest on batches, not on the state."""
     _with_manifest(bench, source)
