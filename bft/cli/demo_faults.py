@@ -106,7 +106,8 @@ class Director:
 
     async def _corrupt(self) -> None:
         self.say(f"replica {LIAR} is replaced by a lying one: {CRIMES}")
-        await self._replace(LIAR, CRIMES, "[bold magenta]lying[/]")
+        await self._stop(LIAR)
+        await self._start(LIAR, CRIMES, "[bold magenta]lying[/]")
         await self._until(f"replica {LIAR}'s lies to be outvoted", self._has_lied_enough)
         await anyio.sleep(LYING_SECONDS)
         self.say(f"{self.client.disagreements.get(LIAR, 0)} of its replies were outvoted so far")
@@ -115,9 +116,24 @@ class Director:
         return self.client.disagreements.get(LIAR, 0) >= LIES_MIN
 
     async def _heal(self) -> None:
+        """Start an honest process with the liar's key and store, once its last lies are closed by a checkpoint.
+
+        Before that the others would show it votes that its key has signed and its store does not know: it would take
+        the store for an old copy, and rightly refuse to vote (`bft.core.amnesia`).
+        """
+        await self._stop(LIAR)
+        await self.look()
+        said = front(self.accounts, self.cluster.quorums, "executed") + self.cluster.protocol.pipeline
+        self.say(f"replica {LIAR} is stopped; the others go on to a checkpoint that closes what it said")
+        await self._until("a checkpoint beyond the last lies", lambda: self._is_closed(said))
         self.say(f"replica {LIAR} is healed: an honest process takes over its key and store")
-        await self._replace(LIAR, None, "")
+        await self._start(LIAR, None, "")
         await self._until(f"replica {LIAR} to keep up", lambda: self._keeps_up(LIAR))
+
+    def _is_closed(self, seq: int) -> bool:
+        """True if a checkpoint at or above `seq` is stable at all who run."""
+        running = [account for account in self.accounts if account.replica not in self.expected_down]
+        return all(account.answered and account.number("stable") >= seq for account in running)
 
     async def _kill_primary(self) -> None:
         victim = self.killed = self._primary()
@@ -140,11 +156,14 @@ class Director:
         self.states[victim] = "[yellow]starting[/]"
         await self._until(f"replica {victim} to keep up", lambda: self._keeps_up(victim))
 
-    async def _replace(self, replica: int, adversary: str | None, state: str) -> None:
-        process = self.processes[replica]
+    async def _stop(self, replica: int) -> None:
         self.states[replica] = "[yellow]restarting[/]"
-        await anyio.to_thread.run_sync(process.stop)
-        process.start(adversary)
+        self.expected_down.add(replica)
+        await anyio.to_thread.run_sync(self.processes[replica].stop)
+
+    async def _start(self, replica: int, adversary: str | None, state: str) -> None:
+        self.processes[replica].start(adversary)
+        self.expected_down.remove(replica)
         await self._until(f"replica {replica} to answer", lambda: self._answers(replica))
         self.states[replica] = state
 
