@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -128,8 +129,19 @@ def _load(file: Path) -> KeyPair:
     """A key; asks for a passphrase if that is needed and not in the environment. Raises as `load_key`."""
     passphrase = passphrase_from_environment()
     if passphrase is None and _is_encrypted(file):
-        passphrase = click.prompt("Passphrase", hide_input=True, err=True).encode()
+        passphrase = _ask_for_passphrase()
     return load_key(file, passphrase)
+
+
+def _ask_for_passphrase() -> bytes | None:
+    """None where there is nobody to ask: `load_key` says then what is missing."""
+    try:
+        return str(click.prompt("Passphrase", hide_input=True, err=True)).encode()
+    except click.Abort:
+        if sys.stdin.isatty():  # it was interrupted
+            raise
+        click.echo(err=True)
+        return None
 
 
 def _is_encrypted(file: Path) -> bool:

@@ -21,6 +21,7 @@ from bft.cli.terminal import (
     key_option,
     passphrase_from_environment,
     print_json,
+    warn,
 )
 from bft.config import Durability, load_cluster, load_local
 from bft.crypto.keys import KeyPair, load_key
@@ -203,10 +204,15 @@ def invite(desk: Desk, replica: int, public_key: str, output: Path | None) -> No
 @json_option
 @friendly
 def members(cluster_file: Path, key_file: Path | None, as_json: bool) -> None:
-    """Show the present epoch: its members, who may change it, and the chain that proves it from the cluster file."""
+    """Show the present epoch: its members, who may change it, and the chain that proves it from the cluster file.
+
+    If nobody answers it is the last epoch that is known here; a note says so.
+    """
     cluster = load_cluster(cluster_file)
     chain = discover(cluster, default_key(cluster_file, key_file))
     present = chain.configuration
+    if cluster.admin and not chain.answered:
+        warn("no member answers: this is the last epoch that is known here, there may be later ones")
     if as_json:
         print_json(_tree(present, chain))
         return

@@ -68,8 +68,9 @@ class Client:
     Attributes:
         cluster: the configuration it was given.
         id: its public key.
-        on_event: called with every event that the service emits for this session, in order.
-        on_events_missed: called where events were lost; the service knows how to catch up.
+        on_event: called with every event that the service emits for this session, in order; must not raise, else the
+            client ends with what it raised.
+        on_events_missed: called where events were lost; the service knows how to catch up. Must not raise either.
     """
 
     def __init__(self, cluster: Cluster, keys: KeyPair, chain: Path | None = None) -> None:

@@ -116,7 +116,8 @@ def load_key(path: Path, passphrase: bytes | None = None) -> KeyPair:
     try:
         key = serialization.load_pem_private_key(pem, passphrase or None)
     except TypeError as error:  # cryptography's way to say that passphrase and file do not fit
-        rule = "is not encrypted: give no passphrase" if passphrase else "is encrypted: give its passphrase"
+        needed = "is encrypted: give its passphrase (commands take BFT_PASSPHRASE)"
+        rule = "is not encrypted: give no passphrase" if passphrase else needed
         raise KeyFileError(f"{path}: key {rule}") from error
     except (ValueError, UnsupportedAlgorithm) as error:
         rule = "or the passphrase is wrong" if passphrase else "as `bft keys new` or openssl genpkey write it"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -32,10 +32,15 @@ _links = msgspec.msgpack.Decoder(list[EpochLink])
 
 @dataclass(slots=True)
 class KnownChain:
-    """The way from the cluster file to the newest epoch that is proven here: a chain, and whom to ask for more."""
+    """The way from the cluster file to the newest epoch that is proven here: a chain, and whom to ask for more.
+
+    Attributes:
+        answered: members that have answered when asked; with none, later epochs may exist.
+    """
 
     cluster_id: bytes
     chain: Chain
+    answered: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, cluster: Cluster, file: Path | None = None) -> KnownChain:
@@ -69,6 +74,7 @@ class KnownChain:
                 links = await ask_for_links(member.host, member.port, self.cluster_id, epoch, seconds)
             except TransportError:
                 return
+            self.answered.add(member.id)
             self.chain.learn(links)
 
         async with anyio.create_task_group() as tasks:

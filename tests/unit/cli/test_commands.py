@@ -90,6 +90,8 @@ def test_keys_show_asks_for_the_passphrase_of_an_encrypted_file(tmp_path: Path) 
     assert made.exit_code == 0, made.output
     path = str(tmp_path / "bob.pem")
     assert runner.invoke(cli, ["keys", "show", path], input="pw\n").exit_code == 0
+    unasked = runner.invoke(cli, ["keys", "show", path], input="")
+    assert (unasked.exit_code, "BFT_PASSPHRASE" in unasked.output) == (Exit.USAGE, True), unasked.output
     assert runner.invoke(cli, ["keys", "show", path], env={"BFT_PASSPHRASE": "pw"}).exit_code == 0
     assert runner.invoke(cli, ["keys", "show", path], env={"BFT_PASSPHRASE": "no"}).exit_code == Exit.USAGE
 
