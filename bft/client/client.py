@@ -209,7 +209,7 @@ class Client:
             case Lost(reason="session-expired"):
                 raise SessionExpired("another session of this key, or eviction, ended this one")
             case Lost(reason="result-unavailable"):
-                raise OutcomeUnknown("it has executed, but no replica keeps its result any more")
+                raise OutcomeUnknown("it was ordered, but no replica keeps its result any more")
             case Lost():
                 raise OutcomeUnknown("the client was closed before the result came")
             case Completed(status=status, value=value, seq=seq, index=index):

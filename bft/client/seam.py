@@ -92,8 +92,9 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     """The operation's outcome will not be known.
 
     Attributes:
-        reason: `overloaded` (nothing was sent), `session-expired`, `result-unavailable` (it has executed, but
-            nobody keeps its result any more), or `closed` (said by the client around the session).
+        reason: `overloaded` (nothing was sent), `session-expired`, `result-unavailable` (it was ordered, but nobody
+            keeps its result any more; one of a lane may wait for its predecessor), or `closed` (said by the client
+            around the session).
     """
 
     ticket: int
