@@ -34,3 +34,8 @@ KeyBytes = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 def peer_name(peer: Peer) -> str:
     """Name a peer for people: `r2` for a replica, the first eight hex digits for a client."""
     return f"r{peer}" if isinstance(peer, int) else f"c:{peer[:4].hex()}"
+
+
+def printable(text: str) -> str:
+    """Another's words for our log or terminal: they end no line there, and command nothing."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -17,7 +17,7 @@ from bft.crypto.keys import KeyPair, load_key
 from bft.epochs import genesis
 from bft.errors import BFTError, KeyFileError, TransportError
 from bft.headers import Member
-from bft.ids import ClientId, ReplicaId
+from bft.ids import ClientId, ReplicaId, printable
 from bft.membership import Quorums
 from bft.messages import Probe, ProbeReply
 from bft.transport.dial import dial
@@ -149,7 +149,7 @@ def _printable(value: object) -> object:
     """The same with nothing in its texts that ends a line or commands a terminal."""
     match value:
         case str():
-            return "".join(char if char.isprintable() else "?" for char in value)
+            return printable(value)
         case list():
             return [_printable(item) for item in value]
         case dict():

@@ -34,7 +34,18 @@ from bft.crypto.keys import KeyPair
 from bft.crypto.signatures import Ed25519Verifier, is_valid_key, sender_bytes, verify_signed
 from bft.crypto.tls import certificate_key, vouches_for
 from bft.errors import TransportError
-from bft.ids import U63, ClientId, DigestBytes, KeyBytes, Peer, ReplicaId, ReplicaIndex, SignatureBytes, peer_name
+from bft.ids import (
+    U63,
+    ClientId,
+    DigestBytes,
+    KeyBytes,
+    Peer,
+    ReplicaId,
+    ReplicaIndex,
+    SignatureBytes,
+    peer_name,
+    printable,
+)
 from bft.messages import EpochLink, EpochProof, Message
 from bft.transport.channel import Channel
 from bft.wire.codec import DECODE_ERRORS, encode
@@ -211,7 +222,7 @@ async def introduce(
     channel.send([encode(_hello_of(identity, signature))])
     answer = _decoded(_answer, await channel.receive_one(), where)
     if isinstance(answer, Refused):
-        raise WrongIdentity(f"{where} refuses {peer_name(identity.me)}: {_printable(answer.reason)}")
+        raise WrongIdentity(f"{where} refuses {peer_name(identity.me)}: {printable(answer.reason)}")
 
 
 def _hello_of(identity: Identity, signature: bytes) -> ReplicaHello | ClientHello | LearnerHello:
@@ -300,11 +311,6 @@ def refuse(channel: Channel, reason: str) -> None:
     """Tell the dialer why, and close."""
     channel.send([encode(Refused(reason))])
     channel.close(f"refused: {reason}")
-
-
-def _printable(text: str) -> str:
-    """Another's words for our log or terminal: they end no line there, and command nothing."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[T], frame: bytes, where: str) -> T:

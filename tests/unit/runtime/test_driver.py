@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -215,34 +216,34 @@ async def test_checkpoint_is_written_in_a_thread_on_a_quick_disk_too(nursery: tr
     await until(lambda: bench.links.calls[-1] == (ALICE, [60]))
 
 
-async def test_nothing_leaves_after_a_failed_write_on_a_quick_disk() -> None:
-    """The event loop itself finds it, and stops."""
-    bench = Bench()
+@asynccontextmanager
+async def _filled(bench: Bench) -> AsyncIterator[Bench]:
+    """A driver whose quick disk is full from now on: the block ends with its error, and nothing has left."""
     with pytest.raises(ExceptionGroup) as caught:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bench.driver.run)
             await _written_quickly(bench)
             bench.store.error = StorageError("disk full")
-            bench.give(60, record(b"a"), Send(ALICE, note(60)))
-    assert caught.group_contains(StorageError, match="disk full")
+            yield bench
+            nursery.cancel_scope.cancel()  # else a driver that goes on would have the test wait for ever
+    assert caught.group_contains(StorageError, match="disk full"), "the writer does not go on without it"
     assert bench.links.calls[-1] == (ALICE, [59])
+
+
+async def test_nothing_leaves_after_a_failed_write_on_a_quick_disk() -> None:
+    """The event loop itself finds it, and stops."""
+    async with _filled(Bench()) as bench:
+        bench.give(60, record(b"a"), Send(ALICE, note(60)))
 
 
 async def test_tasks_that_still_run_after_a_failed_write_on_a_quick_disk_send_nothing() -> None:
     """The loop ends no task in the middle of a pass: what others step meanwhile may rest on the lost record."""
-    bench = Bench()
-    with pytest.raises(ExceptionGroup) as caught:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(bench.driver.run)
-            await _written_quickly(bench)
-            bench.store.error = StorageError("disk full")
-            with pytest.raises(StorageError, match="disk full"):
-                bench.give(60, record(b"a"), Send(ALICE, note(60)))
-            bench.give(61, Send(ALICE, note(61)))
-            bench.driver.flush_soon()
-            await settle()
-    assert caught.group_contains(StorageError, match="disk full"), "the writer does not go on without it"
-    assert bench.links.calls[-1] == (ALICE, [59])
+    async with _filled(Bench()) as bench:
+        with pytest.raises(StorageError, match="disk full"):
+            bench.give(60, record(b"a"), Send(ALICE, note(60)))
+        bench.give(61, Send(ALICE, note(61)))
+        bench.driver.flush_soon()
+        await settle()
 
 
 async def test_outputs_of_several_readers_leave_together(nursery: trio.Nursery) -> None:
