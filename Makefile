@@ -23,6 +23,7 @@ test: install lint
 lint: install
 	$(BIN)/ruff check bft tests benchmarks clients
 	$(BIN)/mypy
+	$(BIN)/mypy clients tests/unit/client/test_proxy.py
 
 compiled: install pure
 	$(BIN)/python -m pip install --quiet --editable '.[compiled]'

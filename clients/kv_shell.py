@@ -91,9 +91,7 @@ def _commands(client: bft.Blocking) -> dict[str, Callable[..., object]]:
         return kv.increment(key, int(by))
 
     def scan(prefix: str = "") -> str:
-        entries = kv.scan(prefix, limit=20)
-        assert isinstance(entries, list), "scan returns a list"
-        return "\n".join(f"{key}\t{value}" for key, value in entries)
+        return "\n".join(f"{key}\t{value}" for key, value in kv.invoke(KeyValue.scan, prefix, limit=20))
 
     return {
         "get": lambda key: kv.get(key),

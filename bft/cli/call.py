@@ -88,7 +88,10 @@ def _operation(target: Target, name: str, arguments: tuple[str, ...]) -> tuple[M
     method = methods.get(name)
     if method is None:
         raise ConfigError(f"{service} has no method {name!r}; it has {', '.join(sorted(methods))}")
+    values = [parse_argument(text) for text in arguments]
+    first = len(method.signature.parameters) - len(method.keywords)
+    named = dict(zip(method.keywords, values[first:], strict=False))
     try:
-        return method, method.encode([parse_argument(text) for text in arguments], {})
+        return method, method.encode(values[:first] + values[first + len(named) :], named)
     except TypeError as error:
-        raise ConfigError(f"{name}{method.signature}: {error}") from error
+        raise ConfigError(str(error)) from error

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -25,6 +25,8 @@ from bft.crypto.keys import KeyPair
 from bft.errors import ClientClosed
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 TIMEOUT_SECONDS = 30.0
 
 
@@ -47,12 +49,16 @@ class BlockingProxy(Generic[T]):
         """The same service; every call ends within `seconds`, with `OutcomeUnknown` if need be."""
         return BlockingProxy(self._client, self._proxy.within(seconds))
 
-    def invoke(self, name: str, /, *args: object, **kwargs: object) -> object:
-        """Call the method `name`. Raises as `ServiceProxy.invoke` does."""
+    @overload
+    def invoke(self, method: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def invoke(self, method: str, /, *args: object, **kwargs: object) -> Any: ...
+    def invoke(self, method: Callable[..., object] | str, /, *args: object, **kwargs: object) -> object:
+        """Call a method of the service, given as it stands in the class or by name. Raises as `ServiceProxy.invoke`."""
         portal, _ = self._client._require()
-        return portal.call(partial(self._proxy.invoke, name, *args, **kwargs))
+        return portal.call(partial(self._proxy.invoke, method, *args, **kwargs))
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         getattr(self._proxy, name)  # raises AttributeError for what is no method of the service
         return partial(self.invoke, name)
 

@@ -1,10 +1,14 @@
-"""A typed view of a service: its commands and queries as async methods, with the service's own types."""
+"""A view of a service: its commands and queries as async methods.
+
+    await bank.deposit("alice", 5)               as in the service, but what type checkers see of it is `Any`
+    await bank.invoke(Bank.deposit, "alice", 5)  the same call, with argument and result types checked
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from bft.messages import STATUS_OK
 from bft.services.interface import interface_of
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
     from bft.client.client import Client, Consistency
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ServiceProxy(Generic[T]):
@@ -61,26 +67,26 @@ class ServiceProxy(Generic[T]):
             timeout=self._timeout if timeout is None else timeout,
         )
 
-    async def invoke(self, name: str, /, *args: object, **kwargs: object) -> object:
-        """Call the method `name`; what `proxy.name(...)` does, for names known at run time only.
+    @overload
+    async def invoke(self, method: Callable[Concatenate[T, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    async def invoke(self, method: str, /, *args: object, **kwargs: object) -> Any: ...
+    async def invoke(self, method: Callable[..., object] | str, /, *args: object, **kwargs: object) -> object:
+        """Call a method of the service, given as it stands in the class (`Bank.deposit`) or by name.
 
         Raises:
             AttributeError: the service has no such method.
-            TypeError: the arguments do not fit it, or cannot be encoded.
+            TypeError: the arguments do not fit it, or cannot be encoded. Nothing was sent.
             ServiceError, OutcomeUnknown, Overloaded, ClientClosed, ValueError: as `Client.call`; `ValueError` also for
                 text that is no UTF-8.
         """
-        method = self._interface.methods.get(name)
-        if method is None:
-            raise AttributeError(f"{self._service.__name__} has no command or query named {name!r}")
-        operation = method.encode(args, kwargs)
-        if method.kind == "query":
+        found = self._interface.method(method)
+        operation = found.encode(args, kwargs)
+        if found.kind == "query":
             result = await self._client.query(operation, consistency=self._consistency, timeout=self._timeout)
         else:
             result = await self._client.call(operation, lane=self._lane, timeout=self._timeout)
-        return result_of(method, STATUS_OK, result.value)
+        return result_of(found, STATUS_OK, result.value)
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[object]]:
-        if name not in self._interface.methods:
-            raise AttributeError(f"{self._service.__name__} has no command or query named {name!r}")
-        return partial(self.invoke, name)
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        return partial(self.invoke, self._interface.method(name).name)

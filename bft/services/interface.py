@@ -9,6 +9,7 @@ replicas must agree on what they refuse.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -29,6 +30,7 @@ PROXY_METHODS = frozenset({"invoke", "lane", "weak", "within"})
 """What typed clients have beside a service's own methods, which they would hide."""
 _interfaces: dict[type, object] = {}
 
+ARGUMENT_PATH = re.compile(r"`\$\[(\d+)\]")
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, OverflowError)
 """What decoding hostile bytes can raise."""
 _LEAVES = (
@@ -66,6 +68,8 @@ class Method:
         invoke: calls the method of a service with a decoded operation.
         errors: exceptions that travel as results.
         signature: parameters without `self`.
+        keywords: names of those that can be given by name only; as operations are arrays, they are the last ones.
+        operation: decodes calls of this method.
         result: decodes what the method returned.
     """
 
@@ -74,23 +78,32 @@ class Method:
     invoke: Invoke
     errors: tuple[type[Exception], ...]
     signature: inspect.Signature
+    keywords: tuple[str, ...]
+    operation: msgspec.msgpack.Decoder[msgspec.Struct]
     result: msgspec.msgpack.Decoder[object]
 
     def encode(self, args: Sequence[object], kwargs: dict[str, object]) -> bytes:
-        """The operation that calls this method.
+        """The operation that calls this method, refused here already if replicas would answer `BadArguments`.
 
         Raises:
-            TypeError: the arguments do not fit the signature, or cannot be encoded.
+            TypeError: the arguments do not fit the signature in number, name or type, or cannot be encoded.
             UnicodeEncodeError: a text holds lone surrogates.
         """
-        if kwargs or len(args) != len(self.signature.parameters):
-            bound = self.signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            args = bound.args + tuple(bound.kwargs.values())
         try:
-            return encode((self.name, *args))
-        except OverflowError as error:
-            raise TypeError(f"an argument of {self.name}: {error}") from error
+            if kwargs or len(args) != len(self.signature.parameters) or self.keywords:
+                bound = self.signature.bind(*args, **kwargs)
+                bound.apply_defaults()
+                args = bound.args + tuple(bound.kwargs.values())
+            operation = encode((self.name, *args))
+            self.operation.decode(operation)
+        except (TypeError, OverflowError, msgspec.DecodeError) as error:
+            raise TypeError(f"{self.name}{self.signature}: {self._named(str(error))}") from error
+        return operation
+
+    def _named(self, flaw: str) -> str:
+        """msgspec counts arguments from 1, after the method's name: call them as the signature does."""
+        names = list(self.signature.parameters)
+        return ARGUMENT_PATH.sub(lambda found: f"`{names[int(found[1]) - 1]}", flaw)
 
 
 class Interface(Generic[S]):
@@ -136,9 +149,26 @@ class Interface(Generic[S]):
             raise TypeError(f"{where} does not say what it returns")
         result = _result_decoder(hints["return"], where)
         signature = inspect.Signature([each.replace(annotation=hints[each.name]) for each in parameters])
-        method = Method(name, mark.kind, _invoker(function, parameters), mark.errors, signature, result)
+        keywords = tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+        invoke = _invoker(function, len(parameters), keywords)
+        decoder = msgspec.msgpack.Decoder(operation)
+        method = Method(name, mark.kind, invoke, mark.errors, signature, keywords, decoder, result)
         self.methods[name] = method
         self.by_type[operation] = method
+
+    def method(self, wanted: Callable[..., object] | str) -> Method:
+        """The method of this name, or that stands so in the class or one of its bases.
+
+        Raises:
+            AttributeError: the service has no such command or query.
+        """
+        name = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", repr(wanted))
+        found = self.methods.get(name)
+        is_ours = isinstance(wanted, str) or any(vars(kind).get(name) is wanted for kind in self.service.__mro__)
+        if found is None or not is_ours:
+            what = repr(name) if isinstance(wanted, str) else getattr(wanted, "__qualname__", name)
+            raise AttributeError(f"{self.service.__name__} has no command or query {what}")
+        return found
 
     def refuse(self, operation: bytes) -> tuple[str, str]:
         """Why `decode` refuses these bytes: (code, detail). A function of the bytes and the class alone."""
@@ -253,17 +283,15 @@ def _operation_type(name: str, fields: Fields) -> type[msgspec.Struct]:
     return msgspec.defstruct(name, fields, array_like=True, tag=name, frozen=True, forbid_unknown_fields=True, gc=False)
 
 
-def _invoker(function: Callable[..., object], parameters: Sequence[inspect.Parameter]) -> Invoke:
+def _invoker(function: Callable[..., object], arguments: int, keywords: tuple[str, ...]) -> Invoke:
     """Call `function` with the fields of an operation, without a loop where that is common."""
     unpack = msgspec.structs.astuple
-    arguments = len(parameters)
-    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    if names:
-        first = arguments - len(names)
+    if keywords:
+        first = arguments - len(keywords)
 
         def invoke(service: Any, operation: Any) -> object:
             values = unpack(operation)
-            return function(service, *values[:first], **dict(zip(names, values[first:], strict=True)))
+            return function(service, *values[:first], **dict(zip(keywords, values[first:], strict=True)))
 
         return invoke
     if arguments == 0:
