@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks import results
 from benchmarks.options import table_console
-from benchmarks.statistics import Comparison, called_by_noise, compare
+from benchmarks.statistics import Comparison, called_by_noise, compare, show_spread
 
 SAME_ENVIRONMENT = ("processor", "cores", "python", "compiled", "stores_on")
 COLOURS = {"better": "green", "worse": "red", "noise": "dim", "too few runs": "yellow"}
@@ -79,7 +79,11 @@ def row_label(row: dict[str, Any]) -> str:
 def differences_of_environment(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """Why two files may not be comparable at all."""
     a, b = first["environment"], second["environment"]
-    return [f"{key}: {a.get(key, '?')} and {b.get(key, '?')}" for key in SAME_ENVIRONMENT if a.get(key) != b.get(key)]
+    found = [f"{key}: {a.get(key, '?')} and {b.get(key, '?')}" for key in SAME_ENVIRONMENT if a.get(key) != b.get(key)]
+    checks = [document["check_us"] for document in (first, second) if "check_us" in document]
+    if len(checks) == 2 and (checks[0]["max"] < checks[1]["min"] or checks[1]["max"] < checks[0]["min"]):
+        found.append(f"us for a signature check: {show_spread(checks[0])} and {show_spread(checks[1])}")
+    return found
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -63,10 +63,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str
 def _intro(targets: Document) -> list[str]:
     environment = targets["environment"]
     compiled = f", {environment['compiled']} modules compiled" if environment.get("compiled") else ""
+    check = f"; a signature check took {show_spread(targets['check_us'])} us" if "check_us" in targets else ""
     return _paragraph(
         f"Four replica processes and one client process on one machine with {environment['cores']} cores, TLS 1.3,"
         f" every envelope and vote signed (Python {environment['python']}{compiled}, commit {environment['commit']};"
-        f" medians of {targets['figures'][0]['op_s']['runs']} runs, smallest and largest in brackets):"
+        f" medians of {targets['figures'][0]['op_s']['runs']} runs, smallest and largest in brackets{check}):"
     )
 
 

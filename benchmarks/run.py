@@ -20,6 +20,7 @@ from benchmarks.options import file_options, repeat_option, seconds_option, tabl
 from benchmarks.peers import Absent, RunFailed, adapter
 from benchmarks.statistics import show_spread
 from benchmarks.suites import SUITES, load_targets, verdicts
+from benchmarks.yardstick import check_us
 from bft.errors import BFTError
 
 RUN_SECONDS_MAX = 90.0
@@ -63,6 +64,7 @@ class Suite:
 
     Attributes:
         runs: figures of the runs so far, by case.
+        checks: what a signature check took before each of them, microseconds.
         failures: texts of runs that gave none, by case.
         absent: why a system was skipped, by system.
     """
@@ -72,6 +74,7 @@ class Suite:
         self._seconds = seconds
         self._measure = one
         self.runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+        self.checks: list[float] = []
         self.failures: dict[str, list[str]] = {}
         self.absent: dict[str, str] = {}
 
@@ -81,6 +84,7 @@ class Suite:
             on_case(name, case)
             if case.system in self.absent:
                 continue
+            self.checks.append(check_us())
             for _ in range(2):
                 try:
                     self.runs[name].append(self._measure(case, self._seconds))
@@ -175,6 +179,8 @@ def run(
 
 def _write(name: str, suite: str, work: Suite, seconds: float, output: Path) -> Path:
     more: dict[str, object] = {"suite": suite, "seconds": seconds, "failed": work.failures, "absent": work.absent}
+    if work.checks:
+        more["check_us"] = results.spread(work.checks)
     return results.write(name, work.rows(), output, **more)
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from benchmarks import results
 from benchmarks.__main__ import main
 from benchmarks.case import Case
-from benchmarks.compare import compare_documents
+from benchmarks.compare import compare_documents, differences_of_environment
 from benchmarks.plot import curve_column, has_plot, make_figure, svg
 from benchmarks.readme import SECTIONS, section
 from benchmarks.report import render
@@ -175,6 +175,16 @@ def test_readme_section_follows_the_files(tmp_path: Path) -> None:
     whole = section(tmp_path)
     for words in ("kill -9", "MiB", "while the state grew", "4 to 7", "over 60 s", "`torrent`", "zookeeper", ".svg)"):
         assert words in whole
+
+
+def test_what_a_signature_check_took_is_told_and_compared(tmp_path: Path) -> None:
+    """Two files of one machine may be of two speeds; where their checks overlap there is nothing to say."""
+    slow, quick, between = (_document(4321.0, check_us=spread(values)) for values in ([90.0, 99], [50.0, 60], [55, 95]))
+    (difference,) = differences_of_environment(slow, quick)
+    assert difference == "us for a signature check: 94.50 (90.00 .. 99.00) and 55.00 (50.00 .. 60.00)"
+    assert differences_of_environment(slow, between) == differences_of_environment(slow, _document(1.0)) == []
+    _write(tmp_path / "targets.json", slow)
+    assert "brackets; a signature check took 94.50 (90.00 .. 99.00) us):" in " ".join(section(tmp_path).split())
 
 
 def test_readme_section_names_every_attack_that_was_not_held(tmp_path: Path) -> None:

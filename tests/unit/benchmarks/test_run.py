@@ -32,6 +32,14 @@ def test_suite_interleaves_its_cases() -> None:
     assert [row["op_s"]["values"] for row in suite.rows()] == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
 
 
+def test_suite_looks_at_the_machine_before_every_run() -> None:
+    """Figures of a shared machine say little without what a signature check took on it meanwhile."""
+    suite = Suite(CASES, 1.0, lambda case, seconds: {"op_s": 1.0})
+    for _ in range(2):
+        suite.run_round()
+    assert len(suite.checks) == 4 and all(1 < check < 100_000 for check in suite.checks)
+
+
 def test_suite_tries_a_failed_run_once_more_and_goes_on() -> None:
     tries = {1: 0, 2: 0}
 
