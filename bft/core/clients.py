@@ -11,6 +11,7 @@ Every decision here depends on replicated state only, so it is the same on every
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 from bft.config import MILLISECOND, Protocol
@@ -31,8 +32,10 @@ Incarnations are clock readings; without a bound one dated at the end of time wo
 AHEAD_SHARE = 4
 """Sessions dated ahead of the agreed time may fill this part of the table, a quarter: they cannot be evicted."""
 TABLE_BYTES_MAX = 256 * 1024 * 1024
-"""Reply bytes kept of all sessions together, and as much again of operations that lanes hold back: what one session may
-have, times all sessions of keys that anybody can make, would fill the memory of every replica."""
+"""Reply bytes kept of all sessions together, as much again of operations that lanes hold back, and of events: what one
+session may have, times all sessions of keys that anybody can make, would fill the memory of every replica."""
+TABLE_OPERATIONS_MAX = 1_000_000
+"""Operations that all sessions together have executed and not acknowledged: each takes some hundred bytes."""
 SHED_SHARE = 8
 """When that is exceeded an eighth becomes free, so that whoever holds most is not looked for in every slot."""
 
@@ -54,6 +57,14 @@ def envelope_flaw(request: Request, payload_bytes: int, window: int) -> str | No
     return None
 
 
+def _reply_bytes(session: Session) -> int:
+    return session.kept_bytes
+
+
+def _event_bytes(session: Session) -> int:
+    return session.kept_event_bytes
+
+
 class SessionTable:
     """All live sessions, a bounded number per client key.
 
@@ -64,15 +75,27 @@ class SessionTable:
     was chosen, so none of its operations executes again. Who is ahead follows from the incarnations and the agreed
     time, both replicated.
 
-    Bytes are bounded, too: when all kept replies together are too many, those sessions that keep most lose theirs but
-    for the digests, and what lanes would hold back beyond the bound is skipped (`_shed`, `_select_lanes`).
+    Bytes are bounded, too: when all kept replies, or all kept events, are too many together, those sessions that keep
+    most lose theirs, and what lanes would hold back beyond the bound is skipped (`_shed`, `_select_lanes`). What has
+    executed cannot be forgotten while its session lives: when it is too much, the session that has most of it is
+    evicted.
     """
 
-    def __init__(self, protocol: Protocol, bytes_max: int = TABLE_BYTES_MAX) -> None:
-        """An empty table; of kept replies it holds at most `bytes_max` bytes beside those of the last slot."""
+    def __init__(
+        self, protocol: Protocol, bytes_max: int = TABLE_BYTES_MAX, operations_max: int = TABLE_OPERATIONS_MAX
+    ) -> None:
+        """An empty table.
+
+        Args:
+            bytes_max: of kept replies beside those of the last slot; as much again of held operations, and of events.
+            operations_max: entries of executed operations, beside those of sessions dated ahead.
+        """
         self._protocol = protocol
         self._table_bytes_max = bytes_max
+        self._operations_max = operations_max
+        self._operations = 0
         self._kept_bytes = 0
+        self._event_bytes = 0
         self._held_bytes = 0
         self._bytes_max = part_bytes_max(protocol)
         self._sessions: dict[Name, Session] = {}
@@ -123,6 +146,7 @@ class SessionTable:
             self._pages.pop((client, request.session), None)
             self._kept_bytes -= session.kept_bytes
             self._held_bytes -= session.held_bytes
+            self._operations -= len(session.done)
             freed = session.acknowledge(request.acknowledged, self._protocol.session_window)
             self._release(session, freed, seq, calls)
             if request.after:
@@ -131,6 +155,7 @@ class SessionTable:
                 self._select_plain(session, request, seq, calls)
             self._kept_bytes += session.kept_bytes
             self._held_bytes += session.held_bytes
+            self._operations += len(session.done)
         return calls
 
     def _select_plain(self, session: Session, request: Request, seq: int, calls: list[OperationCall]) -> None:
@@ -187,7 +212,7 @@ class SessionTable:
         if len(live) >= self._protocol.sessions_per_client:
             self._end((client, live[0]))
         elif len(self._sessions) >= self._protocol.sessions_max:
-            self._evict(seq)
+            self._evict(self._oldest(seq))
         session = Session(client, incarnation, used=seq)
         self._sessions[client, incarnation] = session
         insort(self._incarnations.setdefault(client, []), incarnation)
@@ -213,17 +238,23 @@ class SessionTable:
         session = self._sessions.pop(name)
         self._kept_bytes -= session.kept_bytes
         self._held_bytes -= session.held_bytes
+        self._event_bytes -= session.kept_event_bytes
+        self._operations -= len(session.done)
         self._ahead.pop(name, None)
         self._pages.pop(name, None)
         self._incarnations[client].remove(incarnation)
         if not self._incarnations[client]:
             del self._incarnations[client]
 
-    def _evict(self, seq: int) -> None:
-        """Drop the least recently used session; the floor is its tombstone, so nothing of it executes again."""
-        oldest = self._oldest(seq)
-        self._floor = max(self._floor, oldest.incarnation)
-        self._end((oldest.client, oldest.incarnation))
+    def _evict(self, session: Session) -> None:
+        """Drop a session that is not dated ahead; the floor is its tombstone, so nothing of it executes again."""
+        self._floor = max(self._floor, session.incarnation)
+        self._end((session.client, session.incarnation))
+
+    def _fullest(self) -> Session | None:
+        """The session with most executed operations of those not dated ahead, of equals the first by name."""
+        candidates = [item for item in self._sessions.items() if item[0] not in self._ahead]
+        return min(candidates, key=lambda item: (-len(item[1].done), item[0]))[1] if candidates else None
 
     def _oldest(self, seq: int) -> Session:
         """The session with the lowest (slot of last use, client, incarnation) of those not dated ahead.
@@ -270,29 +301,40 @@ class SessionTable:
             if session is None:
                 continue
             entry = gathered.setdefault((client, incarnation), ([], []))
+            self._event_bytes -= session.kept_event_bytes
             entry[1].append(session.emit(payload, self._bytes_max))
+            self._event_bytes += session.kept_event_bytes
             self._pages.pop((client, incarnation), None)
         live = ((self.get(*name), entry) for name, entry in gathered.items())
         bundles = [self._bundle(seq, session, *entry) for session, entry in live if session is not None]
         if self._kept_bytes > self._table_bytes_max:
-            self._shed(seq)
+            self._kept_bytes -= self._shed(self._kept_bytes, _reply_bytes, lambda session: session.forget_bundles(seq))
+        if self._event_bytes > self._table_bytes_max:
+            self._event_bytes -= self._shed(self._event_bytes, _event_bytes, Session.forget_events)
+        while self._operations > self._operations_max and (fullest := self._fullest()) is not None:
+            self._evict(fullest)
         return bundles
 
-    def _shed(self, seq: int) -> None:
-        """Let those who keep most forget the bytes of their replies, but for those of this slot.
+    def _shed(self, total: int, size: Callable[[Session], int], forget: Callable[[Session], None]) -> int:
+        """Let those who keep most forget it: of replies the bytes, but for those of this slot, or the events.
 
-        Safe: a digest is kept of every bundle, so nothing executes twice, and a result is unavailable, never another.
-        Who is chosen follows from the pages of a checkpoint and `seq` alone: the same ones on every correct replica.
+        Safe: a digest is kept of every bundle, so nothing executes twice, and a result is unavailable, never another;
+        events are numbered, so a gap shows. Who is chosen follows from the pages of a checkpoint and the slot alone:
+        the same ones on every correct replica.
+
+        Returns:
+            Bytes that became free.
         """
-        room = self._table_bytes_max - self._table_bytes_max // SHED_SHARE
-        largest = sorted(self._sessions.items(), key=lambda item: (-item[1].kept_bytes, item[0]))
-        for name, session in largest:
-            if self._kept_bytes <= room:
-                return
-            before = session.kept_bytes
-            session.forget_bundles(seq)
-            self._kept_bytes += session.kept_bytes - before
+        excess = total - (self._table_bytes_max - self._table_bytes_max // SHED_SHARE)
+        freed = 0
+        for name, session in sorted(self._sessions.items(), key=lambda item: (-size(item[1]), item[0])):
+            if freed >= excess:
+                break
+            before = size(session)
+            forget(session)
+            freed += before - size(session)
             self._pages.pop(name, None)
+        return freed
 
     def _bundle(
         self, seq: int, session: Session, results: list[Result], events: list[Event]
@@ -344,4 +386,6 @@ class SessionTable:
             self._pages[name] = page_digest(page)
         self._kept_bytes = sum(session.kept_bytes for session in self._sessions.values())
         self._held_bytes = sum(session.held_bytes for session in self._sessions.values())
+        self._event_bytes = sum(session.kept_event_bytes for session in self._sessions.values())
+        self._operations = sum(len(session.done) for session in self._sessions.values())
         heapify(self._future)

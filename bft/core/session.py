@@ -16,6 +16,8 @@ BUNDLE_BYTES_MAX = 6 * 1024 * 1024
 """A larger bundle is never sent: its operations have executed, and their results are unavailable."""
 OPERATION_ENTRY_BYTES = 80
 """What a page spends at most on one operation of the window, beside bytes of replies and operations."""
+EVENT_ENTRY_BYTES = 100
+"""What keeping an event costs beside its payload."""
 PAGE_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -119,6 +121,16 @@ class Session:
         while len(self.events) > 1 and (len(self.events) > EVENTS_MAX or self.event_bytes > bytes_max):
             self.event_bytes -= len(self.events.pop(0).payload)
         return event
+
+    @property
+    def kept_event_bytes(self) -> int:
+        """What the session's events cost."""
+        return self.event_bytes + EVENT_ENTRY_BYTES * len(self.events)
+
+    def forget_events(self) -> None:
+        """Keep no event; a client that missed one will see a gap, since numbers go on."""
+        self.events.clear()
+        self.event_bytes = 0
 
     def events_after(self, number: int) -> EventBodies:
         """The kept events above `number`, and where the kept ones begin."""

@@ -158,6 +158,114 @@ def test_restored_table_sheds_as_the_original_does():
     assert sum(_kept(table, _key(1)).values()) == 0
 
 
+def _emit(table: SessionTable, seq: int, client: bytes, *payloads: bytes) -> None:
+    calls = table.select(((client, _request(1, b"subscribe")),), seq, NOW)
+    table.record(seq, calls, [(0, b"")] * len(calls), [(client, NOW, payload) for payload in payloads])
+
+
+def _events(table: SessionTable, client: bytes) -> list[int]:
+    """Numbers of the events that are kept for the client."""
+    session = table.get(client, NOW)
+    assert session is not None
+    return [event.number for event in session.events_after(0).events]
+
+
+def test_events_of_all_sessions_together_are_bounded():
+    """Whoever lets most be kept is left with none, and numbers that show the gap; nobody else loses any."""
+    table = SessionTable(Protocol(), 10_000)
+    _emit(table, 1, A, b"one", b"two", b"three")
+    for number in range(20):
+        _emit(table, 2 + number, _key(number), *[bytes(500)] * 3)
+    kept = [_events(table, _key(number)) for number in range(20)]
+    assert _events(table, A) == [1, 2, 3]
+    assert kept.count([]) >= 15 and kept.count([]) + kept.count([1, 2, 3]) == 20
+    assert sum(600 * len(numbers) for numbers in kept) <= 10_000
+    lost = _key(kept.index([]))
+    assert table.get(lost, NOW).events_after(0).first == 4
+    _emit(table, 40, lost, b"later")
+    assert _events(table, lost) == [4]
+
+
+def test_a_session_that_ends_leaves_its_room_to_others():
+    """Of replies, of held operations and of events alike: what nobody keeps takes no room."""
+    table = SessionTable(msgspec.convert({"sessions_max": 1}, Protocol), 10_000)
+    for number in range(4):
+        client, seq = _key(number), 10 * number
+        held = _request(2, bytes(6000), after=(1,), session=NOW + number)
+        calls = table.select(((client, held),), seq + 1, NOW + number)
+        table.record(seq + 1, calls, [], [(client, NOW + number, bytes(6000))])
+        _run(table, seq + 2, (client, _request(3, bytes(3000), session=NOW + number)))
+        _run(table, seq + 3, (client, _request(4, bytes(3000), session=NOW + number)))
+        session = table.get(client, NOW + number)
+        assert len(session.events) == 1 and len(session.held) == 1 and session.kept_bytes > 6000
+
+
+def test_what_has_executed_is_bounded_over_all_sessions():
+    """It cannot be forgotten while the session lives, so the one that has most ends; nothing of it executes again."""
+    table = SessionTable(Protocol(), operations_max=10)
+    _run(table, 1, (A, _request(1, b"honest", session=NOW + 1)))
+    _run(table, 2, (_key(1), _request(1, *[b"x"] * 6)))
+    _run(table, 3, (_key(2), _request(1, *[b"y"] * 4)))
+    assert table.get(_key(1), NOW) is None and table.is_expired(_key(1), NOW)
+    assert _run(table, 4, (_key(1), _request(1, *[b"x"] * 6)), (_key(1), _request(7, b"z"))) == []
+    assert len(table) == 2, "who has least stays, and there is room again"
+    assert _run(table, 5, (_key(2), _request(5, *[b"y"] * 5))) == [(number, b"y") for number in range(5, 10)]
+
+
+def test_what_is_acknowledged_does_not_count():
+    """A client that takes its answers may go on for ever, and so may those beside it."""
+    table = SessionTable(Protocol(), operations_max=10)
+    for seq in range(1, 40):
+        requests = [(client, _request(5 * seq, *[b"x"] * 5, acknowledged=5 * seq)) for client in (A, B)]
+        assert len(_run(table, seq, *requests)) == 10
+
+
+def test_sessions_dated_ahead_do_not_end_for_what_they_executed():
+    """A floor above the agreed time would lock everybody out; there is room for few of them."""
+    table = SessionTable(Protocol(), operations_max=10)
+    ahead = NOW + 1000 * SECOND
+    _run(table, 1, (_key(1), _request(1, *[b"x"] * 20, session=ahead)), (B, _request(1)))
+    assert table.get(_key(1), ahead) is not None and table.get(B, NOW) is None
+    assert _run(table, 2, (A, _request(1, session=NOW + 1))) == [(1, b"op")]
+
+
+def test_restored_table_ends_the_same_sessions():
+    """As for replies, it follows from the pages."""
+    table = SessionTable(Protocol(), operations_max=10)
+    for number in range(4):
+        _run(table, 1 + number, (_key(number), _request(1, b"x", b"x", session=NOW + number)))
+    _, fresh = table.checkpoint()
+    restored = SessionTable(Protocol(), operations_max=10)
+    restored.restore(list(fresh.values()))
+    for other in (table, restored):
+        _run(other, 9, (A, _request(1, *[b"x"] * 2, session=NOW + 9)), (B, _request(1, b"x", session=NOW + 9)))
+    assert table.checkpoint()[0] == restored.checkpoint()[0]
+    assert len(table) == 5
+
+
+def test_small_events_count_too():
+    """An empty payload takes memory as well."""
+    table = SessionTable(Protocol(), 10_000)
+    for number in range(30):
+        _emit(table, 1 + number, _key(number), *[b""] * 40)
+    assert sum(len(_events(table, _key(number))) for number in range(30)) <= 100
+
+
+def test_restored_table_forgets_events_as_the_original_does():
+    """As for replies, it follows from the pages."""
+    table = SessionTable(Protocol(), 10_000)
+    for number in range(5):
+        _emit(table, 1 + number, _key(number), *[bytes(300)] * 4)
+    _, fresh = table.checkpoint()
+    restored = SessionTable(Protocol(), 10_000)
+    restored.restore(list(fresh.values()))
+    for other in (table, restored):
+        for number in (7, 8):
+            _emit(other, 2 + number, _key(number), *[bytes(300)] * 3)
+    assert table.checkpoint()[0] == restored.checkpoint()[0]
+    assert [] in [_events(table, _key(number)) for number in range(5)]
+
+
 def test_what_lanes_hold_back_is_bounded_over_all_sessions():
     """Beyond the bound an operation is skipped as if it had not been ordered; room comes back when lanes move on."""
     table = SessionTable(Protocol(), 10_000)
