@@ -261,7 +261,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         host: address to listen on, if it is not the one that the cluster knows (that of a replica that is to join).
         port: TCP port to listen on; 0 for the one that the cluster knows.
         transfer_bytes_per_second: how much a state transfer may bring, so that catching up leaves room for others; 0
-            for no cap.
+            for no cap. Below the rate at which pages change, it ends only when writes pause.
         scrub_pages_per_second: how fast stored pages are read again and checked for bit rot; 0 for never.
         metrics_port: serve Prometheus metrics on 127.0.0.1 at this port; 0 for none.
         archive_slots: decided slots whose certificates are kept to explain a fork (`bft evidence forensics`); 0 for

@@ -285,7 +285,7 @@ def _is_ready(account: Account, change: Change, member: Member, floor: int) -> t
     if account.number("epoch") != change.before.epoch:
         return f"is in epoch {account.number('epoch')} still, the cluster is in {change.before.epoch}"
     if account.report.get("fetching") is not None:
-        return "fetches the state"
+        return f"fetches the state{account.chases}"
     if account.number("stable") < floor:
         return f"has the state at slot {account.number('stable')}, the others are beyond {floor}"
     words = ready_from(account.report.get("ready"))

@@ -25,6 +25,8 @@ from bft.transport.handshake import Identity
 from bft.wire.codec import Malformed, decode_packet, encode
 
 PROBE_SECONDS = 3.0
+OVERTAKEN_MANY = 5
+"""A lagging replica may be overtaken a few times before it catches up; not so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,15 @@ class Account:
         """A number of the report; 0 if it is not there."""
         value = self.report.get(name)
         return value if isinstance(value, int) else 0
+
+    @property
+    def chases(self) -> str:
+        """What to add to "fetches the state" when checkpoint after checkpoint is gone before it is here."""
+        fetch = self.report.get("fetch")
+        overtaken = fetch.get("overtaken") if isinstance(fetch, dict) else None
+        if not isinstance(overtaken, int) or overtaken < OVERTAKEN_MANY:
+            return ""
+        return f", which changes faster than it comes: {overtaken} checkpoints were overtaken"
 
     def counts(self, name: str) -> dict[str, int]:
         """A table of the report, such as `rejected`."""

@@ -49,7 +49,7 @@ def standing(configuration: Configuration, accounts: Sequence[Account], replica:
     if account.number("epoch") != configuration.epoch:
         return f"it is in epoch {account.number('epoch')}, the cluster in {configuration.epoch}"
     if account.report.get("fetching") is not None:
-        return "it fetches the state"
+        return f"it fetches the state{account.chases}"
     ahead = front(accounts, configuration.quorums, "executed")
     if account.number("executed") + lag_max < ahead:
         return f"it has executed slot {account.number('executed')}, the others {ahead}"

@@ -180,7 +180,7 @@ def _progress(account: Account) -> str:
         for name, source in (sources.items() if isinstance(sources, dict) else ())
         if isinstance(source, dict) and source.get("left")
     ]
-    return escape(text + (f", left {'; '.join(left)}" if left else ""))
+    return escape(text + account.chases + (f", left {'; '.join(left)}" if left else ""))
 
 
 def _connections(account: Account) -> str:

@@ -100,6 +100,7 @@ class Fetching:
         fetched, size: pages that came from others, and their bytes, for earlier targets too.
         paid_until: with a bandwidth cap, when more may be asked for.
         began: when the first target was set.
+        overtaken: how many targets were given up for later ones, since their pages were gone.
         progressed: when the fetch last came nearer to its end.
     """
 
@@ -114,6 +115,7 @@ class Fetching:
     size: int = 0
     paid_until: Nanos = 0
     began: Nanos = 0
+    overtaken: int = 0
     progressed: Nanos = 0
 
     def is_of_interest(self, digest: bytes) -> bool:

@@ -70,6 +70,7 @@ def begin(state: State, certificate: CheckpointCertificate) -> None:
         state.fetching.pages = before.pages
         state.fetching.sources = before.sources
         state.fetching.began = before.began
+        state.fetching.overtaken = before.overtaken + 1
         state.fetching.fetched, state.fetching.size = before.fetched, before.size
         state.fetching.paid_until = before.paid_until
     signers = [item.replica for item in certificate.checkpoints if item.replica != state.me]
@@ -303,6 +304,7 @@ def account(state: State) -> dict[str, object] | None:
         "fetched": fetching.fetched,
         "bytes": fetching.size,
         "milliseconds": (state.now - fetching.began) // MILLISECOND,
+        "overtaken": fetching.overtaken,
         "sources": fetching.sources.report(),
     }
 

@@ -365,7 +365,8 @@ def test_newcomer_is_ready_when_it_says_so_and_is_not_far_behind() -> None:
 
     assert judged() == (word,)
     assert judged(65) == "has the state at slot 64, the others are beyond 65"
-    assert judged(fetching=96) == "fetches the state"
+    assert judged(fetching=96) == judged(fetching=96, fetch={"overtaken": 4}) == "fetches the state"
+    assert "changes faster than it comes: 5 checkpoints" in judged(fetching=96, fetch={"overtaken": 5})
     assert judged(epoch=1) == "is in epoch 1 still, the cluster is in 0"
     for bad in ([], None, "x", ["zz"], ready_hex([town.ready(5)]), [17]):
         assert judged(ready=bad) == "does not say that it is ready"

@@ -167,6 +167,15 @@ def test_status_shows_how_each_replica_finds_the_primary() -> None:
     assert rows["r1"].count(" - ") == rows["r2"].count(" - ") == 6
 
 
+def test_status_tells_a_transfer_that_does_not_come_nearer(tmp_path: Path) -> None:
+    """State that changes faster than it is fetched looks like progress, page by page, and never ends."""
+    accounts = _accounts(100, 90, 80, 100)
+    accounts[2].report.update({"fetching": 96, "fetch": {"pages": 50, "missing": 10, "overtaken": 7}})
+    console = Console(width=220, record=True)
+    console.print(render(_cluster(tmp_path), accounts))
+    assert "40/50 pages, which changes faster than it comes: 7 checkpoints were overtaken" in console.export_text()
+
+
 def test_status_shows_whatever_a_liar_says(tmp_path: Path) -> None:
     """Markup, control characters, half characters, lists where numbers should be: the others' rows are shown."""
     odd = ["[/]", "[/x]", "\\ud800", "\\u001b[2J", "two\\nlines"]

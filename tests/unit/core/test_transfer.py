@@ -362,6 +362,7 @@ def test_what_was_fetched_for_an_overtaken_checkpoint_counts(bench, source):
     assert after["seq"] == 16
     assert {name: after[name] for name in ("fetched", "bytes")} == {name: before[name] for name in ("fetched", "bytes")}
     assert after["milliseconds"] >= 1000
+    assert (before["overtaken"], after["overtaken"]) == (0, 1)
 
 
 def test_what_a_cap_is_owed_for_an_overtaken_checkpoint_is_still_owed(bench, source):
