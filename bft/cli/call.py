@@ -39,18 +39,38 @@ def call(target: Target, method: str, arguments: tuple[str, ...], weak: bool, la
     found, operation = _operation(target, method, arguments)
     if receipt is not None and found.kind == "query":
         raise ConfigError(f"--receipt: {method} is a query, which is answered without being ordered")
+    if receipt is not None:
+        _require_writable(receipt)
+    if weak and found.kind == "command":
+        raise ConfigError(f"--weak: {method} is a command, which is always ordered")
 
-    async def body(client: Client) -> bytes:
+    async def body(client: Client) -> None:
         if found.kind == "query":
             consistency: Consistency = "weak" if weak else "linearizable"
-            return (await client.query(operation, consistency=consistency, timeout=target.timeout_s)).value
-        result = await client.call(operation, lane=lane, timeout=target.timeout_s)
+            result = await client.query(operation, consistency=consistency, timeout=target.timeout_s)
+        else:
+            result = await client.call(operation, lane=lane, timeout=target.timeout_s)
+        shown = msgspec.json.encode(found.result.decode(result.value))
+        click.echo(msgspec.json.format(shown, indent=2).decode())  # it has executed, whatever becomes of the receipt
         if receipt is not None:
             _write(receipt, await client.receipt(result, target.timeout_s))
-        return result.value
 
-    result = found.result.decode(target.run(body))
-    click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+    target.run(body)
+
+
+def _require_writable(path: Path) -> None:
+    """See that the receipt can be written while nothing has executed yet.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    existed = path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    if not existed:
+        path.unlink()
 
 
 def _write(path: Path, receipt: Receipt) -> None:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from operator import index
 from pathlib import Path
 from random import Random
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import anyio
 
@@ -54,6 +55,7 @@ from bft.transport.discovery import KnownChain, save_links
 from bft.wire.codec import Malformed, decode_packet
 
 Consistency = Literal["linearizable", "weak"]
+CONSISTENCIES: tuple[Consistency, ...] = get_args(Consistency)
 OnDone = Callable[[Completed | Lost], None]
 T = TypeVar("T")
 
@@ -96,7 +98,6 @@ class Client:
         self._ticket = 0
         self._flush = anyio.Event()
         self._in_round = False
-        self._wake_at: int | None = None
         self._timer = anyio.Event()
         self._probes = Probes()
         verifier = Ed25519Verifier(cluster.id, cluster.replica_keys, None)
@@ -125,7 +126,7 @@ class Client:
                 sent and will not execute. An operation that replicas refused once it was sent ends as OutcomeUnknown:
                 others may have accepted it.
             ClientClosed: the client is closed.
-            ValueError: the operation is too long.
+            ValueError: the operation is too long, or the lane negative.
         """
         waiter = Waiter()
         self.submit(operation, waiter, lane=lane)
@@ -156,8 +157,10 @@ class Client:
 
         Raises:
             ClientClosed: the client is closed.
-            ValueError: the operation is too long.
+            ValueError: the operation is too long, or the lane negative.
         """
+        if index(lane) < 0:
+            raise ValueError(f"lanes are 0, 1, 2, ..., found {lane}")
         self._do(Submit(self._register(operation, on_done), operation, lane))
         self._send_soon()
 
@@ -166,8 +169,10 @@ class Client:
 
         Raises:
             ClientClosed: the client is closed.
-            ValueError: the operation is too long.
+            ValueError: the operation is too long, or the consistency none of the two.
         """
+        if consistency not in CONSISTENCIES:
+            raise ValueError(f"consistency is one of {', '.join(CONSISTENCIES)}, found {consistency!r}")
         self._do(Ask(self._register(operation, on_done), operation, 0, consistency == "linearizable"))
         self._send_soon()
 
@@ -317,6 +322,7 @@ class Client:
         session = Session(self.cluster.protocol, quorums, self.id, self._signer, incarnation, chain=self._chain)
         if above:
             session.succeed(self._session)
+        self._timer.set()
         return session
 
     def _incarnation(self, above: int) -> int:
@@ -348,8 +354,6 @@ class Client:
                     assert isinstance(effect.to, int), f"a client sends to replicas, not to {effect.to!r}"
                     self._links.post(effect.to, effect.packet)
                 case SetTimer():
-                    # A callback above may have stepped the session meanwhile; until the next tick the earliest counts.
-                    self._wake_at = effect.at_ns if self._wake_at is None else min(self._wake_at, effect.at_ns)
                     self._timer.set()
                 case EventArrived():
                     self.on_event(effect)
@@ -426,14 +430,14 @@ class Client:
             self._links.flush()
 
     async def _run_timer(self) -> None:
-        """Tick the session when it asked for it; its latest wish counts."""
+        """Tick the session when it wants it. Whoever sets the event has a new time for it, or another session."""
         while True:
-            pause = None if self._wake_at is None else max((self._wake_at - time.monotonic_ns()) * SECONDS, 0.0)
-            with anyio.move_on_after(pause) as scope:
+            at = self._session.timer_at
+            pause = None if at is None else max((at - time.monotonic_ns()) * SECONDS, 0.0)
+            with anyio.move_on_after(pause):
                 await self._timer.wait()
                 self._timer = anyio.Event()
-            if scope.cancelled_caught and self._wake_at is not None and self._wake_at <= time.monotonic_ns():
-                self._wake_at = None
+            if at is not None and at <= time.monotonic_ns():
                 self._do(Tick())
                 self._send_soon()
 

@@ -75,6 +75,7 @@ class Session:
         expired: the session is over; every further operation is lost.
         clock: (agreed time, own time) when it expired, as far as replicas said: for the name of the next session.
         is_early: it expired since it was dated too far ahead: the next one must be dated lower.
+        timer_at: when it wants the next `Tick`; None for never.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Session:
         self._bodiless: dict[int, Nanos] = {}
         self._inbox = Inbox(4 * self._retry_ns)
         self._event_votes = EventVotes(quorums)
-        self._timer_at: Nanos | None = None
+        self.timer_at: Nanos | None = None
         self._now = 0
         self._out: list[SessionEffect] = []
 
@@ -431,14 +432,14 @@ class Session:
     # --- time -----------------------------------------------------------------------------------------------------
 
     def _wake_at(self, at: Nanos) -> None:
-        if self._timer_at is None or at < self._timer_at:
-            self._timer_at = at
+        if self.timer_at is None or at < self.timer_at:
+            self.timer_at = at
             self._out.append(SetTimer(at))
 
     def _tick(self) -> None:
-        if self._timer_at is None or self._now < self._timer_at:
+        if self.timer_at is None or self._now < self.timer_at:
             return  # a timer that was replaced
-        self._timer_at = None
+        self.timer_at = None
         if self._refusals.is_over(self._now):
             self._flush()
         self._out += self._inbox.expire(self._now)

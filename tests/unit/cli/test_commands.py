@@ -150,6 +150,12 @@ def test_call_refuses_unknown_methods_and_wrong_arguments(tmp_path: Path) -> Non
     few = runner.invoke(cli, ["call", "put", "a", *where])
     assert few.exit_code == Exit.USAGE
     assert "put" in few.output and "value" in few.output
+    typed = runner.invoke(cli, ["call", "put", "a", "5", *where])
+    assert typed.exit_code == Exit.USAGE and "put(key: str, value: str): Expected `str`, got `int`" in typed.output
+    weak = runner.invoke(cli, ["call", "put", "a", "b", "--weak", *where])
+    assert weak.exit_code == Exit.USAGE and "put is a command" in weak.output
+    nowhere = runner.invoke(cli, ["call", "put", "a", "b", "--receipt", str(tmp_path / "no" / "r.json"), *where])
+    assert nowhere.exit_code == Exit.USAGE and "r.json: cannot be written" in " ".join(nowhere.output.split())
 
 
 def test_crash_point_that_is_never_reached_is_wrong_usage() -> None:

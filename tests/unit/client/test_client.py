@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -91,6 +92,12 @@ async def test_calls_queries_and_proxies() -> None:
         assert isinstance(outcomes[0], Completed)
         with pytest.raises(ValueError, match="at most"):
             await client.call(bytes(2**20 + 1))
+        with pytest.raises(ValueError, match="one of linearizable, weak, found 'linearisable'"):
+            await client.query(b"", consistency="linearisable")
+        with pytest.raises(ValueError, match="found -1"):
+            await kv.lane(-1).put("a", "3")
+        with pytest.raises(TypeError):
+            await kv.lane("1").put("a", "3")
         assert client.outstanding == 0 and client.disagreements == {}
 
 
@@ -277,6 +284,24 @@ async def test_expired_session_has_a_successor_however_much_is_outstanding() -> 
         assert [outcome.reason for outcome in lost if isinstance(outcome, Lost)] == ["session-expired"] * 2
         assert isinstance(again[0], Completed)
         assert await old.service(KeyValue).within(20).get("a") == "4"
+
+
+async def test_successor_of_a_session_retransmits_when_its_own_time_has_come() -> None:
+    """A timer that the expired session had set must not stand for the new one's, which nobody would set again."""
+    outcomes: list[Completed | Lost] = []
+    cluster = await nobody_there()
+    with ExitStack() as silent:  # they take connections and say nothing, so that no failure makes up for the timer
+        ports = [silent.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(4)]
+        found = [msgspec.structs.replace(one, port=port) for one, port in zip(cluster.replica, ports, strict=True)]
+        mute = msgspec.structs.replace(cluster, replica=tuple(found))
+        async with connect(mute, key=KeyPair.generate()) as client:
+            client.submit(b"x", outcomes.append)
+            await trio.sleep(0.05)
+            client._session._expire()  # as refusals of f + 1 replicas do; its retransmission is due in 0.2 s
+            client.submit(b"y", outcomes.append)
+            with trio.fail_after(3):
+                while not any(envelope.attempts for envelope in client._session._window.envelopes.values()):
+                    await trio.sleep(0.01)
 
 
 async def test_closed_client_refuses_and_ends_calls() -> None:
