@@ -9,6 +9,8 @@ from bft.core.monitor import DOUBLINGS_MAX, SLOW, UNFAIR, WASTE, WINDOW_SAMPLES,
 from bft.core.pool import Pending
 from bft.events import Tick
 from bft.messages import Request, SignedRequest, Suspect
+from bft.sim.world import EPOCH_NS
+from tests.conftest import CLIENT, Bench
 
 PROTOCOL = Protocol(request_timeout_ms=1000, slow_floor_ms=200, slow_factor=3, fair_slack_ms=100, skips_max=8)
 SECOND = 1000 * MILLISECOND
@@ -288,3 +290,130 @@ def test_f_complainers_alone_depose_nobody(make_bench):
             bench.deliver(3, bench.signed(3, Suspect(0, 0, reason)))
         bench.wait(220)
     assert bench.replica.summary()["view"] == 0
+
+
+# --- what a replica shows its monitor of a fresh proposal ----------------------------------------------------------
+
+WATCHFUL = {"request_timeout_ms": 4000, "witness_interval_ms": 10, "batch_bytes_max": 2048}
+"""Envelopes go to the primary 100 ms after they came; half a batch is 4 operations or 1024 bytes."""
+OTHER = EPOCH_NS + 1
+"""Another session of the client."""
+
+
+def _propose(bench, seq: int, operations: int = 1, size: int = 0) -> None:
+    """The primary proposes so many operations of the other session, in a batch of so many bytes if any are named."""
+    number = 1 + 10 * seq
+
+    def body(value: str) -> bytes:
+        calls = [["put", "k", value], *[["put", "k", "v"]] * (operations - 1)]
+        return bench.batch(bench.request(number, *calls, session=OTHER, acknowledged=number))
+
+    batch = body("v" * (size and 500 + size - len(body("v" * 500))))
+    assert len(batch) == size or not size
+    bench.deliver(0, bench.proposal(seq, batch))
+    assert bench.rejections() == []
+
+
+@pytest.mark.parametrize(
+    ("operations", "size", "left_out"), [(4, 0, 1), (5, 0, 0), (1, 1024, 1), (1, 1025, 0), (5, 1025, 0)]
+)
+def test_probe_counts_as_left_out_by_batches_with_room_only(make_bench, operations, size, left_out):
+    """A full batch may leave out what came last; one that is no more than half full may not."""
+    bench = make_bench(protocol=WATCHFUL)
+    bench.deliver(CLIENT, bench.request(1))
+    monitor = bench.replica._state.monitor
+    assert monitor.probe is not None
+    for seq in range(1, 6):
+        _propose(bench, seq, operations, size)
+    bench.deliver(0, bench.proposal(6, bench.batch(bench.request(1))))
+    assert monitor.probe is None
+    assert monitor.figures()["left_out"] == f"{left_out}/1"
+
+
+def test_probe_of_a_client_beyond_its_share_is_not_left_out(make_bench):
+    """A fair primary lets it wait."""
+    bench = make_bench(protocol=WATCHFUL)
+    bench.deliver(CLIENT, bench.request(1))
+    monitor = bench.replica._state.monitor
+    monitor.probe.is_behind = True
+    for seq in range(1, 6):
+        _propose(bench, seq)
+    bench.deliver(0, bench.proposal(6, bench.batch(bench.request(1))))
+    assert monitor.figures()["left_out"] == "0/1"
+
+
+def test_probe_that_needs_no_ordering_any_more_is_dropped(make_bench):
+    """Another envelope held its operations: that a primary leaves it out says nothing, and the next one is a probe."""
+    bench = make_bench(protocol=WATCHFUL)
+    bench.deliver(CLIENT, bench.request(2))
+    monitor = bench.replica._state.monitor
+    bench.order(1, bench.batch(bench.request(1, ["put", "a", "1"], ["put", "b", "2"])))
+    assert bench.executed == 1 and monitor.probe is not None
+    for seq in range(2, 8):
+        _propose(bench, seq)
+    assert monitor.probe is None and monitor.figures()["left_out"] == "0/0"
+    assert monitor.wants_probe(bench.now)
+
+
+def test_probe_that_is_gone_ends(make_bench):
+    """Forgotten before the next proposal came: it must not be watched for ever, in the place of all that follow."""
+    bench = make_bench(protocol={**WATCHFUL, "slow_floor_ms": 40})
+    bench.deliver(CLIENT, bench.request(2))
+    monitor = bench.replica._state.monitor
+    bench.order(1, bench.batch(bench.request(1, ["put", "a", "1"], ["put", "b", "2"])))
+    bench.wait(60)
+    assert bench.replica.summary()["pending"] == 0 and monitor.probe is not None
+    _propose(bench, 2)
+    assert monitor.probe is None and monitor.figures()["left_out"] == "0/1"
+
+
+def _watching(make_bench) -> tuple[Bench, Monitor]:
+    """A replica that gave an envelope to its primary as long ago as a fair one needs."""
+    bench = make_bench(protocol={**WATCHFUL, "witness_interval_ms": 0})
+    bench.deliver(CLIENT, bench.request(1))
+    monitor = bench.replica._state.monitor
+    assert not bench.wait(80) or monitor.watched is None
+    bench.wait(120)
+    assert monitor.watched is not None and monitor.watched.forwarded == EPOCH_NS + 100 * MILLISECOND
+    return bench, monitor
+
+
+def test_watched_envelope_is_passed_over_by_batches_with_room(make_bench):
+    """Not by a full one of what came no later; once it is proposed nothing is held against the primary any more."""
+    bench, monitor = _watching(make_bench)
+    _propose(bench, 1, 4)
+    assert monitor.skips == 1
+    _propose(bench, 2, 5)
+    assert monitor.skips == 1, "full"
+    _propose(bench, 3, 1, 1025)
+    assert monitor.skips == 1, "full of bytes"
+    _propose(bench, 4)
+    assert monitor.skips == 2
+    monitor.watched.is_behind = True
+    _propose(bench, 5)
+    assert monitor.skips == 2, "its client had more than its share"
+    bench.deliver(0, bench.proposal(6, bench.batch(bench.request(1))))
+    assert monitor.watched is None and monitor.skips == 0
+
+
+@pytest.mark.parametrize(("after_ms", "skips"), [(80, 0), (100, 1)])
+def test_watched_envelope_is_passed_over_by_younger_ones_in_a_full_batch(make_bench, after_ms, skips):
+    """What came here so much later than this was given to the primary should not be before it."""
+    bench, monitor = _watching(make_bench)
+    bench.now = EPOCH_NS + (100 + after_ms) * MILLISECOND
+    younger = bench.request(1, session=OTHER + 1)
+    bench.deliver(CLIENT, younger)
+    bench.now = EPOCH_NS + 300 * MILLISECOND
+    many = bench.request(1, *[["put", "k", "v"]] * 4, session=OTHER)
+    bench.deliver(0, bench.proposal(1, bench.batch(many, younger)))
+    assert (bench.rejections(), monitor.skips) == ([], skips)
+
+
+def test_proposal_of_what_was_executed_long_ago_is_stale(make_bench):
+    """Not while it may still have been on its way, nor what is new, nor a session that nobody knows."""
+    bench = make_bench(protocol=WATCHFUL)
+    bench.order(1, bench.batch(bench.request(1)))
+    bench.order(2, bench.batch(bench.request(2)))
+    assert bench.replica._state.monitor.figures()["stale"] == "0/2"
+    bench.deliver(0, bench.proposal(3, bench.batch(bench.request(1))))
+    assert bench.replica._state.monitor.figures()["stale"] == "1/3", "the primary knows what it has proposed"
