@@ -204,6 +204,18 @@ def test_only_a_few_envelopes_of_a_client_beyond_its_share_are_let_in() -> None:
     assert pool.hold_back(modest, 0) == (0, "")
 
 
+def test_what_waits_of_a_client_counts_where_more_of_it_is_to_be_read() -> None:
+    """Who had no more than the others so far is left unread all the same, when its share and more waits."""
+    pool = Pool()
+    for seq in range(RECENT_SLOTS):
+        _charged(pool, seq, (9, 1 + seq, 1), (1, 1 + seq, 1))
+    _fill(pool, 1, BACKLOG_ENVELOPES)
+    assert pool.hold_back(bytes([1]) * 32, 0) == (0, "")
+    _fill(pool, 9, BACKLOG_ENVELOPES, operations=2 * QUANTUM)
+    assert pool.hold_back(bytes([9]) * 32, 0) == (HOLD_NS, "backlog")
+    assert pool.hold_back(bytes([7]) * 32, 0) == (0, ""), "nothing of it waits"
+
+
 def test_reads_count_too_and_the_time_makes_up_for_them() -> None:
     """Who asks without end beside others that work gets its part of the time, and is not left unread for ever."""
     pool = Pool()
