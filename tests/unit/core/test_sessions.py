@@ -6,6 +6,8 @@ import msgspec
 
 from bft.config import Protocol
 from bft.core.clients import AHEAD_SHARE, CLOCK_SLACK_NS, SessionTable, envelope_flaw
+from bft.core.session import Session
+from bft.core.tablepages import Kept
 from bft.messages import Request
 from bft.wire.codec import decode_bundle
 
@@ -299,6 +301,20 @@ def test_restored_table_goes_on_like_the_original():
     for seq, request in enumerate(suffix, 3):
         assert _run(table, seq, request) == _run(other, seq, request)
         assert table.checkpoint()[0] == other.checkpoint()[0]
+
+
+def test_session_is_in_its_page_whole():
+    """Also what bounds it: counts that a replica which caught up had otherwise would make it forget something else."""
+    session = Session(A, NOW, used=9, low=2, done={3: 4, 7: 8})
+    for seq, bundle in ((4, b"one"), (8, b"three")):
+        session.keep(Kept(seq, seq - 1, bytes(32), bundle), 1000)
+    session.hold(6, 5, b"waits")
+    session.hold(9, 5, b"waits too")
+    session.hold(10, 9, b"for that")
+    for payload in (b"x", b"yz"):
+        session.emit(payload, 1000)
+    assert (session.kept_bytes, session.held_bytes, session.event_bytes, session.next_event) == (8, 22, 3, 3)
+    assert Session.decoded(session.encoded()) == session
 
 
 def test_checkpoint_reports_changed_pages_only():
