@@ -76,11 +76,10 @@ def open_store(cluster: Cluster, local: Local) -> Store:
     Raises:
         StorageError: see `SqliteStore`; also when a key that has voted from a durable store asks for "memory".
     """
-    marker = beside(Path(local.key), USED) if local.key else None  # an agent keeps the marker of its key itself
-    if local.durability == "memory":
-        if marker is not None:
-            require_unused(marker, Path(local.data))
+    if local.durability == "memory":  # never with an agent (`Local`)
+        require_unused(beside(Path(local.key), USED), Path(local.data))
         return MemoryStore()
+    marker = beside(Path(local.key), USED) if local.key else None  # an agent keeps the marker of its key itself
     return SqliteStore(Path(local.data) / STORE_FILE, cluster.id, local.id, local.durability, marker)
 
 
