@@ -93,7 +93,8 @@ def spread(state: State) -> None:
             continue
         if state.sessions.is_finished(pending.signed.client, pending.request):
             stale.append(pending.key)
-        elif pending.stage == 0:
+            continue
+        if pending.stage == 0:
             pending.stage = 1
             pending.forwarded = state.now
             if state.primary != state.me:
@@ -101,7 +102,7 @@ def spread(state: State) -> None:
         elif pending.stage == 1 and waited >= timeout // 2:
             pending.stage = 2
             state.broadcast(pending.signed)
-        if not pending.forwarded or pending.proposed or (watched is not None and pending.since >= watched.since):
+        if pending.proposed or (watched is not None and pending.since >= watched.since):
             continue
         if monitor.is_on and not state.pool.is_beyond_share(pending):
             watched = pending
