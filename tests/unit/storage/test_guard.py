@@ -116,6 +116,28 @@ def test_replica_that_found_out_refuses_for_ever(tmp_path: Path) -> None:
         _restore(tmp_path, copy)
 
 
+def test_store_of_a_replica_that_found_out_refuses_though_the_note_does_not_say_so(tmp_path: Path) -> None:
+    """The process may die between the two; and an agent's store has no note."""
+    store = _open(tmp_path)
+    marker = tmp_path / "r1.pem.used"
+    before = marker.read_bytes()
+    store.write([Forgotten("it does not know a vote of its own")])
+    _abandon(store)
+    marker.write_bytes(before)
+    for note in (marker, None):
+        with pytest.raises(VotesLost, match="refuses to vote: it does not know a vote of its own"):
+            SqliteStore(tmp_path / "data" / "replica.db", CLUSTER, 1, "power", note)
+
+
+def test_generation_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    """Whatever SQLite finds in its place: copies could not be told apart any more."""
+    _open(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "data" / "replica.db")) as found, found:
+        found.execute("update life set generation = ?", (b"nine",))
+    with pytest.raises(VotesLost, match="generation is corrupt"):
+        _open(tmp_path)
+
+
 def test_notes_of_the_first_version_are_understood(tmp_path: Path) -> None:
     """They name the store only."""
     _open(tmp_path).close()
