@@ -111,3 +111,34 @@ def test_cache_of_client_keys_is_bounded() -> None:
     before = len(verifier._clients)
     assert verifier.may_use(KEYS[0].public)
     assert len(verifier._clients) <= before + 1
+
+
+def test_client_keys_that_were_used_longest_ago_leave_the_cache() -> None:
+    """Else strangers' keys, or whoever came first, would have everybody else's checked again and again."""
+    verifier = Ed25519Verifier(CLUSTER, [], None)
+    assert verifier.may_use(ALICE.public) and verifier.may_use(KEYS[0].public)
+    for index in range(CLIENT_PREFIXES_MAX - 2):
+        verifier._clients[index.to_bytes(32, "big")] = b"prefix"
+    assert verifier.may_use(ALICE.public), "used again"
+    assert verifier.may_use(KEYS[1].public)
+    assert len(verifier._clients) == CLIENT_PREFIXES_MAX
+    assert KEYS[0].public not in verifier._clients
+    assert {ALICE.public, KEYS[1].public} <= set(verifier._clients)
+
+
+def test_key_that_is_given_verifies_what_its_holder_signed_under_that_name() -> None:
+    """Administrators and members of other epochs are checked so: as strictly, and in this cluster alone."""
+    verifier = Ed25519Verifier(CLUSTER, [], frozenset())
+    signature = replica_signer(1).sign(b"payload")
+    assert verifier.verify_key(KEYS[1].public, ReplicaId(1), b"payload", signature)
+    assert verifier.verify_key(ALICE.public, ClientId(ALICE.public), b"payload", client_signer().sign(b"payload"))
+    assert not verifier.verify_key(KEYS[1].public, ReplicaId(1), b"payloae", signature)
+    assert not verifier.verify_key(KEYS[1].public, ReplicaId(2), b"payload", signature)
+    assert not verifier.verify_key(KEYS[2].public, ReplicaId(1), b"payload", signature)
+    assert not verifier.verify_key(KEYS[1].public, ClientId(KEYS[1].public), b"payload", signature)
+    other = replica_signer(1, OTHER).sign(b"payload")
+    assert not verifier.verify_key(KEYS[1].public, ReplicaId(1), b"payload", other)
+    for bad in (b"", signature[:-1], signature + b"x"):
+        assert not verifier.verify_key(KEYS[1].public, ReplicaId(1), b"payload", bad)
+    for key in (bytes(32), b"\1" + bytes(31), b"short", b""):
+        assert not verifier.verify_key(key, ReplicaId(1), b"payload", b"\1" + bytes(63))
