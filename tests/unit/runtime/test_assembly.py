@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from bft.config import Local
 from bft.crypto.keys import KeyPair, save_key
 from bft.epochs import approved, change_bytes
-from bft.errors import VotesLost
+from bft.errors import KeyFileError, VotesLost
 from bft.ids import ReplicaId
 from bft.runtime.assembly import NOBODY, name_of, open_store
 from bft.runtime.own_keys import NEXT, OwnKeys, beside
@@ -98,3 +98,16 @@ def test_newcomer_needs_a_voucher(tmp_path: Path) -> None:
     server = ReplicaServer(TOWN.cluster, local)
     server._roster, server._keys = _epoch_without(3), OwnKeys(Path(local.key), None)
     assert (server.account()["role"], server._needs_voucher()) == ("learner", True)
+
+
+def test_only_a_replica_that_was_removed_erases_its_keys(tmp_path: Path) -> None:
+    """A member whose key is elsewhere ends with an error: what is here may be all that there is of it."""
+    local = _local(tmp_path)
+    server = ReplicaServer(TOWN.cluster, local)
+    server._roster, server._keys = _epoch_with_another_key(ANOTHER), OwnKeys(Path(local.key), None)
+    with pytest.raises(KeyFileError, match=f"epoch 1 names the key {ANOTHER.public_hex} for replica 3"):
+        server.retire("nobody needs it")
+    assert server.retired is None and Path(local.key).exists()
+    server._roster = _epoch_without(3)
+    server.retire("nobody needs it")
+    assert server.retired == "nobody needs it" and not Path(local.key).exists()
