@@ -112,3 +112,13 @@ def test_reconnecting_wins_nothing_and_keys_are_bounded() -> None:
     for number in range(QUOTAS_MAX):
         quotas.of(number.to_bytes(32, "big"), NOW)
     assert quotas.of(b"a" * 32, NOW).pause_ns(NOW)[0] == 0, "forgotten: the least recently seen goes"
+
+
+def test_who_keeps_coming_is_not_forgotten_for_new_keys() -> None:
+    """Else whoever is left unread would make up keys until its own quota is a new one."""
+    quotas = Quotas(LIMITS)
+    quotas.of(b"a" * 32, NOW).blame(8, NOW)
+    for number in range(2 * QUOTAS_MAX):
+        quotas.of(number.to_bytes(32, "big"), NOW)
+        assert quotas.of(b"a" * 32, NOW).pause_ns(NOW)[0] > 0
+    assert len(quotas._held) == QUOTAS_MAX
