@@ -116,6 +116,21 @@ def test_incremental_checkpoints_report_every_page_once(steps: list[tuple[str, s
             assert dict(copy.items()) == model
 
 
+def test_restoring_replaces_what_was_there() -> None:
+    """A replica that fell behind has a state of its own: what the others have removed meanwhile must not live on."""
+    source: Map[str, object] = Map()
+    source["kept"] = "new"
+    digests, bodies = pages_of(source)
+    behind: Map[str, object] = Map()
+    behind["kept"], behind["removed"] = "old", 7
+    behind.restore([bodies[digest] for digest in digests])
+    assert dict(behind.items()) == {"kept": "new"}
+    assert "removed" not in behind and behind.get("removed") is None and len(behind) == 1
+    assert pages_of(behind) == pages_of(source)
+    behind["removed"] = source["removed"] = 8
+    assert pages_of(behind) == pages_of(source)
+
+
 @settings(max_examples=100, deadline=None)
 @given(operations)
 def test_pages_keep_their_limits(steps: list[tuple[str, str, object]]) -> None:
