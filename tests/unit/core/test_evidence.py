@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+import trio
 
 from bft.core.evidence import VIEWS_PER_BUCKET, EvidenceFile, bucket, contradiction, file_of
 from bft.core.newview import select
@@ -315,6 +316,17 @@ def test_reply_that_a_weak_quorum_contradicts_is_evidence(bench):
         ({"attachment": b"x"}, "one statement"),
     ):
         assert why in str(verdict(msgspec.structs.replace(made, **changes), CONFIG, verifier))
+
+
+async def test_keeper_that_is_stopped_writes_what_is_left(bench, tmp_path):
+    """Whoever stops the process must not lose what was found last."""
+    keeper = EvidenceKeeper(tmp_path / "evidence", CLUSTER)
+    one, other = bench.signed(0, Commit(0, 0, 1, A)), bench.signed(0, Commit(0, 0, 1, B))
+    assert keeper.keep(Evidence(0, "two-commits", one, other))
+    with trio.fail_after(5), trio.CancelScope() as scope:
+        scope.cancel()
+        await keeper.run()
+    assert len(list((tmp_path / "evidence").iterdir())) == 1
 
 
 def test_keeper_writes_files_that_verify_and_stops_at_its_bound(bench, tmp_path):
