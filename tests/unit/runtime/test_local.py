@@ -165,6 +165,23 @@ async def test_client_connections_are_bounded() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_client_that_leaves_makes_room_for_another() -> None:
+    """Else a replica that runs for long would serve nobody."""
+    limits = ServerLimits(links=LinkLimits(clients_max=2, per_client_max=1))
+    async with (
+        local_cluster(make_service=Counter, protocol=FAST, limits=limits) as local,
+        trio.open_nursery() as nursery,
+    ):
+        server = local.servers[0]
+        for _ in range(4):
+            channel = await Caller(local, nursery, KeyPair.generate()).connect(0)
+            channel.close("goes")
+            with trio.fail_after(5):
+                while server.account()["connections"]["clients"]:  # type: ignore[index]
+                    await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
 async def refused(local: LocalCluster, error: type[Exception], text: str, server: ReplicaServer) -> None:
     with pytest.raises(error, match=text), trio.fail_after(5):
         await server.run()
