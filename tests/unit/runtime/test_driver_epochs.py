@@ -14,6 +14,7 @@ from bft.ids import ReplicaId
 from bft.messages import EpochLink
 from bft.runtime.driver import Driver
 from bft.runtime.stats import Reporter
+from bft.wire.codec import encode
 from tests.unit.runtime.test_driver import ALICE, Bench, Script, note, record, settle, until
 from tests.unit.test_epochs import Town
 
@@ -127,6 +128,8 @@ async def test_node_is_replaced_when_everything_it_said_is_durable(nursery: trio
     assert made == [[[b"a"]]]
     assert successor.seen == [Start()]
     assert bench.links.calls == [(ALICE, [1]), (1, [9])]
+    bench.driver.receive(ReplicaId(1), [encode(note(3))])
+    assert len(successor.seen) == 2 and bench.stats.dropped["overloaded"] == 1, "it is served from now on"
 
 
 async def test_cluster_without_administrators_has_no_epochs() -> None:
