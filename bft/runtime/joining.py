@@ -30,9 +30,11 @@ def voucher_for(cluster: Cluster, local: Local, keys: Keys) -> Voucher:
         return load_voucher(file)
     if keys.old is not None:
         return vouch(cluster.id, local.id, keys.current.public, keys.old)
+    owners = [f" (that of replica {entry.id})" for entry in cluster.replica if entry.key == keys.current.public_hex]
     raise ConfigError(
-        f"replica {local.id} is no member of cluster {cluster.name} with the key {keys.current.public_hex}, and nobody"
-        f" vouches for it: no {file} (bft cluster add makes it), nor the key that it replaces"
+        f"replica {local.id} is no member of cluster {cluster.name} with the key {keys.current.public_hex}"
+        f"{''.join(owners)}, and nobody vouches for it: no {file} (bft cluster add makes it),"
+        " nor the key that it replaces"
     )
 
 

@@ -34,7 +34,7 @@ from bft.ids import Peer, ReplicaId, peer_name
 from bft.messages import EpochLink, EpochProof, Signed
 from bft.ports import StateMachine, Store
 from bft.runtime.archive import Archive
-from bft.runtime.assembly import NOBODY, Assembly, Keys, NodeWrapper, assemble, keys_of, open_store
+from bft.runtime.assembly import NOBODY, STORE_FILE, Assembly, Keys, NodeWrapper, assemble, keys_of, open_store
 from bft.runtime.causes import cause_of
 from bft.runtime.client_reader import ClientReader
 from bft.runtime.dialer import Dialer
@@ -220,10 +220,17 @@ class ReplicaServer:
                 sock.close()
 
     def _require_key(self) -> None:
-        """Where nobody can change the membership, the cluster file names the only key that will ever do."""
-        if self._cluster.admin:
-            return
+        """See that the key may be this replica's before a store, or a note that the key is used, is made for it.
+
+        Where nobody can change the membership, the cluster file names the only key that will ever do. Else the store
+        tells which epoch names it; where there is none yet, the first one does, or somebody has vouched.
+        """
         entry = genesis(self._cluster).member(self._id)
+        if self._cluster.admin:
+            is_named = entry is not None and self._keys.find(entry.key) is not None
+            if not is_named and not (Path(self._local.data) / STORE_FILE).exists():
+                voucher_for(self._cluster, self._local, self._keys)
+            return
         if entry is None:
             last = len(self._cluster.replica) - 1
             raise ConfigError(f"id is {self._id}: cluster {self._cluster.name} has replicas 0 to {last}")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -16,7 +17,7 @@ from bft.crypto.keys import load_key
 from bft.errors import ConfigError, KeyFileError
 from bft.runtime.joining import load_voucher, ready_from, save_voucher
 from bft.runtime.limits import ServerLimits
-from bft.runtime.own_keys import VOUCHER, beside
+from bft.runtime.own_keys import USED, VOUCHER, beside
 from bft.runtime.server import ReplicaServer
 from bft.transport.handshake import vouch
 
@@ -75,6 +76,16 @@ async def test_newcomer_without_voucher_does_not_start(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError, match="nobody vouches for it"):
         await server.run()
+
+
+async def test_key_of_another_replica_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """A wrong line in a file must cost no more than its correction: the key is not noted as used, no store is there."""
+    server, _ = _newcomer(tmp_path)
+    local = load_local(tmp_path / "r0" / "replica.toml")
+    swapped = msgspec.structs.replace(local, key=str(tmp_path / "keys" / "r1.pem"))
+    with pytest.raises(ConfigError, match=r"\(that of replica 1\), and nobody vouches"):
+        await ReplicaServer(server._cluster, swapped).run()
+    assert not beside(Path(swapped.key), USED).exists() and not Path(swapped.data).exists()
 
 
 def test_ready_words_are_whatever_a_replica_answers() -> None:
