@@ -44,9 +44,10 @@ def call(target: Target, method: str, arguments: tuple[str, ...], weak: bool, la
     if weak and found.kind == "command":
         raise ConfigError(f"--weak: {method} is a command, which is always ordered")
 
+    consistency: Consistency = "weak" if weak else "linearizable"
+
     async def body(client: Client) -> None:
         if found.kind == "query":
-            consistency: Consistency = "weak" if weak else "linearizable"
             result = await client.query(operation, consistency=consistency, timeout=target.timeout_s)
         else:
             result = await client.call(operation, lane=lane, timeout=target.timeout_s)
@@ -55,7 +56,7 @@ def call(target: Target, method: str, arguments: tuple[str, ...], weak: bool, la
         if receipt is not None:
             _write(receipt, await client.receipt(result, target.timeout_s))
 
-    target.run(body)
+    target.run(body, consistency)
 
 
 def _require_writable(path: Path) -> None:

@@ -18,7 +18,7 @@ from bft.cli.terminal import (
     passphrase_from_environment,
     timeout_option,
 )
-from bft.client.client import Client, connect
+from bft.client.client import Client, Consistency, connect
 from bft.config import Cluster, load_cluster
 from bft.crypto.keys import KeyPair, load_key
 from bft.errors import OutcomeUnknown, TransportError
@@ -51,8 +51,8 @@ class Target:
         cluster = load_cluster(self.cluster_file)
         return cluster, load_key(default_key(self.cluster_file, self.key_file), passphrase_from_environment())
 
-    def run(self, body: Callable[[Client], Awaitable[R]]) -> R:
-        """Connect, run `body`, disconnect.
+    def run(self, body: Callable[[Client], Awaitable[R]], consistency: Consistency = "linearizable") -> R:
+        """Connect to as many replicas as that needs, run `body`, disconnect.
 
         Raises:
             Unreachable: too few replicas can be reached; nothing was sent.
@@ -60,12 +60,19 @@ class Target:
         """
         cluster, keys = self.load()
         file = chain_file(default_key(self.cluster_file, self.key_file), cluster)
-        return anyio.run(self._run, cluster, keys, file, body, backend="trio")
+        return anyio.run(self._run, cluster, keys, file, body, consistency, backend="trio")
 
-    async def _run(self, cluster: Cluster, keys: KeyPair, file: Path, body: Callable[[Client], Awaitable[R]]) -> R:
+    async def _run(
+        self,
+        cluster: Cluster,
+        keys: KeyPair,
+        file: Path,
+        body: Callable[[Client], Awaitable[R]],
+        consistency: Consistency,
+    ) -> R:
         async with connect(cluster, key=keys, chain=file) as client:
             try:
-                await client.wait_connected(min(self.timeout_s, CONNECT_SECONDS_MAX))
+                await client.wait_connected(min(self.timeout_s, CONNECT_SECONDS_MAX), consistency)
             except TransportError as error:
                 raise Unreachable(f"{error}; nothing was sent{_reasons(client)}") from error
             return await body(client)

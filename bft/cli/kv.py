@@ -46,7 +46,7 @@ def get(target: Target, key: str, weak: bool, as_json: bool) -> None:
         service = _kv(target, client)
         return await (service.weak() if weak else service).get(key)
 
-    value = target.run(body)
+    value = target.run(body, "weak" if weak else "linearizable")
     if as_json:
         print_json({"key": key, "value": value})
     elif value is not None:

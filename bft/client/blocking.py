@@ -130,10 +130,10 @@ class Blocking:
         proxy = self._require()[1].service(service)
         return BlockingProxy(self, proxy if self._timeout is None else proxy.within(self._timeout))
 
-    def wait_connected(self, timeout: float) -> None:
+    def wait_connected(self, timeout: float, consistency: Consistency = "linearizable") -> None:
         """As `Client.wait_connected`."""
         portal, client = self._require()
-        portal.call(client.wait_connected, timeout)
+        portal.call(client.wait_connected, timeout, consistency)
 
     def _within(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else timeout

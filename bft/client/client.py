@@ -220,9 +220,14 @@ class Client:
             case Completed(status=status, value=value, seq=seq, index=index):
                 return Result(require_ok(status, value), seq, index)
 
-    def _reachability(self) -> str:
-        quorums, up = self.configuration.quorums, len(self._links.channels)
-        return f"{up} of {quorums.n} replicas reachable, {quorums.strong} needed to order an operation"
+    def _needed(self, consistency: Consistency) -> int:
+        quorums = self.configuration.quorums
+        return quorums.weak if consistency == "weak" else quorums.strong
+
+    def _reachability(self, consistency: Consistency = "linearizable") -> str:
+        up, needed = len(self._links.channels), self._needed(consistency)
+        why = "for a weak read" if consistency == "weak" else "to order an operation"
+        return f"{up} of {self.configuration.quorums.n} replicas reachable, {needed} needed {why}"
 
     # --- state ----------------------------------------------------------------------------------------------------
 
@@ -265,18 +270,18 @@ class Client:
         """Calls without an outcome."""
         return self._session.outstanding
 
-    async def wait_connected(self, timeout: float) -> None:
-        """Wait until a quorum that can order is connected.
+    async def wait_connected(self, timeout: float, consistency: Consistency = "linearizable") -> None:
+        """Wait until a quorum is connected: one that can order, or, for weak reads, f + 1 that can answer.
 
         Raises:
             TransportError: too few replicas answered within `timeout` seconds.
         """
         with anyio.move_on_after(timeout):
-            while len(self._links.channels) < self.configuration.quorums.strong:
+            while len(self._links.channels) < self._needed(consistency):
                 self._connected = anyio.Event()
                 await self._connected.wait()
             return
-        raise TransportError(self._reachability())
+        raise TransportError(self._reachability(consistency))
 
     async def receipt(self, result: Result, timeout: float = 5.0) -> Receipt:
         """A proof for others of what the slot of an ordered result returned to this client (`bft.Receipt.verify`).

@@ -188,6 +188,31 @@ async def test_client_whose_clock_is_wrong_is_served(
         monkeypatch.undo()
 
 
+async def test_two_of_four_answer_weak_reads() -> None:
+    """f + 1 suffice for them, and somebody who waits for enough replicas is not told that three are needed."""
+    async with local_cluster() as cluster:
+        async with connect(cluster.cluster, key=cluster.client) as client:
+            await client.wait_connected(20)
+            await client.service(KeyValue).within(20).put("a", "1")
+            with trio.fail_after(20):
+                for replica in (2, 3):
+                    while cluster.servers[replica].account()["executed"] < client.position:
+                        await trio.sleep(0.01)
+        for replica in (0, 1):
+            await cluster.stop(replica)
+        async with connect(cluster.cluster, key=cluster.client) as client:
+            await client.wait_connected(20, "weak")
+            assert await client.service(KeyValue).within(20).weak().get("a") == "1"
+            with pytest.raises(bft.TransportError, match="2 of 4 replicas reachable, 3 needed to order"):
+                await client.wait_connected(0.1)
+            await cluster.stop(2)
+            with trio.fail_after(20):
+                while len(client.connected) > 1:
+                    await trio.sleep(0.01)
+            with pytest.raises(bft.TransportError, match="1 of 4 replicas reachable, 2 needed for a weak read"):
+                await client.wait_connected(0.1, "weak")
+
+
 async def test_call_says_how_many_replicas_answer_when_too_few_do() -> None:
     """3 of 4 down: OutcomeUnknown, with a text for people; the call completes once they are back."""
     async with local_cluster() as cluster, connect(cluster.cluster, key=cluster.client) as client:
