@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -235,12 +236,17 @@ class _Process:
     def __init__(self, path: str, surroundings: Surroundings) -> None:
         seen = os.pathsep.join(entry for entry in sys.path if entry)
         self._path = path
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "bft.determinism.worker", path, msgspec.json.encode(surroundings).decode()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **surroundings.environment(), "PYTHONPATH": seen},
-        )
+        # Ctrl-C goes to every process of the terminal: it ends the checker, which ends this one, also while it starts
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "bft.determinism.worker", path, msgspec.json.encode(surroundings).decode()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **surroundings.environment(), "PYTHONPATH": seen},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         assert self._child.stdin is not None and self._child.stdout is not None, "asked for pipes"
         self._sink: BinaryIO = cast("BinaryIO", self._child.stdin)
         self._source = self._child.stdout.fileno()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+from typing import Any
+
 import pytest
 
 from bft.determinism.pair import QUERY_WRITES, CheckedMachine, ServiceStopped
@@ -127,6 +131,24 @@ def test_results_and_pages_are_those_of_the_service_itself():
         assert digests == plain.checkpoint()[0]
         assert set(fresh) == set(digests)
         assert list(machine.checkpoint()[1]) == [digests[0]], "only the first page is written anew"
+
+
+class Interrupted(subprocess.Popen[bytes]):
+    """A process that gets a Ctrl-C at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.send_signal(signal.SIGINT)
+
+
+def test_interrupt_is_left_to_the_checker(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Ctrl-C reaches the processes of a check too: they go on until they are ended, and print no traceback."""
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with CheckedMachine(f"{MODULE}:Innocent") as machine:
+        run(machine, "Innocent", ("touch", "x", 1))
+        machine.restart_second()
+        machine.checkpoint()
+    assert capfd.readouterr().err == ""
 
 
 def test_unknown_service_is_refused():
