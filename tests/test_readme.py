@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from benchmarks.__main__ import main as benchmarks
 from benchmarks.readme import section
-from bft.cli.main import cli as bft
+from bft.cli.commands import cli as bft
 from bft.cli.ports import reserve_ports
 
 ROOT = Path(__file__).parent.parent

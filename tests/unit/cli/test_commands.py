@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from bft.cli.call import parse_argument
+from bft.cli.commands import COMMANDS, cli
 from bft.cli.kv_load import parse_records
-from bft.cli.main import COMMANDS, cli
+from bft.cli.main import INTERRUPTED
 from bft.cli.terminal import Exit
 from bft.errors import ConfigError
 
@@ -66,6 +69,23 @@ def test_help_lists_every_group_without_importing_it() -> None:
     shown = CliRunner().invoke(cli, ["--help"])
     assert shown.exit_code == 0
     assert all(f"  {name} " in shown.output for name in COMMANDS)
+
+
+def test_interrupt_while_modules_are_imported_is_quiet() -> None:
+    """That is what takes most of the first third of a second."""
+    program = """
+import signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "click":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from bft.cli.main import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (INTERRUPTED, b"", b"")
+    assert INTERRUPTED == Exit.INTERRUPTED
 
 
 def test_keys_new_writes_a_private_file_that_keys_show_reads(tmp_path: Path) -> None:

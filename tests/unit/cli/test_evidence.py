@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 import bft
+from bft.cli.commands import cli
 from bft.cli.layout import Plan, write_cluster
-from bft.cli.main import cli
 from bft.config import Cluster, Protocol
 from bft.core.evidence import file_of
 from bft.crypto.keys import load_key

@@ -24,8 +24,8 @@ from bft.cli.change import (
     require_sound,
     save_approvals,
 )
+from bft.cli.commands import cli
 from bft.cli.layout import add_replica, has_left, replica_configs
-from bft.cli.main import cli
 from bft.cli.probe import Account
 from bft.cli.returning import _change_keys, _holder, _let_vouch, _put_aside, make_key
 from bft.cli.standing import standing
