@@ -88,18 +88,23 @@ class Loading:
 def load(target: Target, file: Path, concurrency: int, form: str, as_json: bool) -> None:
     """Store the records of FILE (`-` for standard input). The whole file is checked before anything is sent.
 
-    Exit code 1: the service refused a record; 3: a record's fate is unknown (loading again is safe).
+    Exit code 1: the service refused a record; 3: a record's fate is unknown (loading again is safe); 130: interrupted.
     """
     records = list(parse_records(_lines(file), form, str(file)))
     loading = Loading(records, target.timeout_s)
     out = Console(stderr=True) if as_json else console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     started = time.monotonic()
-    with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
-        target.run(partial(loading.run, concurrency, progress))
+    try:
+        with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
+            target.run(partial(loading.run, concurrency, progress))
+    except (KeyboardInterrupt, BaseExceptionGroup) as error:
+        if isinstance(error, KeyboardInterrupt) or error.subgroup(KeyboardInterrupt) is not None:
+            warn(f"interrupted: {loading.done} of {len(records)} records are known to be stored; loading again is safe")
+        raise
     seconds = time.monotonic() - started
-    for error in loading.errors[:ERRORS_SHOWN_MAX]:
-        warn(error)
+    for refusal in loading.errors[:ERRORS_SHOWN_MAX]:
+        warn(refusal)
     if as_json:
         print_json({"stored": loading.done, "refused": len(loading.errors), "seconds": round(seconds, 3)})
     else:

@@ -1,0 +1,60 @@
+"""`bft kv` at the command line, with a stand-in for the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from click.testing import CliRunner, Result
+
+from bft.cli.commands import cli
+from bft.cli.connection import Target
+from bft.cli.terminal import Exit
+
+
+class Replicated:
+    """In the place of client and service: a dictionary. `put` is interrupted when it holds `most` entries."""
+
+    def __init__(self, most: int = 1000, **entries: str) -> None:
+        self.entries = dict(entries)
+        self._most = most
+
+    def service(self, kind: type) -> Replicated:
+        return self
+
+    def within(self, seconds: float) -> Replicated:
+        return self
+
+    async def put(self, key: str, value: str) -> str | None:
+        if len(self.entries) == self._most:
+            raise KeyboardInterrupt
+        before = self.entries.get(key)
+        self.entries[key] = value
+        return before
+
+
+@pytest.fixture
+def kv(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `bft kv ...` on a stand-in."""
+
+    def invoke(client: Replicated, *words: str, given: str | bytes | None = None) -> Result:
+        def run(target: Target, body: Callable[[Any], Awaitable[object]]) -> object:
+            return trio.run(body, client)
+
+        monkeypatch.setattr(Target, "run", run)
+        return CliRunner().invoke(cli, ["kv", *words], input=given)
+
+    return invoke
+
+
+def test_interrupted_load_says_how_far_it_came(kv: Callable[..., Result], tmp_path: Path) -> None:
+    """What was acknowledged is stored, whatever became of the calls under way."""
+    file = tmp_path / "records.tsv"
+    file.write_text("".join(f"{number}\tx\n" for number in range(20)))
+    ended = kv(Replicated(most=7), "load", str(file))
+    assert ended.exit_code == Exit.INTERRUPTED
+    assert "interrupted: 7 of 20 records are known to be stored" in " ".join(ended.stderr.split())
+    assert "Traceback" not in ended.output
