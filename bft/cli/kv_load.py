@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -18,7 +19,7 @@ from bft.cli.connection import Target, with_target
 from bft.cli.terminal import Exit, console, example, json_option, print_json, warn
 from bft.client.client import Client
 from bft.errors import ConfigError, OutcomeUnknown, ServiceError
-from bft.services.kv import KeyValue
+from bft.services.kv import KEY_BYTES_MAX, VALUE_BYTES_MAX, KeyValue
 
 ERRORS_SHOWN_MAX = 5
 SHOW_SECONDS = 0.1
@@ -118,7 +119,7 @@ def parse_records(lines: Iterable[str], form: str, name: str) -> Iterator[tuple[
     """Records of a file; empty lines are skipped.
 
     Raises:
-        ConfigError: a line is no record; the text names file, line and rule.
+        ConfigError: a line is no record, or one that no service would take; the text names file, line and rule.
     """
     for number, line in enumerate(lines, 1):
         text = line.rstrip("\r\n")
@@ -127,12 +128,27 @@ def parse_records(lines: Iterable[str], form: str, name: str) -> Iterator[tuple[
         if form == "auto":
             form = "jsonl" if text[0] in "{[" else "tsv"
         where = f"{name}, line {number}"
-        yield _from_json(text, where) if form == "jsonl" else _from_tabs(text, where)
+        key, value = _from_json(text, where) if form == "jsonl" else _from_tabs(text, where)
+        if not key:
+            raise ConfigError(f"{where}: found {text[:60]!r}: a key must not be empty")
+        _require_fit("key", key, KEY_BYTES_MAX, where)
+        _require_fit("value", value, VALUE_BYTES_MAX, where)
+        yield key, value
+
+
+def _require_fit(what: str, text: str, bytes_max: int, where: str) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        found = f"the {what} holds {text[error.start]!r}, half of a character"
+        raise ConfigError(f"{where}: {found}, which UTF-8 cannot carry") from None
+    if size > bytes_max:
+        raise ConfigError(f"{where}: the {what} has {size} bytes, allowed are at most {bytes_max}")
 
 
 def _from_tabs(text: str, where: str) -> tuple[str, str]:
     key, tab, value = text.partition("\t")
-    if not tab or not key:
+    if not tab:
         raise ConfigError(f"{where}: found {text[:60]!r}, expected a key, a tab and a value")
     return key, value
 
@@ -150,11 +166,14 @@ def _from_json(text: str, where: str) -> tuple[str, str]:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    if str(file) == "-":
-        yield from sys.stdin
-        return
+    """Lines of a text in UTF-8, with or without a byte order mark."""
     try:
-        with file.open(encoding="utf-8") as lines:
+        if str(file) == "-":
+            if isinstance(sys.stdin, io.TextIOWrapper):  # else it is no process's, and text already
+                sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
+            yield from sys.stdin
+            return
+        with file.open(encoding="utf-8-sig") as lines:
             yield from lines
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error

@@ -58,3 +58,27 @@ def test_interrupted_load_says_how_far_it_came(kv: Callable[..., Result], tmp_pa
     assert ended.exit_code == Exit.INTERRUPTED
     assert "interrupted: 7 of 20 records are known to be stored" in " ".join(ended.stderr.split())
     assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize("standard_input", [False, True])
+def test_load_checks_the_whole_file_before_it_stores_anything(
+    kv: Callable[..., Result], tmp_path: Path, standard_input: bool
+) -> None:
+    """A flaw of the file is told with its line, and half a file is not stored."""
+    for flaw in (b'{"key": "\\ud800", "value": "1"}', b'["%s", "1"]' % (b"k" * 2000), b'["", ""]', b"\xff"):
+        client, file, content = Replicated(), tmp_path / "records.jsonl", b'["a", "1"]\n' + flaw + b"\n"
+        file.write_bytes(content)
+        ended = kv(client, "load", "-", given=content) if standard_input else kv(client, "load", str(file))
+        assert (ended.exit_code, client.entries) == (Exit.USAGE, {}), ended.output
+        assert "line 2" in " ".join(ended.output.split()) or flaw == b"\xff", ended.output
+
+
+@pytest.mark.parametrize("standard_input", [False, True])
+def test_byte_order_mark_is_no_part_of_the_first_key(
+    kv: Callable[..., Result], tmp_path: Path, standard_input: bool
+) -> None:
+    """Editors of some systems write one."""
+    client, file, content = Replicated(), tmp_path / "records.tsv", "\ufeffa\t1\nb\t\ufeff2\n".encode()
+    file.write_bytes(content)
+    ended = kv(client, "load", "-", given=content) if standard_input else kv(client, "load", str(file))
+    assert (ended.exit_code, client.entries) == (Exit.OK, {"a": "1", "b": "\ufeff2"}), ended.output
