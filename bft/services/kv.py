@@ -128,7 +128,9 @@ class KeyValue(Service):
 
 
 def _require_key(key: str) -> None:
-    if not 0 < _utf8_bytes(key) <= KEY_BYTES_MAX:
+    if not key:
+        raise KeyTooLong(f"the key is empty, allowed are 1 to {KEY_BYTES_MAX} bytes")
+    if _utf8_bytes(key) > KEY_BYTES_MAX:
         raise KeyTooLong(f"{_utf8_bytes(key)} bytes, allowed are 1 to {KEY_BYTES_MAX}")
 
 

@@ -93,6 +93,8 @@ def test_limits_at_their_edge() -> None:
             kv.run("put", key, "")
         with pytest.raises(ServiceError, match="KeyTooLong"):
             kv.run("cas", key, None, "x")
+    with pytest.raises(ServiceError, match="the key is empty"):
+        kv.run("put", "", "x")
     with pytest.raises(ServiceError, match="ValueTooLong"):
         kv.run("put", "a", "é" * (VALUE_BYTES_MAX // 2 + 1))
     assert kv.run("size") == 1
