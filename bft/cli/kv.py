@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import click
@@ -12,6 +13,9 @@ from bft.cli.terminal import Exit, example, fail, json_option, print_json
 from bft.client.client import Client
 from bft.client.proxy import ServiceProxy
 from bft.services.kv import INTEGER_MAX, INTEGER_MIN, SCAN_MAX, KeyValue
+
+CONTROLS = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Controls of the terminal and of the direction of writing, and what ends a line."""
 
 
 @click.group("kv", epilog=example("kv put greeting hello", "kv get greeting", "kv scan gre"))
@@ -112,7 +116,10 @@ def cas(target: Target, key: str, value: str | None, expect: str | None, as_json
 @json_option
 @with_target
 def scan(target: Target, prefix: str, start: str | None, end: str | None, limit: int, as_json: bool) -> None:
-    """Print entries in order of key, `key<TAB>value` a line."""
+    """Print entries in order of key, `key<TAB>value` a line.
+
+    Tabs, line ends and other control characters are shown as \\t, \\n, \\x1b ...; --json has the exact text.
+    """
 
     async def body(client: Client) -> list[tuple[str, str]]:
         entries: list[tuple[str, str]] = []
@@ -127,7 +134,7 @@ def scan(target: Target, prefix: str, start: str | None, end: str | None, limit:
         print_json([{"key": key, "value": value} for key, value in entries])
         return
     for key, value in entries:
-        click.echo(f"{key}\t{value}")
+        click.echo(f"{_in_a_line(key)}\t{_in_a_line(value)}")
 
 
 @kv.command("size", epilog=example("kv size"))
@@ -156,6 +163,11 @@ async def scan_pages(
             return
         yield page
         start = page[-1][0] + "\0"
+
+
+def _in_a_line(text: str) -> str:
+    """Stored text for people: it ends no line or column, and commands no terminal."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _kv(target: Target, client: Client) -> ServiceProxy[KeyValue]:

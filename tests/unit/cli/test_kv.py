@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from bft.cli.terminal import Exit
 class Replicated:
     """In the place of client and service: a dictionary. `put` is interrupted when it holds `most` entries."""
 
-    def __init__(self, most: int = 1000, **entries: str) -> None:
-        self.entries = dict(entries)
+    def __init__(self, entries: dict[str, str] | None = None, most: int = 1000) -> None:
+        self.entries = dict(entries or {})
         self._most = most
 
     def service(self, kind: type) -> Replicated:
@@ -27,6 +28,9 @@ class Replicated:
 
     def within(self, seconds: float) -> Replicated:
         return self
+
+    async def scan(self, prefix: str, start: str | None, end: str | None, limit: int) -> list[tuple[str, str]]:
+        return sorted(entry for entry in self.entries.items() if start is None or entry[0] >= start)
 
     async def put(self, key: str, value: str) -> str | None:
         if len(self.entries) == self._most:
@@ -82,3 +86,12 @@ def test_byte_order_mark_is_no_part_of_the_first_key(
     file.write_bytes(content)
     ended = kv(client, "load", "-", given=content) if standard_input else kv(client, "load", str(file))
     assert (ended.exit_code, client.entries) == (Exit.OK, {"a": "1", "b": "\ufeff2"}), ended.output
+
+
+def test_scan_shows_an_entry_a_line_whatever_it_holds(kv: Callable[..., Result]) -> None:
+    """What somebody has stored ends no line and commands no terminal; as JSON it is exact."""
+    stored = {"a\tb\r\nc": "\x1b[2J\u202e\u2028", "ä ö\u3000\u200cü": "C:\\new"}
+    shown = kv(Replicated(stored), "scan")
+    assert shown.output == "a\\tb\\r\\nc\t\\x1b[2J\\u202e\\u2028\nä ö\u3000\u200cü\tC:\\new\n"
+    exact = kv(Replicated(stored), "scan", "--json")
+    assert json.loads(exact.output) == [{"key": key, "value": value} for key, value in sorted(stored.items())]
