@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterator
 
 import click
@@ -137,19 +138,31 @@ def scan(target: Target, prefix: str, start: str | None, end: str | None, limit:
         click.echo(f"{_in_a_line(key)}\t{_in_a_line(value)}")
 
 
-@kv.command("size", epilog=example("kv size"))
+@kv.command("size", epilog=example("kv size", "kv size --json"))
+@json_option
 @with_target
-def size(target: Target) -> None:
+def size(target: Target, as_json: bool) -> None:
     """Print how many entries there are."""
-    click.echo(target.run(lambda client: _kv(target, client).size()))
+    count = target.run(lambda client: _kv(target, client).size())
+    if as_json:
+        print_json({"size": count})
+    else:
+        click.echo(count)
 
 
-@kv.command("clear", epilog=example("kv clear --yes"))
-@click.confirmation_option(prompt="Remove every entry?")
+@kv.command("clear", epilog=example("kv clear", "kv clear --yes --json"))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
 @with_target
-def clear(target: Target) -> None:
+def clear(target: Target, yes: bool, as_json: bool) -> None:
     """Remove every entry, and print how many there were."""
-    click.echo(target.run(lambda client: _kv(target, client).clear()))
+    if not yes:
+        _confirm("Remove every entry?")
+    count = target.run(lambda client: _kv(target, client).clear())
+    if as_json:
+        print_json({"removed": count})
+    else:
+        click.echo(count)
 
 
 async def scan_pages(
@@ -172,6 +185,19 @@ def _in_a_line(text: str) -> str:
 
 def _kv(target: Target, client: Client) -> ServiceProxy[KeyValue]:
     return client.service(KeyValue).within(target.timeout_s)
+
+
+def _confirm(question: str) -> None:
+    """Go on only if somebody says so."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():  # it was interrupted
+            raise
+        click.echo(err=True)
+        fail("nothing was removed: give --yes where nobody can be asked", Exit.USAGE)
+    if not agreed:
+        raise click.Abort
 
 
 def _absent(key: str, as_json: bool) -> None:

@@ -29,6 +29,14 @@ class Replicated:
     def within(self, seconds: float) -> Replicated:
         return self
 
+    async def size(self) -> int:
+        return len(self.entries)
+
+    async def clear(self) -> int:
+        count = len(self.entries)
+        self.entries.clear()
+        return count
+
     async def scan(self, prefix: str, start: str | None, end: str | None, limit: int) -> list[tuple[str, str]]:
         return sorted(entry for entry in self.entries.items() if start is None or entry[0] >= start)
 
@@ -95,3 +103,23 @@ def test_scan_shows_an_entry_a_line_whatever_it_holds(kv: Callable[..., Result])
     assert shown.output == "a\\tb\\r\\nc\t\\x1b[2J\\u202e\\u2028\nä ö\u3000\u200cü\tC:\\new\n"
     exact = kv(Replicated(stored), "scan", "--json")
     assert json.loads(exact.output) == [{"key": key, "value": value} for key, value in sorted(stored.items())]
+
+
+def test_size_and_clear_print_a_number_or_json(kv: Callable[..., Result]) -> None:
+    """As the other commands do."""
+    stored = {"a": "1", "b": "2"}
+    assert kv(Replicated(stored), "size").output == "2\n"
+    assert json.loads(kv(Replicated(stored), "size", "--json").output) == {"size": 2}
+    assert kv(Replicated(stored), "clear", "--yes").output == "2\n"
+    assert json.loads(kv(Replicated(stored), "clear", "--yes", "--json").output) == {"removed": 2}
+
+
+def test_clear_asks_and_names_the_option_where_nobody_answers(kv: Callable[..., Result]) -> None:
+    """A script is told what it lacks; who declines has changed nothing."""
+    client = Replicated({"a": "1"})
+    unasked = kv(client, "clear", given="")
+    assert (unasked.exit_code, "--yes" in unasked.stderr) == (Exit.USAGE, True), unasked.output
+    declined = kv(client, "clear", given="n\n")
+    assert (declined.exit_code != Exit.OK, "--yes" in declined.stderr, client.entries) == (True, False, {"a": "1"})
+    agreed = kv(client, "clear", "--json", given="y\n")
+    assert (agreed.exit_code, json.loads(agreed.stdout)) == (Exit.OK, {"removed": 1}), agreed.output
