@@ -6,7 +6,9 @@ here, once; an error names the file, the field, the value and the rule.
 
 from __future__ import annotations
 
+import re
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -26,7 +28,34 @@ ENDORSEMENT_BYTES = 72
 PRE_PREPARE_BYTES = 256
 HexKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_.-]{1,64}$")]
+LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+"""A part of a host name [RFC 1123 2.1], and underscores, which names of containers have."""
 Durability = Literal["power", "process", "memory"]
+
+
+def require_host(what: str, host: str) -> None:
+    """Refuse what no resolver could mean.
+
+    Args:
+        what: the field that holds it.
+        host: a name or an address.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    address, percent, zone = host.partition("%")
+    try:
+        ip_address(address)
+        fits = not percent or (":" in address and LABEL.fullmatch(zone) is not None)
+    except ValueError:
+        labels = host.removesuffix(".").split(".")
+        is_like_address = len(labels) > 1 and all(label.isdecimal() for label in labels)
+        fits = not is_like_address and all(map(LABEL.fullmatch, labels))
+    if not fits:
+        raise ValueError(
+            f"{what} is {host!r}: it must be an IPv4 or IPv6 address (no brackets) or a host name: labels of 1 to 63"
+            " letters, digits, - and _, no - at either end, with dots between them"
+        )
 
 
 class Protocol(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -154,6 +183,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         for index, entry in enumerate(self.replica):
             if entry.id != index:
                 raise ValueError(f"replica[{index}].id is {entry.id}: ids count from 0 in the order of the file")
+            require_host(f"replica[{index}].host", entry.host)
         for what, values in (
             ("key", [entry.key for entry in self.replica]),
             ("address", [f"{entry.host}:{entry.port}" for entry in self.replica]),
@@ -284,6 +314,7 @@ class Local(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     client_limits: ClientLimits = ClientLimits()
 
     def __post_init__(self) -> None:
+        require_host("host", self.host)
         if bool(self.key) == bool(self.signer):
             raise ValueError(
                 "give either key, the key's file, or signer, the socket of the agent that holds it"

@@ -23,7 +23,7 @@ from bft.cli.terminal import (
     print_json,
     warn,
 )
-from bft.config import Durability, load_cluster, load_local
+from bft.config import Durability, load_cluster, load_local, require_host
 from bft.crypto.keys import KeyPair, load_key
 from bft.epochs import Configuration
 from bft.errors import ConfigError
@@ -46,15 +46,31 @@ def _parsed_member(value: str) -> Member:
     host, _, port = address.rpartition(":")
     try:
         tree = [int(name.removeprefix("r")), bytes.fromhex(key), host.strip("[]"), int(port)]
-        return msgspec.convert(tree, Member)
+        member = msgspec.convert(tree, Member)
     except (ValueError, msgspec.ValidationError):
         raise click.BadParameter(f"found {value!r}, expected ID=HOST:PORT=KEY with the key as 64 hex digits") from None
+    return msgspec.structs.replace(member, host=_checked_host(member.host))
+
+
+def _checked_host(host: str) -> str:
+    """Refuse a host before it stands in a file: one that cannot be loaded would keep a whole folder from use."""
+    try:
+        require_host("host", host)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return host
 
 
 def newcomer_options(function: click.decorators.FC) -> click.decorators.FC:
     """Options that say who joins."""
     for option in (
-        click.option("--host", default="127.0.0.1", show_default=True, help="Address of those that are made here."),
+        click.option(
+            "--host",
+            default="127.0.0.1",
+            show_default=True,
+            callback=lambda context, parameter, host: _checked_host(host),
+            help="Address of those that are made here.",
+        ),
         click.option("--base-port", type=int, help="Port of the first.  [default: the highest port so far + 1]"),
         click.option(
             "--durability",

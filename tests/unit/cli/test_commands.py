@@ -133,6 +133,8 @@ def test_keys_new_refuses_names_that_are_no_file_names(tmp_path: Path, name: str
         (["--set", "windows=256"], "windows"),
         (["--set", "window"], "expected NAME=VALUE"),
         (["--host", "a", "--host", "b"], "once per replica"),
+        (["--host", "bad host!"], "replica[0].host is 'bad host!': it must be an IPv4 or IPv6 address"),
+        (["--host", "-"], "replica[0].host is '-'"),
         (["--base-port", "65534"], "65535"),
         (["--name", "two words"], "$.name"),
         (["--client", "alice=nowhere.pem"], "no such key file"),

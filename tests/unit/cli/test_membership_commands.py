@@ -178,6 +178,8 @@ def test_every_reason_of_refusal_is_explained() -> None:
         (("cluster", "replace", "7"), "replica 7 is no member"),
         (("cluster", "replace", "3", "--count", "2"), "No such option"),
         (("cluster", "add", "--member", "4=host=key"), "expected ID=HOST:PORT=KEY"),
+        (("cluster", "add", "--member", f"4=a b:7404={'ab' * 32}"), "host is 'a b'"),
+        (("cluster", "add", "--host", "a b"), "host is 'a b'"),
         (("cluster", "invite", "4", "abc"), "a public key has 64 hex digits"),
         (("cluster", "recover", "--every", "soon"), "expected a time such as"),
         (("cluster", "recover", "--only", "99", "--only", "2"), "replica 99 is no member that lives in"),

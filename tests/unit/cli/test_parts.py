@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
@@ -23,7 +24,7 @@ from bft.cli.layout import Plan, replica_configs, write_cluster
 from bft.cli.probe import Account, front, report_in
 from bft.cli.status import alarms, fitted, render, render_service, summary
 from bft.cli.terminal import Exit, exit_code, friendly
-from bft.config import Cluster, load_local
+from bft.config import Cluster, load_cluster, load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.errors import (
     BFTError,
@@ -244,6 +245,33 @@ def test_configuration_of_nonsense_is_told_in_one_line(tmp_path: Path, content: 
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=str(file)):
         load_local(file)
+
+
+@pytest.mark.parametrize(
+    ("host", "fits"),
+    [
+        *((host, True) for host in ("localhost", "::1", "::", "0.0.0.0", "fe80::1%eth0", "::ffff:10.0.0.1")),
+        *((host, True) for host in ("replica-1.example.org", "example.org.", "bft_replica_1", "4a", "a" * 63)),
+        *((host, False) for host in ("bad host!", "-", "-a", "a-", "a..b", ".", ".a", "a" * 64, "[::1]", "a:1", "a/b")),
+        *((host, False) for host in ("256.0.0.1", "10.0.0", "1.2.3.4.5", "::1%", "::1% x", "1.1.1.1%a", "a\n", "é")),
+    ],
+)
+def test_host_is_a_name_or_an_address(tmp_path: Path, host: str, fits: bool) -> None:
+    """In the files of the cluster and of a replica; the error names field, value and rule."""
+    cluster, local = tmp_path / "cluster.toml", tmp_path / "replica.toml"
+    entries = [f'[[replica]]\nid = {i}\nhost = "127.0.0.1"\nport = {7400 + i}\nkey = "{i:064x}"' for i in range(4)]
+    entries[2] = entries[2].replace('"127.0.0.1"', json.dumps(host))
+    cluster.write_text("\n".join(['name = "x"', *entries]))
+    local.write_text(f'id = 0\ncluster = "cluster.toml"\nkey = "k"\ndata = "d"\nhost = {json.dumps(host)}')
+    if fits:
+        assert load_cluster(cluster).replica[2].host == load_local(local).host == host
+        return
+    with pytest.raises(ConfigError, match="letters, digits, - and _") as error:
+        load_cluster(cluster)
+    assert f"{cluster}: replica[2].host is {host!r}: it must be" in str(error.value)
+    with pytest.raises(ConfigError) as error:
+        load_local(local)
+    assert f"{local}: host is {host!r}: it must be" in str(error.value)
 
 
 @pytest.mark.parametrize(
