@@ -21,7 +21,7 @@ import msgspec.inspect as shape
 
 from bft.errors import ConfigError
 from bft.services.interface import DECODE_ERRORS, Interface, Kind, Method
-from bft.services.loading import load_class
+from bft.services.loading import load_service_class
 from bft.services.service import Service
 from bft.state.encoding import encode
 
@@ -87,9 +87,9 @@ def interface_at(path: str) -> Interface[Service] | None:
     """The typed interface of the service at `package.module:Class`; None for a state machine on bytes.
 
     Raises:
-        ConfigError: there is no such class, or its methods cannot be replicated.
+        ConfigError: there is no such class, it is neither of the two, or its methods cannot be replicated.
     """
-    found = load_class(path)
+    found = load_service_class(path)
     if not issubclass(found, Service):
         return None
     try:

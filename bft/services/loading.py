@@ -33,16 +33,25 @@ def load_class(path: str) -> type:
     return found
 
 
+def load_service_class(path: str) -> type:
+    """The class named by `package.module:Class`: a `Service`, or a state machine on bytes.
+
+    Raises:
+        ConfigError: there is no such class, or it is neither of the two.
+    """
+    found = load_class(path)
+    if not issubclass(found, Service) and not all(callable(getattr(found, name, None)) for name in _PORT):
+        raise ConfigError(f"service is {path!r}: neither a bft.Service nor a class with {', '.join(_PORT)}")
+    return found
+
+
 def load_service(path: str) -> StateMachine:
     """A fresh state machine of the class named by `package.module:Class`: a `Service`, or the port on bytes itself.
 
     Raises:
         ConfigError: the class is missing, is neither of the two, needs arguments, or cannot be replicated.
     """
-    found = load_class(path)
-    is_service = issubclass(found, Service)
-    if not is_service and not all(callable(getattr(found, name, None)) for name in _PORT):
-        raise ConfigError(f"service is {path!r}: neither a bft.Service nor a class with {', '.join(_PORT)}")
+    found = load_service_class(path)
     try:
         instance: object = found()
         return ServiceMachine(instance) if isinstance(instance, Service) else cast("StateMachine", instance)

@@ -159,11 +159,20 @@ def test_command_ends_with_0_when_nothing_differs(tmp_path: Path):
     assert ran.exit_code == 0 and "no difference in 1 operations" in ran.stdout
 
 
-@pytest.mark.parametrize("service", ["no.such:Module", f"{MODULE}:Nobody", "nonsense"])
-def test_command_refuses_what_is_no_service(service):
+@pytest.mark.parametrize(
+    ("service", "why"),
+    [
+        ("no.such:Module", "cannot import"),
+        (f"{MODULE}:Nobody", "has no Nobody"),
+        ("nonsense", "expected package.module:Class"),
+        ("bft.cli.layout:Plan", "neither a bft.Service nor a class with"),
+        ("bft.services.null:Null", "takes bytes, so nothing can be made up"),
+    ],
+)
+def test_command_refuses_what_is_no_service(service, why):
     """Exit code 2, one line."""
     ran = CliRunner().invoke(check, [service])
-    assert ran.exit_code == 2 and "Traceback" not in ran.output
+    assert ran.exit_code == 2 and why in ran.output and "Traceback" not in ran.output
 
 
 async def test_local_cluster_ends_with_the_difference():
