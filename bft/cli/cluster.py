@@ -39,6 +39,7 @@ from bft.headers import ADMINS_BOUND, Member
 from bft.transport.handshake import Identity
 
 POLL_SECONDS = 0.1
+DAY_SECONDS = 86_400
 
 
 @click.group("cluster", epilog=example("cluster init", "cluster up", "cluster status", "cluster add --count 3"))
@@ -194,7 +195,7 @@ def up(folder: Path, wait_s: float, as_json: bool) -> None:
 @cluster.command("status", epilog=example("cluster status", "cluster status --watch 1", "cluster status --json"))
 @cluster_option
 @key_option
-@click.option("--watch", "watch_s", type=Seconds(min=0.1), help="Ask again every so many seconds.")
+@click.option("--watch", "watch_s", type=Seconds(0.1, DAY_SECONDS), help="Ask again every so many seconds.")
 @json_option
 @friendly
 def status(cluster_file: Path, key_file: Path | None, watch_s: float | None, as_json: bool) -> None:

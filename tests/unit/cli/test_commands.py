@@ -222,6 +222,7 @@ def test_increment_by_more_than_64_bits_is_wrong_usage() -> None:
         ["cluster", "up", "--wait", "nan"],
         ["cluster", "down", "--grace", "-1"],
         ["cluster", "status", "--watch", "nan"],
+        ["cluster", "status", "--watch", "inf"],
         ["cluster", "remove", "3", "--timeout", "nan"],
         ["cluster", "recover", "--settle", "-1"],
     ],
