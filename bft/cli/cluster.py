@@ -32,7 +32,7 @@ from bft.cli.terminal import (
     passphrase_from_environment,
     print_json,
 )
-from bft.config import Cluster, Durability, load_cluster, load_local
+from bft.config import Cluster, Durability, Protocol, load_cluster, load_local
 from bft.epochs import Configuration
 from bft.errors import BFTError, ConfigError
 from bft.headers import ADMINS_BOUND, Member
@@ -100,7 +100,14 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str
     help="Make so many administrators' keys: they may change the membership. With 0 nobody can.",
 )
 @click.option("--admin-threshold", type=int, default=1, show_default=True, help="How many of them must sign a change.")
-@click.option("--set", "settings", multiple=True, callback=_pairs, metavar="NAME=N", help="A protocol parameter.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_pairs,
+    metavar="NAME=N",
+    help=f"A protocol parameter: {', '.join(Protocol.__struct_fields__)}.",
+)
 @json_option
 @friendly
 def init(

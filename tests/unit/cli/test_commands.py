@@ -17,6 +17,7 @@ from bft.cli.commands import COMMANDS, cli
 from bft.cli.kv_load import parse_records
 from bft.cli.main import INTERRUPTED
 from bft.cli.terminal import Exit
+from bft.config import Protocol
 from bft.errors import ConfigError
 
 
@@ -149,6 +150,12 @@ def test_cluster_init_refuses_what_breaks_a_rule_and_leaves_nothing(
     assert made.exit_code == Exit.USAGE, made.output
     assert part in " ".join(made.output.split())
     assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_cluster_init_names_the_protocol_parameters() -> None:
+    """Nobody has to read the source to find out what `--set` takes."""
+    shown = CliRunner().invoke(cli, ["cluster", "init", "--help"]).output
+    assert all(name in shown.split("--set", 1)[1] for name in Protocol.__struct_fields__)
 
 
 def test_replica_run_refuses_an_expression_that_is_no_strategy(tmp_path: Path) -> None:
