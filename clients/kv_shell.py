@@ -14,20 +14,25 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import bft
 from bft.services.kv import KeyValue
 
-HELP = """\
-get KEY              the value under KEY
-put KEY VALUE        store VALUE under KEY; shows the value before
-delete KEY           remove KEY
-cas KEY OLD NEW      store NEW if the value is OLD; - for an absent or removed value
-increment KEY [BY]   add to the integer under KEY
-scan [PREFIX]        the first entries with PREFIX
-size | clear         count, or remove, all entries
-help | quit"""
+USAGE = {
+    "get": ("KEY", "the value under KEY"),
+    "put": ("KEY VALUE", "store VALUE under KEY; shows the value before"),
+    "delete": ("KEY", "remove KEY"),
+    "cas": ("KEY OLD NEW", "store NEW if the value is OLD; - for an absent or removed value"),
+    "increment": ("KEY [BY]", "add to the integer under KEY"),
+    "scan": ("[PREFIX]", "the first entries with PREFIX"),
+    "size": ("", "count all entries"),
+    "clear": ("", "remove all entries"),
+    "help": ("", "show this"),
+    "quit": ("", "leave"),
+}
+HELP = "\n".join(f"{f'{name} {arguments}':<20} {what}" for name, (arguments, what) in USAGE.items())
 
 
 def main() -> int:
@@ -72,9 +77,14 @@ def _run(commands: dict[str, Callable[..., object]], line: str) -> bool:
         words = shlex.split(line)
         if not words:
             return True
-        if words[0] not in commands:
-            raise TypeError(f"no command {words[0]!r}; there are {', '.join(commands)}")
-        print(commands[words[0]](*words[1:]))
+        name, *arguments = words
+        if name not in commands:
+            raise TypeError(f"no command {name!r}; there are {', '.join(USAGE)}")
+        try:
+            signature(commands[name]).bind(*arguments)
+        except TypeError:
+            raise TypeError(f"usage: {name} {USAGE[name][0]}".rstrip()) from None
+        print(commands[name](*arguments))
     except (bft.ClientError, TypeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return False
