@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -92,7 +93,7 @@ async def exercise(client: bft.Client, options: argparse.Namespace) -> bool:
         everybody.start_soon(_audit, client, tally)
         async with anyio.create_task_group() as customers:
             for number in range(options.customers):
-                share = options.transfers // options.customers
+                share = options.transfers // options.customers + (number < options.transfers % options.customers)
                 customers.start_soon(_transfer_at_random, client, names, share, tally, random.Random(number))
         everybody.cancel_scope.cancel()
     after = await bank.total()
@@ -148,16 +149,31 @@ def first_of(error: BaseException) -> BaseException:
     return error
 
 
+def _number(least: int, most: int) -> Callable[[str], int]:
+    """What an option takes; with fewer than `least` there would be nothing to transfer, and to conserve."""
+
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from {least} to {most}")
+        return int(text)
+
+    return number
+
+
 def main() -> int:
     """Run; 0 if money was conserved."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cluster", type=Path, default=Path("cluster/bank/cluster.toml"), help="the cluster file")
     parser.add_argument("--key", type=Path, help="private key (default: keys/client.pem beside the cluster file)")
     parser.add_argument("--inside", action="store_true", help="run a cluster inside this program instead")
-    parser.add_argument("--accounts", type=int, default=20, help="how many accounts (default 20)")
-    parser.add_argument("--coins", type=int, default=100, help="coins per account at the opening (default 100)")
-    parser.add_argument("--customers", type=int, default=50, help="concurrent customers (default 50)")
-    parser.add_argument("--transfers", type=int, default=5000, help="transfers altogether (default 5000)")
+    for name, least, most, default, what in (
+        ("accounts", 2, 10**6, 20, "how many accounts"),
+        ("coins", 1, 10**9, 100, "coins per account at the opening"),
+        ("customers", 1, 10**4, 50, "concurrent customers"),
+        ("transfers", 1, 10**9, 5000, "transfers altogether"),
+    ):
+        help_ = f"{what} (default {default})"
+        parser.add_argument(f"--{name}", type=_number(least, most), default=default, metavar="N", help=help_)
     options = parser.parse_args()
     try:
         held = anyio.run(_inside if options.inside else _outside, options, backend="trio")
