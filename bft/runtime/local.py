@@ -81,7 +81,16 @@ class LocalCluster:
         del self._ended[replica]
 
     async def corrupt(self, replica: int, wrapper: NodeWrapper) -> None:
-        """Restart a replica with `wrapper` around its honest node."""
+        """Restart a replica with `wrapper` around its honest node.
+
+        `bft.adversary.live` makes wrappers of what a replica is to do wrong; `bft.adversary` has a whole example:
+
+            await cluster.corrupt(1, Corruption("wrong_reply()", me=1, n=4, random=Random(7)))
+
+        Args:
+            replica: a running one.
+            wrapper: takes the honest node and its signer, returns the node that runs instead.
+        """
         await self.stop(replica)
         await self.start(replica, wrapper)
 
