@@ -78,7 +78,8 @@ class SessionTable:
     Bytes are bounded, too: when all kept replies, or all kept events, are too many together, those sessions that keep
     most lose theirs, and what lanes would hold back beyond the bound is skipped (`_shed`, `_select_lanes`). What has
     executed cannot be forgotten while its session lives: when it is too much, the session that has most of it is
-    evicted.
+    evicted; those dated ahead count only when the agreed time has passed them, else they would end everybody's sessions
+    but their own (`test_sessions_dated_ahead_end_nobody_elses`).
     """
 
     def __init__(
@@ -146,7 +147,8 @@ class SessionTable:
             self._pages.pop((client, request.session), None)
             self._kept_bytes -= session.kept_bytes
             self._held_bytes -= session.held_bytes
-            self._operations -= len(session.done)
+            is_counted = (client, request.session) not in self._ahead
+            self._operations -= is_counted * len(session.done)
             freed = session.acknowledge(request.acknowledged, self._protocol.session_window)
             self._release(session, freed, seq, calls)
             if request.after:
@@ -155,7 +157,7 @@ class SessionTable:
                 self._select_plain(session, request, seq, calls)
             self._kept_bytes += session.kept_bytes
             self._held_bytes += session.held_bytes
-            self._operations += len(session.done)
+            self._operations += is_counted * len(session.done)
         return calls
 
     def _select_plain(self, session: Session, request: Request, seq: int, calls: list[OperationCall]) -> None:
@@ -229,7 +231,9 @@ class SessionTable:
             if name not in self._ahead:
                 continue  # it ended before
             del self._ahead[name]
-            used = self._sessions[name].used
+            session = self._sessions[name]
+            self._operations += len(session.done)
+            used = session.used
             if self._idle and used < self._idle_since:
                 heappush(self._idle, (used, name))
 
@@ -239,8 +243,10 @@ class SessionTable:
         self._kept_bytes -= session.kept_bytes
         self._held_bytes -= session.held_bytes
         self._event_bytes -= session.kept_event_bytes
-        self._operations -= len(session.done)
-        self._ahead.pop(name, None)
+        if name in self._ahead:
+            del self._ahead[name]
+        else:
+            self._operations -= len(session.done)
         self._pages.pop(name, None)
         self._incarnations[client].remove(incarnation)
         if not self._incarnations[client]:
@@ -251,10 +257,10 @@ class SessionTable:
         self._floor = max(self._floor, session.incarnation)
         self._end((session.client, session.incarnation))
 
-    def _fullest(self) -> Session | None:
+    def _fullest(self) -> Session:
         """The session with most executed operations of those not dated ahead, of equals the first by name."""
-        candidates = [item for item in self._sessions.items() if item[0] not in self._ahead]
-        return min(candidates, key=lambda item: (-len(item[1].done), item[0]))[1] if candidates else None
+        counted = (item for item in self._sessions.items() if item[0] not in self._ahead)
+        return min(counted, key=lambda item: (-len(item[1].done), item[0]))[1]
 
     def _oldest(self, seq: int) -> Session:
         """The session with the lowest (slot of last use, client, incarnation) of those not dated ahead.
@@ -311,8 +317,8 @@ class SessionTable:
             self._kept_bytes -= self._shed(self._kept_bytes, _reply_bytes, lambda session: session.forget_bundles(seq))
         if self._event_bytes > self._table_bytes_max:
             self._event_bytes -= self._shed(self._event_bytes, _event_bytes, Session.forget_events)
-        while self._operations > self._operations_max and (fullest := self._fullest()) is not None:
-            self._evict(fullest)
+        while self._operations > self._operations_max:
+            self._evict(self._fullest())
         return bundles
 
     def _shed(self, total: int, size: Callable[[Session], int], forget: Callable[[Session], None]) -> int:
@@ -387,5 +393,5 @@ class SessionTable:
         self._kept_bytes = sum(session.kept_bytes for session in self._sessions.values())
         self._held_bytes = sum(session.held_bytes for session in self._sessions.values())
         self._event_bytes = sum(session.kept_event_bytes for session in self._sessions.values())
-        self._operations = sum(len(session.done) for session in self._sessions.values())
+        self._operations = 0
         heapify(self._future)

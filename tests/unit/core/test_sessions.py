@@ -227,8 +227,34 @@ def test_sessions_dated_ahead_do_not_end_for_what_they_executed():
     table = SessionTable(Protocol(), operations_max=10)
     ahead = NOW + 1000 * SECOND
     _run(table, 1, (_key(1), _request(1, *[b"x"] * 20, session=ahead)), (B, _request(1)))
-    assert table.get(_key(1), ahead) is not None and table.get(B, NOW) is None
+    assert table.get(_key(1), ahead) is not None
     assert _run(table, 2, (A, _request(1, session=NOW + 1))) == [(1, b"op")]
+
+
+def test_sessions_dated_ahead_end_nobody_elses():
+    """They count when the agreed time has passed them: then the one of them that is too large ends, and no other."""
+    table = SessionTable(Protocol(), operations_max=10)
+    ahead = NOW + 5 * SECOND
+    _run(table, 1, (A, _request(1)), (B, _request(1, *[b"x"] * 20, session=ahead)))
+    _, fresh = table.checkpoint()
+    restored = SessionTable(Protocol(), operations_max=10)
+    restored.restore(list(fresh.values()))
+    for other in (table, restored):
+        _run(other, 4, (A, _request(2)))
+        assert other.get(A, NOW) is not None and other.get(B, ahead) is not None
+        _run(other, 5, (A, _request(3)))
+        assert other.get(A, NOW) is not None and other.get(B, ahead) is None
+    assert table.checkpoint()[0] == restored.checkpoint()[0]
+
+
+def test_session_dated_ahead_leaves_nothing_behind():
+    """One that its key replaces by another has never counted, and does not when it ends."""
+    table = SessionTable(Protocol(sessions_per_client=1), operations_max=10)
+    _run(table, 1, (A, _request(1, *[b"x"] * 8)))
+    for number in range(3):
+        _run(table, 2 + number, (B, _request(1, *[b"x"] * 8, session=NOW + (100 + number) * SECOND)))
+    _run(table, 5, (_key(1), _request(1, *[b"y"] * 3)))
+    assert table.get(A, NOW) is None, "eleven are one too many"
 
 
 def test_restored_table_ends_the_same_sessions():
