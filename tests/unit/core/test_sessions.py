@@ -214,6 +214,38 @@ def test_what_has_executed_is_bounded_over_all_sessions():
     assert _run(table, 5, (_key(2), _request(5, *[b"y"] * 5))) == [(number, b"y") for number in range(5, 10)]
 
 
+def test_full_window_in_use_does_not_end_for_those_just_below():
+    """Who has most may be an honest client that goes on; who executed and fell silent has to give way."""
+    table = SessionTable(Protocol(), operations_max=40)
+    for number in range(4):
+        _run(table, 1 + number, (_key(number), _request(1, *[b"x"] * 9)))
+    for seq in range(5, 10):
+        first = 1 + 10 * (seq - 5)
+        _run(table, seq, (A, _request(first, *[b"y"] * 10, acknowledged=first)))
+    assert table.get(A, NOW) is not None
+    assert [table.get(_key(number), NOW) is None for number in range(4)] == [True, True, False, False]
+
+
+def test_session_with_no_more_than_its_share_does_not_end():
+    """However long it was idle: the others are over the bound without it."""
+    table = SessionTable(Protocol(), operations_max=40)
+    _run(table, 1, (A, _request(1, *[b"x"] * 5)))
+    for number in range(6):
+        _run(table, 2 + number, (_key(number), _request(1, *[b"x"] * 20)))
+        assert table.get(A, NOW) is not None
+
+
+def test_those_dated_ahead_may_all_come_due_at_once():
+    """Then there is far too much, and one slot makes room."""
+    table = SessionTable(Protocol(sessions_max=64), operations_max=40)
+    for number in range(16):
+        _run(table, 1, (_key(number), _request(1, *[b"x"] * 20, session=NOW + 9 * SECOND)))
+    _run(table, 2, (A, _request(1, *[b"x"] * 3, session=NOW + 1)))
+    _run(table, 9, (B, _request(1)))
+    assert table.get(A, NOW + 1) is not None and table.get(B, NOW) is not None
+    assert len(table) == 3
+
+
 def test_what_is_acknowledged_does_not_count():
     """A client that takes its answers may go on for ever, and so may those beside it."""
     table = SessionTable(Protocol(), operations_max=10)
