@@ -9,32 +9,39 @@ import msgspec
 
 from bft.config import Cluster, Local
 from bft.core.replica import Replica
-from bft.crypto.signatures import Ed25519Signer
+from bft.crypto.signatures import Ed25519Signer, verify_signed
 from bft.errors import ConfigError, KeyFileError
 from bft.ids import KEY_BYTES, SIGNATURE_BYTES, ReplicaId
 from bft.messages import Signed
 from bft.runtime.assembly import NOBODY, Keys
 from bft.runtime.own_keys import VOUCHER, OwnKeys, beside
-from bft.transport.handshake import Voucher, vouch
+from bft.transport.handshake import Voucher, vouch, voucher_bytes
 from bft.wire.codec import DECODE_ERRORS, encode
 
 
 def voucher_for(cluster: Cluster, local: Local, keys: Keys) -> Voucher:
     """What lets this replica in before an epoch names its key: an administrator's word, or that of its former key.
 
+    The word that let in a former key lies beside the present one when a newcomer has lost its store since: it says
+    nothing about this key, and nobody would believe it.
+
     Raises:
         ConfigError: there is neither.
+        KeyFileError: the administrator's cannot be read.
     """
     file = beside(keys.path, VOUCHER)
-    if file.exists():
-        return load_voucher(file)
+    is_there = file.exists()
+    if is_there:
+        voucher = load_voucher(file)
+        if verify_signed(voucher.by, voucher.signature + voucher_bytes(cluster.id, local.id, keys.current.public)):
+            return voucher
     if keys.old is not None:
         return vouch(cluster.id, local.id, keys.current.public, keys.old)
     owners = [f" (that of replica {entry.id})" for entry in cluster.replica if entry.key == keys.current.public_hex]
     raise ConfigError(
         f"replica {local.id} is no member of cluster {cluster.name} with the key {keys.current.public_hex}"
-        f"{''.join(owners)}, and nobody vouches for it: no {file} (bft cluster add makes it),"
-        " nor the key that it replaces"
+        f"{''.join(owners)}, and nobody vouches for it: {file} (bft cluster add makes it)"
+        f" {'is for another replica or key' if is_there else 'is not there'}, nor is the key that it replaces"
     )
 
 

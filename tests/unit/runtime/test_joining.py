@@ -13,11 +13,11 @@ import trio
 from bft.cli.layout import Plan, add_replica, write_cluster
 from bft.cli.ports import reserve_ports
 from bft.config import load_local
-from bft.crypto.keys import load_key
+from bft.crypto.keys import KeyPair, load_key, save_key
 from bft.errors import ConfigError, KeyFileError
-from bft.runtime.joining import load_voucher, ready_from, save_voucher
+from bft.runtime.joining import load_voucher, ready_from, save_voucher, voucher_for
 from bft.runtime.limits import ServerLimits
-from bft.runtime.own_keys import USED, VOUCHER, beside
+from bft.runtime.own_keys import OLD, USED, VOUCHER, OwnKeys, beside
 from bft.runtime.server import ReplicaServer
 from bft.transport.handshake import vouch
 
@@ -76,6 +76,29 @@ async def test_newcomer_without_voucher_does_not_start(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ConfigError, match="nobody vouches for it"):
         await server.run()
+
+
+async def test_word_for_another_replica_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """A newcomer's key has its voucher beside it, which lets nobody in under another id."""
+    server, file = _newcomer(tmp_path)
+    local = load_local(tmp_path / "r0" / "replica.toml")
+    swapped = msgspec.structs.replace(local, key=str(file).removesuffix(VOUCHER))
+    with trio.fail_after(20), pytest.raises(ConfigError, match="is for another replica or key"):
+        await ReplicaServer(server._cluster, swapped).run()
+    assert not beside(Path(swapped.key), USED).exists() and not Path(swapped.data).exists()
+
+
+def test_word_for_a_former_key_does_not_hide_that_of_this_key(tmp_path: Path) -> None:
+    """A replica that an administrator once let in, and that comes back with a new key, is let in by the one before."""
+    server, file = _newcomer(tmp_path)
+    local = server._local
+    key = Path(local.key)
+    former = load_key(key)
+    assert voucher_for(server._cluster, local, OwnKeys(key, None)) == load_voucher(file)
+    key.rename(beside(key, OLD))
+    save_key(key, KeyPair.generate(), None)
+    keys = OwnKeys(key, None)
+    assert voucher_for(server._cluster, local, keys) == vouch(server._cluster.id, 4, keys.current.public, former)
 
 
 async def test_key_of_another_replica_is_refused_before_anything_is_made(tmp_path: Path) -> None:
