@@ -36,6 +36,8 @@ TABLE_BYTES_MAX = 256 * 1024 * 1024
 session may have, times all sessions of keys that anybody can make, would fill the memory of every replica."""
 TABLE_OPERATIONS_MAX = 1_000_000
 """Operations that all sessions together have executed and not acknowledged: each takes some hundred bytes."""
+FUTURE_SLACK = 64
+"""Ended sessions that may still wait for their time, beside twice as many as may be dated ahead."""
 SHED_SHARE = 8
 """When that is exceeded an eighth becomes free, so that whoever holds most is not looked for in every slot."""
 
@@ -221,6 +223,9 @@ class SessionTable:
         if is_ahead:
             self._ahead[client, incarnation] = None
             heappush(self._future, (incarnation, client))
+            if len(self._future) > 2 * self._ahead_max + FUTURE_SLACK:  # a key may replace its own again and again
+                self._future = [(later, owner) for owner, later in self._ahead]
+                heapify(self._future)
         return session
 
     def _mature(self, time_ns: int) -> None:

@@ -10,13 +10,44 @@ import msgspec
 from bft.config import Cluster, Local
 from bft.core.replica import Replica
 from bft.crypto.signatures import Ed25519Signer, verify_signed
+from bft.epochs import genesis
 from bft.errors import ConfigError, KeyFileError
 from bft.ids import KEY_BYTES, SIGNATURE_BYTES, ReplicaId
 from bft.messages import Signed
-from bft.runtime.assembly import NOBODY, Keys
-from bft.runtime.own_keys import VOUCHER, OwnKeys, beside
+from bft.runtime.assembly import NOBODY, STORE_FILE, Keys
+from bft.runtime.own_keys import USED, VOUCHER, OwnKeys, beside
 from bft.transport.handshake import Voucher, vouch, voucher_bytes
 from bft.wire.codec import DECODE_ERRORS, encode
+
+
+def require_key(cluster: Cluster, local: Local, keys: Keys) -> None:
+    """See that the key may be this replica's before a store, or a note that the key is used, is made for it.
+
+    Where nobody can change the membership, the cluster file names the only key that will ever do. Else the store tells
+    which epoch names it; where there is none yet, or the key is another replica's, the first epoch does, or somebody
+    has vouched. A key that is noted as used is the store's matter, which knows what to advise; an agent guards its own.
+
+    Raises:
+        ConfigError: the cluster has no such replica, or nobody vouches for its key.
+        KeyFileError: the cluster file names another key.
+    """
+    first = genesis(cluster)
+    entry = first.member(local.id)
+    if cluster.admin:
+        is_named = entry is not None and keys.find(entry.key) is not None
+        is_foreign = keys.current.public in first.keys.values()
+        is_new = is_foreign or not (Path(local.data) / STORE_FILE).exists()
+        if local.key and is_new and not is_named and not beside(Path(local.key), USED).exists():
+            voucher_for(cluster, local, keys)
+        return
+    if entry is None:
+        last = len(cluster.replica) - 1
+        raise ConfigError(f"id is {local.id}: cluster {cluster.name} has replicas 0 to {last}")
+    if keys.current.public != entry.key:
+        raise KeyFileError(
+            f"{local.key or local.signer}: holds the key {keys.current.public_hex},"
+            f" the cluster file says {entry.key.hex()} for replica {local.id}"
+        )
 
 
 def voucher_for(cluster: Cluster, local: Local, keys: Keys) -> Voucher:

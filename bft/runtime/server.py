@@ -34,13 +34,13 @@ from bft.ids import Peer, ReplicaId, peer_name
 from bft.messages import EpochLink, EpochProof, Signed
 from bft.ports import StateMachine, Store
 from bft.runtime.archive import Archive
-from bft.runtime.assembly import NOBODY, STORE_FILE, Assembly, Keys, NodeWrapper, assemble, keys_of, open_store
+from bft.runtime.assembly import NOBODY, Assembly, Keys, NodeWrapper, assemble, keys_of, open_store
 from bft.runtime.causes import cause_of
 from bft.runtime.client_reader import ClientReader
 from bft.runtime.dialer import Dialer
 from bft.runtime.driver import Admitter, Driver, Machine
 from bft.runtime.evidence import EvidenceKeeper
-from bft.runtime.joining import ready_hex, ready_words, voucher_for
+from bft.runtime.joining import ready_hex, ready_words, require_key, voucher_for
 from bft.runtime.limits import ServerLimits, fitted
 from bft.runtime.links import Links
 from bft.runtime.roster import Roster
@@ -196,7 +196,7 @@ class ReplicaServer:
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         """Open what `run` has not opened yet, serve, close it."""
-        self._require_key()
+        require_key(self._cluster, self._local, self._keys)
         self._context()  # fails now rather than later if the key file is not what it should be
         self._service = load_service(self._cluster.service) if self._given_service is None else self._given_service
         sockets = self._listen() if self._sockets is None else self._sockets
@@ -218,27 +218,6 @@ class ReplicaServer:
         finally:
             for sock in sockets:
                 sock.close()
-
-    def _require_key(self) -> None:
-        """See that the key may be this replica's before a store, or a note that the key is used, is made for it.
-
-        Where nobody can change the membership, the cluster file names the only key that will ever do. Else the store
-        tells which epoch names it; where there is none yet, the first one does, or somebody has vouched.
-        """
-        entry = genesis(self._cluster).member(self._id)
-        if self._cluster.admin:
-            is_named = entry is not None and self._keys.find(entry.key) is not None
-            if not is_named and not (Path(self._local.data) / STORE_FILE).exists():
-                voucher_for(self._cluster, self._local, self._keys)
-            return
-        if entry is None:
-            last = len(self._cluster.replica) - 1
-            raise ConfigError(f"id is {self._id}: cluster {self._cluster.name} has replicas 0 to {last}")
-        if self._keys.current.public != entry.key:
-            raise KeyFileError(
-                f"{self._local.key or self._local.signer}: holds the key {self._keys.current.public_hex},"
-                f" the cluster file says {entry.key.hex()} for replica {self._id}"
-            )
 
     def _assemble(self) -> Assembly:
         """Build the node from the store; note which epoch it stands in.

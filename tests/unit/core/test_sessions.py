@@ -303,6 +303,16 @@ def test_restored_table_ends_the_same_sessions():
     assert len(table) == 5
 
 
+def test_a_key_that_replaces_its_session_dated_ahead_leaves_nothing_behind():
+    """Each would wait for its time, up to an hour, at whatever rate the key makes new ones."""
+    table = _table(sessions_max=8, sessions_per_client=1)
+    for number in range(1000):
+        _run(table, 1 + number, (A, _request(1, session=NOW + 3_000 * SECOND + number)))
+    assert len(table) == 1 and len(table._future) <= 2 * 2 + 64
+    _run(table, 4000, (B, _request(1)))
+    assert not table._future and not table._ahead
+
+
 def test_small_events_count_too():
     """An empty payload takes memory as well."""
     table = SessionTable(Protocol(), 10_000)

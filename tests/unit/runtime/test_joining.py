@@ -14,7 +14,7 @@ from bft.cli.layout import Plan, add_replica, write_cluster
 from bft.cli.ports import reserve_ports
 from bft.config import load_local
 from bft.crypto.keys import KeyPair, load_key, save_key
-from bft.errors import ConfigError, KeyFileError
+from bft.errors import ConfigError, KeyFileError, VotesLost
 from bft.runtime.joining import load_voucher, ready_from, save_voucher, voucher_for
 from bft.runtime.limits import ServerLimits
 from bft.runtime.own_keys import OLD, USED, VOUCHER, OwnKeys, beside
@@ -109,6 +109,27 @@ async def test_key_of_another_replica_is_refused_before_anything_is_made(tmp_pat
     with pytest.raises(ConfigError, match=r"\(that of replica 1\), and nobody vouches"):
         await ReplicaServer(server._cluster, swapped).run()
     assert not beside(Path(swapped.key), USED).exists() and not Path(swapped.data).exists()
+
+
+async def test_key_that_was_used_and_has_lost_its_store_is_the_stores_matter(tmp_path: Path) -> None:
+    """It says what is lost and how to come back; that nobody vouches would be another story."""
+    server, file = _newcomer(tmp_path)
+    file.unlink()
+    beside(Path(server._local.key), USED).write_text("used")
+    with pytest.raises(VotesLost):
+        await server.run()
+
+
+async def test_unused_key_of_another_replica_is_not_noted_by_a_store_that_exists(tmp_path: Path) -> None:
+    """The owner, which has never run, could not start any more."""
+    server, _ = _newcomer(tmp_path)
+    local = load_local(tmp_path / "r0" / "replica.toml")
+    async with _running(ReplicaServer(server._cluster, local)):
+        assert Path(local.data).exists()
+    swapped = msgspec.structs.replace(local, key=str(tmp_path / "keys" / "r1.pem"))
+    with pytest.raises(ConfigError, match=r"\(that of replica 1\)"):
+        await ReplicaServer(server._cluster, swapped).run()
+    assert not beside(Path(swapped.key), USED).exists()
 
 
 def test_ready_words_are_whatever_a_replica_answers() -> None:
