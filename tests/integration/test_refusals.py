@@ -127,6 +127,9 @@ async def test_client_says_so_when_three_of_four_replicas_are_down(tmp_path: Pat
         async with rig.client() as client:
             service = client.service(KeyValue)
             await service.put("before", "x")
+            with trio.fail_after(20):  # three suffice for that, and the fourth is the one that stays
+                while len(client.connected) < 4:
+                    await trio.sleep(0.01)
             rig.kill(1, 2, 3)
             with pytest.raises(OutcomeUnknown, match="1 of 4 replicas reachable, 3 needed"):
                 await service.within(1.0).put("after", "x")
