@@ -24,6 +24,7 @@ from benchmarks.results import environment
 from benchmarks.virtual.costs import CALIBRATION, Costs
 from benchmarks.virtual.nodes import VirtualClient, VirtualNode, VirtualReplica
 from benchmarks.virtual.world import MILLISECOND, VirtualCase, VirtualWorld
+from benchmarks.yardstick import cpu_ns_of
 from bft.config import Durability
 from bft.crypto.keys import KeyPair, save_key
 from bft.crypto.signatures import Ed25519Signer, Ed25519Verifier
@@ -48,15 +49,7 @@ SLOTS = 300
 
 def cpu_ns(action: Callable[[], object], loops: int = LOOPS) -> int:
     """CPU time of one call: the smallest mean of several repetitions."""
-    best: float | None = None
-    for _ in range(REPETITIONS):
-        started = time.thread_time_ns()
-        for _ in range(loops):
-            action()
-        used = (time.thread_time_ns() - started) / loops
-        best = used if best is None else min(best, used)
-    assert best is not None
-    return round(best)
+    return round(min(cpu_ns_of(action, loops, REPETITIONS)))
 
 
 def calibrate() -> Costs:

@@ -11,10 +11,10 @@ the waiting, not the operation: once it was sent, it may still execute.
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from operator import index
 from pathlib import Path
 from random import Random
 from typing import Literal, TypeVar, get_args
@@ -159,7 +159,7 @@ class Client:
             ClientClosed: the client is closed.
             ValueError: the operation is too long, or the lane negative.
         """
-        if index(lane) < 0:
+        if operator.index(lane) < 0:
             raise ValueError(f"lanes are 0, 1, 2, ..., found {lane}")
         self._do(Submit(self._register(operation, on_done), operation, lane))
         self._send_soon()

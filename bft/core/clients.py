@@ -146,11 +146,11 @@ class SessionTable:
             if session is None:
                 continue
             session.used = seq
-            self._pages.pop((client, request.session), None)
+            name = (client, request.session)
+            self._pages.pop(name, None)
             self._kept_bytes -= session.kept_bytes
             self._held_bytes -= session.held_bytes
-            is_counted = (client, request.session) not in self._ahead
-            self._operations -= is_counted * len(session.done)
+            before = len(session.done)
             freed = session.acknowledge(request.acknowledged, self._protocol.session_window)
             self._release(session, freed, seq, calls)
             if request.after:
@@ -159,7 +159,8 @@ class SessionTable:
                 self._select_plain(session, request, seq, calls)
             self._kept_bytes += session.kept_bytes
             self._held_bytes += session.held_bytes
-            self._operations += is_counted * len(session.done)
+            if name not in self._ahead:
+                self._operations += len(session.done) - before
         return calls
 
     def _select_plain(self, session: Session, request: Request, seq: int, calls: list[OperationCall]) -> None:
